@@ -1,0 +1,155 @@
+"""Hyperparameters as data: what a Config is made of, and how its values are checked.
+
+A Config is a frozen dataclass and a pytree. Real-valued hyperparameters are leaves, so that a batch of runs can hold
+a different value each without compiling again; whatever decides a shape or the length of a loop is static.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
+
+import jax
+import numpy as np
+
+from purejaxrl.errors import InputError
+
+T = TypeVar("T")
+
+# The type of a leaf: a float where a user writes it, an array [runs] in a batch, a tracer inside a program.
+Real = Any
+
+BUDGETS = ("epochs", "episodes", "env_steps")
+MAX_ENV_STEPS = 2**31 - 1
+
+
+class Spec(NamedTuple):
+    """What one field of a Config allows, kept in the field's metadata."""
+
+    help: str
+    is_leaf: bool
+    kind: type
+    length: int | None = None
+    above: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    choices: tuple[str, ...] | None = None
+    optional: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words, for error messages and help texts."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.kind is bool:
+            return "true or false"
+        words = "a whole number" if self.kind is int else "a finite number"
+        bounds = [("above", self.above), ("at least", self.at_least), ("at most", self.at_most)]
+        limits = " and ".join(f"{name} {bound:g}" for name, bound in bounds if bound is not None)
+        if self.length is not None:
+            count = "one or more" if self.length == 0 else str(self.length)
+            words = f"{count} {words[words.index(' ') + 1 :]}s"
+        return f"{words} {limits}".rstrip()
+
+
+def leaf(default: Any, help: str, *, length: int | None = None, **bounds: Any) -> Any:
+    """Field for a real-valued hyperparameter: a pytree leaf, free to differ between the runs of a batch.
+
+    `bounds` are `above`, `at_least` and `at_most`. With `length` the value is a tuple of that many numbers.
+    """
+    spec = Spec(help, is_leaf=True, kind=float, length=length)._replace(**bounds)
+    return dataclasses.field(default=default, metadata={"spec": spec})
+
+
+def static(
+    default: Any,
+    help: str,
+    *,
+    kind: type = int,
+    length: int | None = None,
+    choices: Sequence[str] | None = None,
+    optional: bool = False,
+    **bounds: Any,
+) -> Any:
+    """Field that decides a shape, a loop length or a branch: part of the compiled program.
+
+    `length` 0 means a tuple with any positive number of entries.
+    """
+    spec = Spec(
+        help=help,
+        is_leaf=False,
+        kind=str if choices else kind,
+        length=length,
+        choices=tuple(choices) if choices else None,
+        optional=optional,
+    )._replace(**bounds)
+    return dataclasses.field(default=default, metadata={"spec": spec})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(leaf, static))
+def config(cls: type[T]) -> type[T]:
+    """Make a class of `leaf` and `static` fields a frozen dataclass and a pytree whose children are the leaves."""
+    cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    specs = field_specs(cls)
+    leaves = [name for name, spec in specs.items() if spec.is_leaf]
+    statics = [name for name, spec in specs.items() if not spec.is_leaf]
+    return jax.tree_util.register_dataclass(cls, data_fields=leaves, meta_fields=statics)
+
+
+def field_specs(config_or_class: Any) -> dict[str, Spec]:
+    """Field name -> Spec, in order of declaration."""
+    return {field.name: field.metadata["spec"] for field in dataclasses.fields(config_or_class)}
+
+
+def check_fields(config: Any) -> None:
+    """Compare every field of a Config of plain Python values with its Spec. Raises InputError naming the first."""
+    for name, spec in field_specs(config).items():
+        value = getattr(config, name)
+        if value is None and spec.optional:
+            continue
+        if not _is_allowed(value, spec):
+            raise InputError(f"--{name}: {_show(value)} is not allowed; it takes {spec.allowed}")
+
+
+def _is_allowed(value: Any, spec: Spec) -> bool:
+    if spec.length is not None:
+        right_length = isinstance(value, tuple) and len(value) > 0 and spec.length in (0, len(value))
+        return right_length and all(_is_allowed(entry, spec._replace(length=None)) for entry in value)
+    if spec.choices:
+        return value in spec.choices
+    if spec.kind is bool:
+        return isinstance(value, bool | np.bool_)
+    accepted = (int, np.integer) if spec.kind is int else (int, float, np.integer, np.floating)
+    if isinstance(value, bool) or not isinstance(value, accepted):
+        return False
+    return bool(
+        math.isfinite(value)
+        and (spec.above is None or value > spec.above)
+        and (spec.at_least is None or value >= spec.at_least)
+        and (spec.at_most is None or value <= spec.at_most)
+    )
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(_show(entry) for entry in value) or "an empty tuple"
+    return f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+class Budget(NamedTuple):
+    """How long a run trains: `amount` of `kind`, one of BUDGETS. Inside a program the amount is data, [] int32."""
+
+    kind: str
+    amount: Any
+
+
+def budget_of(config: Any) -> Budget:
+    """The one budget a Config holds. Raises InputError where it holds none or several."""
+    given = [(name, getattr(config, name)) for name in BUDGETS if getattr(config, name, None) is not None]
+    known = [f"--{name}" for name in BUDGETS if hasattr(config, name)]
+    if len(given) != 1:
+        found = " and ".join(f"--{name} {amount}" for name, amount in given) or "no budget"
+        raise InputError(f"{found}: give exactly one budget of {', '.join(known)}")
+    return Budget(*given[0])

@@ -1,0 +1,21 @@
+"""Errors that a user can act on; each knows the exit code of the command line."""
+
+from __future__ import annotations
+
+
+class PurejaxrlError(Exception):
+    """Base of the errors that are reported in one line, without a traceback."""
+
+    exit_code = 1
+
+
+class InputError(PurejaxrlError, ValueError):
+    """A flag, argument or file holds a value that is not allowed."""
+
+    exit_code = 2
+
+
+class ResourceError(PurejaxrlError, OSError):
+    """The disk or the memory does not suffice."""
+
+    exit_code = 6

@@ -1,0 +1,137 @@
+"""The words that every part of the package shares.
+
+Axes: R runs, T time, N parallel actors, B batch, A actions. Arrays are time-major.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Bool, Float, Int, Key, Num
+
+PyTree = Any
+Metrics = dict[str, Any]
+ScalarKey = Key[Array, ""]
+
+
+class Discrete(NamedTuple):
+    """Actions 0 .. num_actions - 1."""
+
+    num_actions: int
+
+
+class Continuous(NamedTuple):
+    """Real-valued actions of a shape, between low and high."""
+
+    shape: tuple[int, ...]
+    low: Any
+    high: Any
+
+
+class Timestep(NamedTuple):
+    """What one environment answers to one action.
+
+    `state` and `observation` are what the next action starts from: after an episode's end they belong to the
+    next episode. `next_observation` is the true observation that the action led to, before any reset.
+    """
+
+    state: PyTree
+    observation: Num[Array, "*observation"]
+    reward: Float[Array, ""]
+    terminated: Bool[Array, ""]
+    truncated: Bool[Array, ""]
+    next_observation: Num[Array, "*observation"]
+
+
+class Env(NamedTuple):
+    """One environment as pure functions; `vmap` them for several.
+
+    reset: (key) -> (observation, state). step: (key, state, action) -> Timestep, resetting by itself.
+    `max_episode_steps` bounds every episode; `solved_at` is the mean return that counts as solved, None where
+    no such number is agreed.
+    """
+
+    name: str
+    observation_shape: tuple[int, ...]
+    action_space: Discrete | Continuous
+    max_episode_steps: int
+    solved_at: float | None
+    reset: Callable[[ScalarKey], tuple[Array, PyTree]]
+    step: Callable[[ScalarKey, PyTree, Array], Timestep]
+
+
+class Transition(NamedTuple):
+    """Steps of N actors, [N, ...], and [T, N, ...] once stacked over time.
+
+    `next_observation` is the true one, before any reset. `terminated` ends the return (nothing follows);
+    `truncated` only cuts it (the value of `next_observation` stands for what would have followed).
+    """
+
+    observation: Num[Array, "*batch"]
+    action: Num[Array, "*batch"]
+    reward: Float[Array, "*lead"]
+    terminated: Bool[Array, "*lead"]
+    truncated: Bool[Array, "*lead"]
+    next_observation: Num[Array, "*batch"]
+
+
+class Progress(NamedTuple):
+    """How far a run is, before the step or update at hand.
+
+    iteration, env_steps: the clock, shared by all runs of a batch and never batched, so that whatever depends on
+    it (a replay's write position, `lax.cond`) stays cheap under `vmap`. `env_steps` counts all actors.
+    fraction: share of the budget used, in [0, 1]. episodes: finished episodes. Both differ between runs.
+    """
+
+    iteration: Int[Array, ""]
+    env_steps: Int[Array, ""]
+    fraction: Float[Array, ""]
+    episodes: Int[Array, ""]
+
+
+class Episode(NamedTuple):
+    """Running return and length of each actor's episode, and how many episodes the run has finished."""
+
+    returns: Float[Array, " N"]
+    length: Int[Array, " N"]
+    finished: Int[Array, ""]
+
+
+class RunState(NamedTuple):
+    """Everything a run is: the carry of the training loop.
+
+    `active` is False once the run has used up its budget of episodes; from then on nothing but its replay rows
+    changes.
+    """
+
+    learner: PyTree
+    env_state: PyTree
+    observation: Num[Array, N * observation]
+    episode: Episode
+    active: Bool[Array, ""]
+    key: Any
+
+
+class Agent(NamedTuple):
+    """An algorithm as a record of pure functions.
+
+    Config:        dataclass of hyperparameters, see `purejaxrl.config`
+    check:         (config, env) -> None; raises InputError where fields contradict each other or the environment
+    rollout_shape: (config) -> (T, N), the steps and actors of one iteration
+    init:          (config, env, key) -> Learner
+    act:           (config, env, learner, observation[N, ...], progress, key) -> action[N, ...]
+    policy:        (config, env, learner, observation[..., *observation]) -> greedy action[...]
+    update:        (config, env, learner, batch[T, N], progress, key) -> (Learner, metrics)
+
+    A variant replaces functions: `dqn.agent._replace(name="mine", update=my_update)`.
+    """
+
+    name: str
+    Config: type
+    check: Callable[..., None]
+    rollout_shape: Callable[..., tuple[int, int]]
+    init: Callable[..., PyTree]
+    act: Callable[..., Array]
+    policy: Callable[..., Array]
+    update: Callable[..., tuple[PyTree, Metrics]]
