@@ -1,0 +1,167 @@
+"""Environments by name or as gymnax objects, turned into the package's own Env record.
+
+gymnax (1.0 and later) tells termination from truncation and keeps the true last observation in
+`info["final_observation"]`; both are carried on here and nowhere lost.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import gymnax
+import jax
+import jax.numpy as jnp
+from gymnax.environments import spaces
+from jaxtyping import Array, Int
+
+from purejaxrl.errors import InputError
+from purejaxrl.types import Continuous, Discrete, Env, PyTree, ScalarKey, Timestep
+
+# gymnax registers CartPole-v1 alone; v0 is the same physics with 200 steps.
+CARTPOLE_STEPS = {"CartPole-v0": 200, "CartPole-v1": 500}
+UNLIMITED = 2**31 - 1
+SOLVED_AT = {"CartPole-v0": 195.0, "CartPole-v1": 475.0}
+
+
+def make(
+    env: Any,
+    env_params: PyTree | None = None,
+    *,
+    max_ep_len: int | None = None,
+    solved_at: float | None = None,
+) -> Env:
+    """Build an Env from a name or from a gymnax environment object.
+
+    env: `CartPole-v0`, `CartPole-v1`, any name registered with gymnax, or an object with gymnax's `reset`, `step`,
+    `observation_space` and `action_space`. env_params: the object's parameters, its defaults if None.
+    max_ep_len: truncate episodes after this many steps, on top of the environment's own limit.
+    solved_at: mean return that counts as solved, where no agreed number exists or another is wanted.
+    Raises InputError for an unknown name, for spaces that no agent handles, and where nothing limits the episodes.
+    """
+    if isinstance(env, str):
+        name, (env, env_params) = env, make_gymnax(env)
+    else:
+        name = str(getattr(env, "name", type(env).__name__))
+        env_params = env.default_params if env_params is None else env_params
+
+    own_limit = int(getattr(env_params, "max_steps_in_episode", UNLIMITED))
+    if own_limit == UNLIMITED and max_ep_len is None:
+        raise InputError(f"--max_ep_len: {name} has no time limit of its own; give the steps of an episode")
+
+    encode = encoder_of(name, env.observation_space(env_params))
+    observation = jax.eval_shape(lambda key: encode(env.reset(key, env_params)[0]), jax.random.key(0))
+    made = Env(
+        name=name,
+        observation_shape=observation.shape,
+        action_space=action_space_of(name, env.action_space(env_params)),
+        max_episode_steps=own_limit,
+        solved_at=SOLVED_AT.get(name) if solved_at is None else solved_at,
+        reset=partial(reset_gymnax, env, env_params, encode),
+        step=partial(step_gymnax, env, env_params, encode),
+    )
+    if max_ep_len is not None and max_ep_len < own_limit:
+        return limit_steps(made, max_ep_len)
+    return made
+
+
+def names() -> list[str]:
+    """Names that `make` knows, CartPole first."""
+    return [*CARTPOLE_STEPS, *(name for name in gymnax.registered_envs if name not in CARTPOLE_STEPS)]
+
+
+def make_gymnax(name: str) -> tuple[Any, Any]:
+    """The gymnax environment of that name and its parameters."""
+    if name in CARTPOLE_STEPS:
+        env, params = gymnax.make("CartPole-v1")
+        return env, params.replace(max_steps_in_episode=CARTPOLE_STEPS[name])
+    if name not in gymnax.registered_envs:
+        raise InputError(f"--env: unknown environment {name!r}; known are {', '.join(names())}")
+    try:
+        return gymnax.make(name)
+    except Exception as error:
+        raise InputError(f"--env: gymnax cannot build {name}: {error}") from error
+
+
+def action_space_of(name: str, space: Any) -> Discrete | Continuous:
+    """The package's word for a gymnax action space."""
+    if isinstance(space, spaces.Discrete):
+        return Discrete(int(space.n))
+    if isinstance(space, spaces.Box):
+        return Continuous(tuple(space.shape), space.low, space.high)
+    raise InputError(f"--env: {name} has actions of a {type(space).__name__} space; agents take Discrete or Box")
+
+
+def encoder_of(name: str, space: Any) -> Any:
+    """What turns an observation of that gymnax space into a float32 array: Box as it is, Discrete as one-hot."""
+    if isinstance(space, spaces.Discrete):
+        return partial(one_hot, int(space.n))
+    if isinstance(space, spaces.Box):
+        return as_float
+    raise InputError(f"--env: {name} has observations of a {type(space).__name__} space; agents take Box or Discrete")
+
+
+def as_float(observation: Array) -> Array:
+    """The observation in float32."""
+    return jnp.asarray(observation, jnp.float32)
+
+
+def one_hot(num_categories: int, observation: Int[Array, ""]) -> Array:
+    """The observed category as a float32 vector."""
+    return jax.nn.one_hot(observation, num_categories, dtype=jnp.float32)
+
+
+def reset_gymnax(env: Any, params: PyTree, encode: Any, key: ScalarKey) -> tuple[Array, PyTree]:
+    """Start an episode. Consumes `key`."""
+    observation, state = env.reset(key, params)
+    return encode(observation), state
+
+
+def step_gymnax(env: Any, params: PyTree, encode: Any, key: ScalarKey, state: PyTree, action: Array) -> Timestep:
+    """One step by gymnax's public `step`, which wrappers and environments may override. Consumes `key`."""
+    observation, state, reward, terminated, truncated, info = env.step(key, state, action, params)
+    return Timestep(
+        state,
+        encode(observation),
+        jnp.asarray(reward, jnp.float32),
+        jnp.asarray(terminated, bool),
+        jnp.asarray(truncated, bool),
+        encode(info["final_observation"]),
+    )
+
+
+class TimedState(NamedTuple):
+    """An environment's state and the steps of its episode so far."""
+
+    inner: PyTree
+    steps: Int[Array, ""]
+
+
+def limit_steps(env: Env, max_ep_len: int) -> Env:
+    """The environment with episodes truncated after `max_ep_len` steps."""
+    return env._replace(
+        max_episode_steps=min(env.max_episode_steps, max_ep_len),
+        reset=partial(reset_limited, env),
+        step=partial(step_limited, env, max_ep_len),
+    )
+
+
+def reset_limited(env: Env, key: ScalarKey) -> tuple[Array, TimedState]:
+    """Start an episode at step 0. Consumes `key`."""
+    observation, state = env.reset(key)
+    return observation, TimedState(state, jnp.zeros((), jnp.int32))
+
+
+def step_limited(env: Env, max_ep_len: int, key: ScalarKey, state: TimedState, action: Array) -> Timestep:
+    """One step; where the limit is reached and the environment goes on, truncate and reset. Consumes `key`."""
+    step_key, reset_key = jax.random.split(key)
+    timestep = env.step(step_key, state.inner, action)
+    steps = state.steps + 1
+    is_over = steps >= max_ep_len
+    is_cut = is_over & ~(timestep.terminated | timestep.truncated)
+
+    fresh = env.reset(reset_key)
+    observation, inner = jax.tree.map(partial(jnp.where, is_cut), fresh, (timestep.observation, timestep.state))
+    truncated = timestep.truncated | is_over
+    steps = jnp.where(timestep.terminated | truncated, 0, steps)
+    return timestep._replace(state=TimedState(inner, steps), observation=observation, truncated=truncated)
