@@ -1,0 +1,90 @@
+"""Replay memory: a ring of rows in one float32 array.
+
+A transition is packed into one row, because under `vmap` XLA keeps a single array in place where it copies a pytree
+of several. The write position derives from the unbatched iteration counter for the same reason.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from purejaxrl.types import PyTree, ScalarKey
+
+
+class Replay(NamedTuple):
+    """rows: [slots, width]. Never select over it (`jnp.where`): that would copy it at every step."""
+
+    rows: Float[Array, "slots width"]
+
+
+class Layout(NamedTuple):
+    """How an item is spread over a row: its tree, and shape and dtype of every leaf. Static."""
+
+    treedef: Any
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[Any, ...]
+
+
+def layout_of(example: PyTree) -> Layout:
+    """Layout of items like `example` (arrays or ShapeDtypeStructs without batch axes).
+
+    Leaves are held as float32, which is exact for booleans and for whole numbers up to 2**24.
+    """
+    leaves, treedef = jax.tree.flatten(example)
+    return Layout(treedef, tuple(leaf.shape for leaf in leaves), tuple(leaf.dtype for leaf in leaves))
+
+
+def pack(items: PyTree, lead: int = 1) -> Float[Array, "*lead width"]:
+    """Concatenate the leaves of items with `lead` leading batch axes into rows."""
+    leaves = [leaf.reshape(*leaf.shape[:lead], -1).astype(jnp.float32) for leaf in jax.tree.leaves(items)]
+    return jnp.concatenate(leaves, axis=-1)
+
+
+def unpack(rows: Float[Array, "*lead width"], layout: Layout) -> PyTree:
+    """Undo `pack`."""
+    leaves, start = [], 0
+    for shape, dtype in zip(layout.shapes, layout.dtypes, strict=True):
+        size = math.prod(shape)
+        leaves.append(rows[..., start : start + size].reshape(*rows.shape[:-1], *shape).astype(dtype))
+        start += size
+    return jax.tree.unflatten(layout.treedef, leaves)
+
+
+def slots_for(capacity: int, block: int) -> int:
+    """Slots of a ring that holds `capacity` rows and is written `block` rows at a time.
+
+    Whole blocks, so that no write straddles the end (`dynamic_update_slice` would clamp it, silently).
+    """
+    return -(-capacity // block) * block
+
+
+def init_replay(capacity: int, block: int, layout: Layout) -> Replay:
+    """An empty ring."""
+    width = sum(math.prod(shape) for shape in layout.shapes)
+    return Replay(jnp.zeros((slots_for(capacity, block), width), jnp.float32))
+
+
+def add(replay: Replay, rows: Float[Array, "block width"], iteration: Int[Array, ""]) -> Replay:
+    """Write the block of the given iteration over the oldest one. Every iteration writes one block of the same size."""
+    slots, block = replay.rows.shape[0], rows.shape[0]
+    position = iteration % (slots // block) * block
+    return Replay(jax.lax.dynamic_update_slice_in_dim(replay.rows, rows, position, axis=0))
+
+
+def sample(
+    key: ScalarKey, replay: Replay, batch_size: int, capacity: int, block: int, iteration: Int[Array, ""]
+) -> Float[Array, "B width"]:
+    """Rows drawn uniformly, with replacement, from the newest `capacity` ones. Consumes `key`.
+
+    To be called after `add` of the same iteration, so that (iteration + 1) * block rows have been written.
+    """
+    blocks = replay.rows.shape[0] // block
+    newest = iteration % blocks * block + block - 1
+    stored = jnp.minimum(jnp.minimum(iteration + 1, blocks) * block, capacity)
+    age = jax.random.randint(key, (batch_size,), 0, stored)
+    return replay.rows.at[(newest - age) % replay.rows.shape[0]].get(mode="promise_in_bounds")

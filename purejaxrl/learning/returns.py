@@ -1,0 +1,66 @@
+"""Returns and advantages over time-major batches [T, N], exact about how an episode ended.
+
+Terminated: nothing follows, the value after it is 0. Truncated, or cut by the end of the batch: the episode would have
+gone on, so V of the true next observation stands for the rest. Nothing flows from one episode into another.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def generalized_advantages(
+    reward: Float[Array, "T N"],
+    value: Float[Array, "T N"],
+    next_value: Float[Array, "T N"],
+    terminated: Bool[Array, "T N"],
+    truncated: Bool[Array, "T N"],
+    gamma: Float[Array, ""] | float,
+    lam: Float[Array, ""] | float,
+) -> Float[Array, "T N"]:
+    """Generalised advantage estimates (Schulman et al. 2016, arXiv:1506.02438, equations 11 and 16).
+
+        delta_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t)
+        A_t     = delta_t + gamma lam (1 - done_t) A_{t+1},   done = terminated or truncated,   A_T = 0
+
+    value: V of the observation acted on. next_value: V of the true next observation s', before any reset.
+    """
+    delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
+    decay = gamma * lam * (1.0 - (terminated | truncated))
+
+    def backward(advantage: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
+        delta_t, decay_t = step
+        advantage = delta_t + decay_t * advantage
+        return advantage, advantage
+
+    _, advantages = jax.lax.scan(backward, jnp.zeros_like(delta[0]), (delta, decay), reverse=True)
+    return advantages
+
+
+def discounted_returns(
+    reward: Float[Array, "T N"],
+    next_value: Float[Array, "T N"],
+    terminated: Bool[Array, "T N"],
+    truncated: Bool[Array, "T N"],
+    gamma: Float[Array, ""] | float,
+) -> Float[Array, "T N"]:
+    """Discounted return-to-go, bootstrapped where an episode was truncated or the batch ends.
+
+        R_t = r_t                    if terminated_t
+        R_t = r_t + gamma V(s'_t)    if truncated_t or t = T - 1
+        R_t = r_t + gamma R_{t+1}    otherwise
+
+    This is the lam = 1 case of the lambda-return (Sutton and Barto 2018, equation 12.18).
+    """
+    bootstrap = reward + gamma * jnp.where(terminated, 0.0, next_value)
+    done = terminated | truncated
+
+    def backward(following: Array, step: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        reward_t, bootstrap_t, done_t = step
+        returns = jnp.where(done_t, bootstrap_t, reward_t + gamma * following)
+        return returns, returns
+
+    _, returns = jax.lax.scan(backward, next_value[-1], (reward, bootstrap, done), reverse=True)
+    return returns
