@@ -1,0 +1,251 @@
+"""Deep Q-learning with a replay memory and a target network (Mnih et al. 2015, doi:10.1038/nature14236).
+
+One iteration:
+
+    act once with N actors, epsilon-greedy          store N transitions
+    actors / train_every times, once batch_size transitions are stored:
+        (s, a, r, s') <- batch_size transitions drawn uniformly from the replay
+        y <- r + gamma max_a' Q_target(s', a'), or r where s' is terminal
+        Q <- one Adam step on  mean(loss(Q(s, a) - y))
+    Q_target <- Q whenever the number of finished episodes passes a multiple of target_update
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from purejaxrl.config import Real, config, leaf, static
+from purejaxrl.errors import InputError
+from purejaxrl.learning import replay as ring
+from purejaxrl.learning.keys import split_for_scan
+from purejaxrl.learning.networks import MLP, apply_network, init_network
+from purejaxrl.learning.policies import epsilon_at, epsilon_greedy, num_actions
+from purejaxrl.learning.schedules import linear_to_zero
+from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Transition
+
+
+@config
+class Config:
+    """Hyperparameters of DQN; the defaults are the preset `original`."""
+
+    episodes: int | None = static(1200, "budget: finished episodes of every run", optional=True, at_least=1)
+    env_steps: int | None = static(None, "budget: env steps of all actors", optional=True, at_least=1)
+    actors: int = static(1, "parallel environments per run", at_least=1)
+    max_ep_len: int | None = static(None, "truncate episodes after this many steps", optional=True, at_least=1)
+    batch_size: int = static(512, "transitions per gradient step", at_least=1)
+    memory_size: int = static(100_000, "transitions that the replay holds", at_least=1)
+    train_every: int = static(1, "env steps of all actors per gradient step", at_least=1)
+    target_update: int = static(10, "finished episodes between copies of the target network", at_least=1)
+    target_update_steps: int | None = static(
+        None, "copy after this many env steps of all actors instead", optional=True, at_least=1
+    )
+    target_tau: Real = leaf(
+        0.0, "also move the target this share towards Q at every gradient step", at_least=0, at_most=1
+    )
+    gamma: Real = leaf(0.99, "discount", at_least=0, at_most=1)
+    lr: Real = leaf(1e-3, "Adam step size", above=0)
+    lr_anneal: bool = static(False, "let the step size fall linearly to 0 over the budget", kind=bool)
+    loss: str = static("mse", "loss of the TD error; huber has slope 1 beyond an error of 1", choices=("mse", "huber"))
+    double_q: bool = static(False, "let Q choose and the target network rate the next action", kind=bool)
+    eps_vals: tuple[Real, ...] = leaf(
+        (1.0, 0.01, 0.001), "epsilon's start, end and decay rate per env step", length=3, at_least=0, at_most=1
+    )
+    hidden_sizes: tuple[int, ...] = static((32, 32), "hidden layers of Q", length=0, at_least=1)
+
+
+class Learner(NamedTuple):
+    """Q, its target and optimiser, and the replay."""
+
+    params: PyTree
+    target_params: PyTree
+    opt_state: PyTree
+    replay: ring.Replay
+
+
+class Experience(NamedTuple):
+    """What the replay holds of a transition. `terminated` alone decides the target: truncated episodes bootstrap."""
+
+    observation: Num[Array, "*batch"]
+    action: Int[Array, "*lead"]
+    reward: Float[Array, "*lead"]
+    terminated: Bool[Array, "*lead"]
+    next_observation: Num[Array, "*batch"]
+
+
+def check(config: Config, env: Env) -> None:
+    """Raise InputError where fields contradict each other, or DQN cannot act in the environment."""
+    if config.batch_size > config.memory_size:
+        raise InputError(f"--batch_size: {config.batch_size} is more than --memory_size {config.memory_size} holds")
+    if config.actors > config.memory_size:
+        raise InputError(f"--actors: {config.actors} is more than --memory_size {config.memory_size} holds")
+    if config.actors % config.train_every and config.train_every % config.actors:
+        raise InputError(
+            f"--train_every: {config.train_every} must divide --actors {config.actors} or be a multiple of it"
+        )
+    num_actions(env)
+
+
+def rollout_shape(config: Config) -> tuple[int, int]:
+    """One step of every actor."""
+    return 1, config.actors
+
+
+def init(config: Config, env: Env, key: ScalarKey) -> Learner:
+    """A fresh network, its copy as target, and an empty replay. Consumes `key`."""
+    params = init_network(q_network(config, env), key, env.observation_shape)
+    # The copy is a buffer of its own: donating one buffer twice fails.
+    target_params = jax.tree.map(jnp.copy, params)
+    replay = ring.init_replay(config.memory_size, config.actors, experience_layout(env))
+    return Learner(params, target_params, optax.adam(config.lr).init(params), replay)
+
+
+def act(
+    config: Config, env: Env, learner: Learner, observation: Num[Array, "N ..."], progress: Progress, key: ScalarKey
+) -> Int[Array, " N"]:
+    """Epsilon-greedy actions; actor n acts after `progress.env_steps + n` env steps. Consumes `key`."""
+    start, end, rate = config.eps_vals
+    epsilon = epsilon_at(progress.env_steps + jnp.arange(observation.shape[0]), start, end, rate)
+    return epsilon_greedy(key, q_values(config, env, learner.params, observation), epsilon)
+
+
+def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, ...]) -> Int[Array, ...]:
+    """argmax_a Q(s, a)."""
+    return jnp.argmax(q_values(config, env, learner.params, observation), axis=-1)
+
+
+def q_target(
+    config: Config, env: Env, params: PyTree, target_params: PyTree, experience: Experience
+) -> Float[Array, " B"]:
+    """Y = r + gamma max_a' Q_target(s', a'), and y = r where s' is terminal (Mnih et al. 2015, algorithm 1).
+
+    With `double_q` the action is argmax_a' Q(s', a') (van Hasselt et al. 2016, arXiv:1509.06461, equation 4).
+    """
+    next_q = q_values(config, env, target_params, experience.next_observation)
+    chooser = q_values(config, env, params, experience.next_observation) if config.double_q else next_q
+    next_value = select_action(next_q, jnp.argmax(chooser, axis=-1))
+    return experience.reward + config.gamma * jnp.where(experience.terminated, 0.0, next_value)
+
+
+def update(
+    config: Config,
+    env: Env,
+    learner: Learner,
+    batch: Transition,
+    progress: Progress,
+    key: ScalarKey,
+    td_target: Callable[..., Array] = q_target,
+) -> tuple[Learner, Metrics]:
+    """Store batch[1, N], take the gradient steps that are due, copy the target network when it is. Consumes `key`."""
+    now = jax.tree.map(lambda x: x[0], batch)
+    experience = Experience(now.observation, now.action, now.reward, now.terminated, now.next_observation)
+    replay = ring.add(learner.replay, ring.pack(experience), progress.iteration)
+    learner = learner._replace(replay=replay)
+
+    trained = (learner.params, learner.target_params, learner.opt_state)
+    bits, as_key = split_for_scan(key, max(config.actors // config.train_every, 1))
+
+    def take_step(trained: tuple, bits: Array) -> tuple[tuple, Metrics]:
+        return gradient_step(config, env, replay, progress, td_target, trained, as_key(bits))
+
+    trained, metrics = jax.lax.cond(
+        is_learning(config, progress),
+        lambda trained: jax.lax.scan(take_step, trained, bits, unroll=len(bits) == 1),
+        lambda trained: (trained, dict.fromkeys(METRICS, jnp.full(len(bits), jnp.nan))),
+        trained,
+    )
+    params, target_params, opt_state = trained
+
+    is_due = is_copy_due(config, progress, jnp.sum(now.terminated | now.truncated))
+    target_params = jax.tree.map(partial(jnp.where, is_due), params, target_params)
+    return Learner(params, target_params, opt_state, replay), jax.tree.map(jnp.mean, metrics)
+
+
+def gradient_step(
+    config: Config,
+    env: Env,
+    replay: ring.Replay,
+    progress: Progress,
+    td_target: Callable[..., Array],
+    trained: tuple[PyTree, PyTree, PyTree],
+    key: ScalarKey,
+) -> tuple[tuple[PyTree, PyTree, PyTree], Metrics]:
+    """One Adam step of (params, target_params, opt_state) on a batch drawn from the replay. Consumes `key`."""
+    params, target_params, opt_state = trained
+    rows = ring.sample(key, replay, config.batch_size, config.memory_size, config.actors, progress.iteration)
+    experience = Experience(*ring.unpack(rows, experience_layout(env)))
+    target = td_target(config, env, params, target_params, experience)
+    (loss, q_mean), gradient = jax.value_and_grad(td_loss, argnums=2, has_aux=True)(
+        config, env, params, experience, target
+    )
+    learning_rate = config.lr * (linear_to_zero(progress.fraction) if config.lr_anneal else 1.0)
+    step, opt_state = optax.adam(learning_rate).update(gradient, opt_state)
+    params = optax.apply_updates(params, step)
+    target_params = optax.incremental_update(params, target_params, config.target_tau)
+    return (params, target_params, opt_state), {"loss": loss, "q_mean": q_mean}
+
+
+def td_loss(
+    config: Config, env: Env, params: PyTree, experience: Experience, target: Float[Array, " B"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """mean(loss(Q(s, a) - y)), and the mean of Q(s, a).
+
+    `mse` is the square of the error; `huber` is half of that up to an error of 1, and linear beyond.
+    """
+    q_value = select_action(q_values(config, env, params, experience.observation), experience.action)
+    losses = jnp.square(q_value - target) if config.loss == "mse" else optax.huber_loss(q_value, target)
+    return jnp.mean(losses), jnp.mean(q_value)
+
+
+def is_learning(config: Config, progress: Progress) -> Bool[Array, ""]:
+    """Whether this iteration learns: `batch_size` rows are stored, and a gradient step is due.
+
+    It depends on the clock alone, which is shared by the runs of a batch, so `lax.cond` stays a branch under `vmap`.
+    """
+    iterations_per_step = max(config.train_every // config.actors, 1)
+    is_filled = progress.iteration >= -(-config.batch_size // config.actors) - 1
+    return is_filled & ((progress.iteration + 1) % iterations_per_step == 0)
+
+
+def is_copy_due(config: Config, progress: Progress, ended: Int[Array, ""]) -> Bool[Array, ""]:
+    """Whether this iteration, in which `ended` episodes ended, copies the target network: where the count of finished
+    episodes, or of env steps, reached or passed a multiple of its period.
+    """
+    if config.target_update_steps is None:
+        before, after, period = progress.episodes, progress.episodes + ended, config.target_update
+    else:
+        before, after, period = progress.env_steps, progress.env_steps + config.actors, config.target_update_steps
+    return after // period > before // period
+
+
+def select_action(q_value: Float[Array, "B A"], action: Int[Array, " B"]) -> Float[Array, " B"]:
+    """Q(s, a) of one action per row, by a mask: the gradient of an index is a scatter, slow on CPU."""
+    return jnp.sum(jnp.where(jax.nn.one_hot(action, q_value.shape[-1], dtype=bool), q_value, 0.0), axis=-1)
+
+
+def experience_layout(env: Env) -> ring.Layout:
+    """How the replay packs an Experience of this environment."""
+    observation = jax.ShapeDtypeStruct(env.observation_shape, jnp.float32)
+    action, reward, terminated = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32, jnp.bool_))
+    return ring.layout_of((observation, action, reward, terminated, observation))
+
+
+def q_network(config: Config, env: Env) -> MLP:
+    """Q(s, .), one output per action."""
+    return MLP(config.hidden_sizes, num_actions(env), "relu")
+
+
+def q_values(config: Config, env: Env, params: PyTree, observation: Num[Array, ...]) -> Float[Array, "... A"]:
+    """Q(s, a) of every action."""
+    return apply_network(q_network(config, env), params, observation, env.observation_shape)
+
+
+METRICS = ("loss", "q_mean")
+
+agent = Agent("dqn", Config, check, rollout_shape, init, act, policy, update)

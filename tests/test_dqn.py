@@ -1,0 +1,221 @@
+"""DQN against its equations: targets, the order of events, target copies, exploration, values on probes."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import rlax
+from helpers import bits, train_one
+from probes import Choice, Counter, Endless, Signal, TwoSteps
+
+from purejaxrl.agents import dqn
+from purejaxrl.config import Budget
+from purejaxrl.envs import make
+from purejaxrl.training.loop import init_run, iterate
+from purejaxrl.types import Progress
+
+
+def small_config(**changes):
+    return dqn.Config(
+        **{"episodes": None, "env_steps": 400, "batch_size": 32, "memory_size": 200, "hidden_sizes": (16,), **changes}
+    )
+
+
+def progress_at(iteration, actors=1, episodes=0, fraction=0.0):
+    return Progress(jnp.int32(iteration), jnp.int32(iteration * actors), jnp.float32(fraction), jnp.int32(episodes))
+
+
+def random_experience(env, size=50):
+    keys = jax.random.split(jax.random.key(0), 5)
+    return dqn.Experience(
+        jax.random.normal(keys[0], (size, *env.observation_shape)),
+        jax.random.randint(keys[1], (size,), 0, 2),
+        jax.random.normal(keys[2], (size,)),
+        jax.random.bernoulli(keys[3], 0.3, (size,)),
+        jax.random.normal(keys[4], (size, *env.observation_shape)),
+    )
+
+
+@pytest.mark.parametrize("double_q", [False, True])
+def test_targets_and_loss_against_rlax_and_a_loop(double_q):
+    env, config = make("CartPole-v0"), small_config(double_q=double_q, gamma=0.9)
+    params = dqn.init(config, env, jax.random.key(1)).params
+    target_params = dqn.init(config, env, jax.random.key(2)).params
+    batch = random_experience(env)
+    target = dqn.q_target(config, env, params, target_params, batch)
+
+    q = dqn.q_values(config, env, params, batch.observation)
+    next_q = dqn.q_values(config, env, target_params, batch.next_observation)
+    chooser = dqn.q_values(config, env, params, batch.next_observation) if double_q else next_q
+    for i in range(50):
+        bootstrap = 0.0 if batch.terminated[i] else 0.9 * float(next_q[i, int(np.argmax(chooser[i]))])
+        np.testing.assert_allclose(target[i], batch.reward[i] + bootstrap, atol=1e-5)
+
+    discount = jnp.where(batch.terminated, 0.0, 0.9)
+    if double_q:
+        errors = jax.vmap(rlax.double_q_learning)(q, batch.action, batch.reward, discount, next_q, chooser)
+    else:
+        errors = jax.vmap(rlax.q_learning)(q, batch.action, batch.reward, discount, next_q)
+    loss, q_mean = dqn.td_loss(config, env, params, batch, target)
+    np.testing.assert_allclose(loss, np.mean(np.square(errors)), rtol=1e-5)
+    np.testing.assert_allclose(q_mean, np.mean([q[i, batch.action[i]] for i in range(50)]), rtol=1e-5)
+    huber, _ = dqn.td_loss(small_config(loss="huber"), env, params, batch, target)
+    size = np.abs(errors)
+    np.testing.assert_allclose(huber, np.mean(np.where(size <= 1, size**2 / 2, size - 0.5)), rtol=1e-5)
+
+
+def test_a_gradient_step_is_adam_on_the_loss():
+    env, config = make("CartPole-v0"), small_config(batch_size=50, memory_size=50)
+    learner = dqn.init(config, env, jax.random.key(1))
+    batch = random_experience(env)
+    # Fifty equal rows, so that the draw does not matter.
+    one = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), batch)
+    replay = dqn.ring.Replay(dqn.ring.pack(one))
+    trained = (learner.params, learner.target_params, learner.opt_state)
+    (params, target_params, _), _ = dqn.gradient_step(
+        config, env, replay, progress_at(49), dqn.q_target, trained, jax.random.key(3)
+    )
+
+    optimizer = optax.adam(1e-3)
+    # The target is a constant: the gradient flows through Q(s, a) alone.
+    target = dqn.q_target(config, env, learner.params, learner.target_params, one)[0]
+    gradient = jax.grad(lambda p: (dqn.q_values(config, env, p, batch.observation[0])[batch.action[0]] - target) ** 2)(
+        learner.params
+    )
+    step, _ = optimizer.update(gradient, optimizer.init(learner.params))
+    expected = optax.apply_updates(learner.params, step)
+    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-6), params, expected)
+    assert bits(target_params) == bits(learner.target_params)
+
+
+def history(config, env, iterations, seed=0):
+    """RunStates after 0, 1, 2, ... iterations."""
+    step = jax.jit(lambda state, i: iterate(dqn.agent, env, config, state, i, Budget("env_steps", 10**6)))
+    states = [init_run(dqn.agent, env, config, jax.random.key(seed))]
+    logs = []
+    for i in range(iterations):
+        state, log = step(states[-1], jnp.int32(i))
+        states.append(state)
+        logs.append(log)
+    return states, logs
+
+
+@pytest.mark.parametrize("actors", [1, 3, 16])
+def test_target_copies_at_exactly_the_right_episodes(actors):
+    """The copy happens in the iteration in which the count of finished episodes reaches or passes a multiple of 4."""
+    config = small_config(actors=actors, batch_size=8, memory_size=64, target_update=4)
+    env = make("CartPole-v0")
+    states, logs = history(config, env, {1: 240, 3: 90, 16: 40}[actors])
+    finished, copies = 0, 0
+    for before, after, log in zip(states, states[1:], logs, strict=False):
+        ended = int(np.sum(log.ended.length > 0))
+        is_due = (finished + ended) // 4 > finished // 4
+        finished += ended
+        assert finished == after.episode.finished
+        has_learned = bits(after.learner.params) != bits(before.learner.params)
+        if is_due:
+            copies += 1
+            assert bits(after.learner.target_params) == bits(after.learner.params)
+        else:
+            assert bits(after.learner.target_params) == bits(before.learner.target_params)
+            if has_learned:
+                assert bits(after.learner.target_params) != bits(after.learner.params)
+    assert copies >= 2
+
+
+def test_stepwise_and_soft_target_copies():
+    env = make("CartPole-v0")
+    states, _ = history(small_config(actors=2, batch_size=8, target_update_steps=6), env, 24)
+    for i, (before, after) in enumerate(itertools.pairwise(states), start=1):
+        assert (bits(after.learner.target_params) == bits(after.learner.params)) == (i % 3 == 0 or i < 4)
+        assert (bits(after.learner.target_params) == bits(before.learner.target_params)) == (i % 3 != 0 or i < 4)
+    config = small_config(batch_size=1, target_update=10**6, target_tau=0.25)
+    states, _ = history(config, env, 3)
+    for before, after in itertools.pairwise(states):
+        expected = jax.tree.map(
+            lambda q, target: 0.25 * q + 0.75 * target, after.learner.params, before.learner.target_params
+        )
+        jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-6), after.learner.target_params, expected)
+
+
+@pytest.mark.parametrize(
+    ("actors", "train_every", "batch_size", "expected"),
+    [
+        (1, 1, 5, [0, 0, 0, 0, 1, 1, 1, 1]),
+        (1, 4, 5, [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]),
+        (4, 2, 10, [0, 0, 2, 2, 2]),
+        (4, 4, 8, [0, 1, 1, 1]),
+        (4, 8, 4, [0, 1, 0, 1]),
+    ],
+)
+def test_gradient_steps_begin_with_the_batch_and_keep_their_rate(actors, train_every, batch_size, expected):
+    config = small_config(actors=actors, train_every=train_every, batch_size=batch_size)
+    dqn.check(config, make("CartPole-v0"))
+    states, _ = history(config, make("CartPole-v0"), len(expected))
+    counts = [int(state.learner.opt_state[0].count) for state in states]
+    np.testing.assert_array_equal(np.diff(counts), expected)
+
+
+def test_replay_holds_the_true_next_observation_and_termination_alone():
+    """Counter never terminates and is cut after 5 steps: next is always one more, and no row is terminal."""
+    config = small_config(actors=3, memory_size=60, batch_size=30)
+    env = make(Counter(), max_ep_len=5)
+    states, _ = history(config, env, 20)
+    rows = dqn.Experience(*dqn.ring.unpack(states[-1].learner.replay.rows, dqn.experience_layout(env)))
+    np.testing.assert_array_equal(rows.next_observation, rows.observation + 1)
+    np.testing.assert_array_equal(np.unique(rows.observation), np.arange(5))
+    assert not np.any(rows.terminated)
+    states, _ = history(config, make(Counter(length=5)), 20)
+    rows = dqn.Experience(*dqn.ring.unpack(states[-1].learner.replay.rows, dqn.experience_layout(env)))
+    np.testing.assert_array_equal(rows.terminated, rows.observation[:, 0] == 4)
+
+
+def test_epsilon_counts_env_steps_of_all_actors_before_the_action():
+    """With a rate of 1 per step epsilon is 1 for the first actor's first action alone; others are greedy at once."""
+    config = small_config(actors=4, eps_vals=(1.0, 0.0, 30.0), hidden_sizes=(4,))
+    env = make("CartPole-v0")
+    learner = dqn.init(config, env, jax.random.key(0))
+    observation = jnp.ones((4, 4)) * 0.1
+    greedy = dqn.policy(config, env, learner, observation)
+    keys = jax.random.split(jax.random.key(1), 64)
+    first = jax.vmap(lambda key: dqn.act(config, env, learner, observation, progress_at(0, 4), key))(keys)
+    assert 0 < np.mean(first[:, 0] != greedy[0]) < 1
+    np.testing.assert_array_equal(first[:, 1:], jnp.tile(greedy[1:], (64, 1)))
+    keys = jax.random.split(jax.random.key(2), 64)
+    later = jax.vmap(lambda key: dqn.act(config, env, learner, observation, progress_at(1, 4), key))(keys)
+    np.testing.assert_array_equal(later, jnp.tile(greedy, (64, 1)))
+
+
+def probe_config(**changes):
+    return small_config(
+        **{"env_steps": 3000, "lr": 1e-2, "gamma": 0.8, "target_update": 3, "eps_vals": (1.0, 1.0, 0.0), **changes}
+    )
+
+
+def q_at(config, env, state, observation):
+    return np.asarray(dqn.q_values(config, env, state.learner.params, jnp.array([observation])))
+
+
+def test_value_of_an_endless_environment():
+    """Q = 1 / (1 - gamma) = 5, although every episode is truncated after 4 steps; as a termination it would be 2.4."""
+    config = probe_config()
+    env = make(Endless(), max_ep_len=4)
+    state, _ = train_one(dqn.agent, config, env)
+    np.testing.assert_allclose(q_at(config, env, state, 0.0), 5, atol=0.2)
+
+
+def test_values_of_probes():
+    config = probe_config()
+    env = make(TwoSteps())
+    state, _ = train_one(dqn.agent, config, env)
+    np.testing.assert_allclose(q_at(config, env, state, 0.0), 0.8, atol=0.1)
+    np.testing.assert_allclose(q_at(config, env, state, 1.0), 1, atol=0.1)
+    env = make(Choice())
+    state, _ = train_one(dqn.agent, config, env)
+    np.testing.assert_allclose(q_at(config, env, state, 0.0), [0, 1], atol=0.1)
+    env = make(Signal())
+    state, _ = train_one(dqn.agent, config, env)
+    np.testing.assert_array_equal(dqn.policy(config, env, state.learner, jnp.array([[0.0], [1.0]])), [0, 1])
