@@ -1,0 +1,1 @@
+"""How any agent is run."""

@@ -1,0 +1,122 @@
+"""Cores, GPUs and TPUs: the run axis is sharded over the local devices of one kind.
+
+On CPU every core is a virtual device of its own: networks this small gain nothing from several threads per operation,
+while independent runs side by side use every core fully.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from purejaxrl.errors import InputError
+from purejaxrl.types import PyTree
+
+RUNS = PartitionSpec("runs")
+RUNS_SECOND = PartitionSpec(None, "runs")
+SHARED = PartitionSpec()
+
+KINDS = ("auto", "cpu", "cuda", "tpu")
+# On CPU a group's arrays should stay in a core's caches: so many rows of a batch at a time, at most so many runs.
+CPU_GROUP_ROWS = 4096
+CPU_GROUP_RUNS = 8
+
+
+def ask_for_cpu_devices(count: int | None = None) -> bool:
+    """Make JAX's CPU backend offer `count` virtual devices, one per core by default.
+
+    Possible only before JAX starts its backends; returns whether it was.
+    """
+    if count is None:
+        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return True
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:
+        return False
+    return True
+
+
+def local_devices(kind: str, limit: int | None = None) -> list[jax.Device]:
+    """The devices that runs are sharded over. Raises InputError where the kind is unknown or none is there."""
+    if kind not in KINDS:
+        raise InputError(f"--device: {kind!r} is not a device; use one of {', '.join(KINDS)}")
+    try:
+        devices = jax.local_devices() if kind == "auto" else jax.local_devices(backend=kind)
+    except RuntimeError as error:
+        raise InputError(f"--device: no {kind} device here ({first_line(error)}); use --device cpu or auto") from error
+    if limit is not None and not 1 <= limit <= len(devices):
+        raise InputError(
+            f"--devices: {limit} is not allowed; there are 1 to {len(devices)} {devices[0].platform} devices"
+        )
+    return devices[:limit]
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def warn_about_idle_cores(devices: list[jax.Device], limit: int | None, runs: int) -> None:
+    """Tell the user of a Python session where JAX had started with one CPU device before the package could ask."""
+    cores = os.cpu_count() or 1
+    if devices[0].platform == "cpu" and len(devices) == 1 and limit is None and min(cores, runs) > 1:
+        warnings.warn(
+            f"JAX had already started with one CPU device, so training uses one of {cores} cores; "
+            f'call jax.config.update("jax_num_cpu_devices", {cores}) before using JAX',
+            stacklevel=4,
+        )
+
+
+def mesh_for(devices: list[jax.Device], runs: int) -> Mesh:
+    """A mesh of one axis, `runs`, over no more devices than there are runs."""
+    return Mesh(np.array(devices[:runs]), ("runs",))
+
+
+def group_size(mesh: Mesh, runs: int, rows: int) -> int:
+    """How many runs a device takes side by side, of those it holds; its other runs follow one group after another.
+
+    rows: rows of one rollout. An accelerator takes all at once. On CPU groups keep the cost per run flat, where a wide
+    batch would fall out of the cache.
+    """
+    per_device = -(-runs // mesh.size)
+    if mesh.devices.flat[0].platform != "cpu":
+        return per_device
+    most = min(max(CPU_GROUP_ROWS // rows, 1), CPU_GROUP_RUNS)
+    return -(-per_device // -(-per_device // most))
+
+
+def padded(runs: int, multiple: int) -> int:
+    """The number of runs rounded up to a multiple."""
+    return -(-runs // multiple) * multiple
+
+
+def pad_runs(tree: PyTree, count: int) -> PyTree:
+    """Repeat the last run until there are `count`; what is computed for the repeats is thrown away."""
+
+    def pad(leaf: jax.Array) -> jax.Array:
+        missing = count - leaf.shape[0]
+        return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], missing, axis=0)]) if missing else leaf
+
+    return jax.tree.map(pad, tree)
+
+
+def place(tree: PyTree, mesh: Mesh, spec: PartitionSpec = RUNS) -> PyTree:
+    """Put arrays on the mesh's devices."""
+    return jax.device_put(tree, NamedSharding(mesh, spec))
+
+
+def shard_over_runs(
+    function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any, donate: tuple[int, ...] = ()
+) -> Any:
+    """Jit a function so that each device computes its own runs; runs never talk to each other."""
+    sharded = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    return jax.jit(sharded, donate_argnums=donate)

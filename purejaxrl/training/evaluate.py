@@ -1,0 +1,64 @@
+"""Greedy evaluation, apart from training: own environments, own keys, nothing learned."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from purejaxrl.training.loop import iteration_keys
+from purejaxrl.types import Agent, Env, PyTree, ScalarKey
+
+
+class Best(NamedTuple):
+    """The learner (without replay) with the highest mean evaluation return so far, and that return."""
+
+    learner: PyTree
+    eval_return: Float[Array, ""]
+
+
+def evaluate(
+    agent: Agent, env: Env, episodes: int, config: Any, learner: PyTree, key: ScalarKey
+) -> Float[Array, " episodes"]:
+    """Returns of `episodes` whole episodes of the greedy policy, played side by side. Consumes `key`."""
+    reset_key, step_key = jax.random.split(key)
+    observation, env_state = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
+    start = (jnp.zeros((), jnp.int32), env_state, observation, jnp.zeros(episodes), jnp.ones(episodes, bool))
+
+    def go_on(carry: tuple) -> Array:
+        t, _, _, _, is_running = carry
+        return (t < env.max_episode_steps) & jnp.any(is_running)
+
+    def step(carry: tuple) -> tuple:
+        t, env_state, observation, returns, is_running = carry
+        keys = jax.random.split(jax.random.fold_in(step_key, t), episodes)
+        timestep = jax.vmap(env.step)(keys, env_state, agent.policy(config, env, learner, observation))
+        returns = returns + jnp.where(is_running, timestep.reward, 0.0)
+        is_running = is_running & ~(timestep.terminated | timestep.truncated)
+        return t + 1, timestep.state, timestep.observation, returns, is_running
+
+    return jax.lax.while_loop(go_on, step, start)[3]
+
+
+def evaluate_and_keep(
+    agent: Agent,
+    env: Env,
+    episodes: int,
+    config: Any,
+    learner: PyTree,
+    best: Best,
+    key: ScalarKey,
+    iteration: Int[Array, ""],
+) -> tuple[Float[Array, ""], Best]:
+    """Mean return of the greedy policy before an iteration, and the better of `learner` and `best` by it.
+
+    key: the run's, which is not consumed.
+    """
+    _, _, evaluation_key = iteration_keys(key, iteration)
+    eval_return = jnp.mean(evaluate(agent, env, episodes, config, learner, evaluation_key))
+    is_better = eval_return > best.eval_return
+    kept = jax.tree.map(partial(jnp.where, is_better), Best(learner, eval_return), best)
+    return eval_return, kept

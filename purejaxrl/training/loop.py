@@ -1,0 +1,212 @@
+"""How any agent is run: one iteration, many iterations, and the only loop on the host.
+
+A run is a RunState. `iterate` advances one run by one rollout and one update. The vmap over runs stands inside the loop
+over iterations, so that the clock is shared and never batched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from purejaxrl.config import Budget, budget_of
+from purejaxrl.learning.replay import Replay
+from purejaxrl.training.rollout import Ended, rollout
+from purejaxrl.types import Agent, Env, Episode, Metrics, Progress, PyTree, RunState, ScalarKey
+
+
+class Log(NamedTuple):
+    """What one iteration of one run reports. `active`: whether the run was still training in it."""
+
+    ended: Ended
+    active: Bool[Array, ""]
+    metrics: Metrics
+
+
+def init_run(agent: Agent, env: Env, config: Any, key: ScalarKey) -> RunState:
+    """A run before its first step. Consumes `key`."""
+    actors = agent.rollout_shape(config)[1]
+    run_key, learner_key, env_key = jax.random.split(key, 3)
+    observation, env_state = jax.vmap(env.reset)(jax.random.split(env_key, actors))
+    return RunState(
+        learner=agent.init(config, env, learner_key),
+        env_state=env_state,
+        observation=observation,
+        episode=Episode(jnp.zeros(actors), jnp.zeros(actors, jnp.int32), jnp.zeros((), jnp.int32)),
+        active=jnp.ones((), bool),
+        key=run_key,
+    )
+
+
+def iteration_keys(key: ScalarKey, iteration: Int[Array, ""]) -> Array:
+    """Keys [3] for the rollout and the update of an iteration, and for an evaluation before it.
+
+    They derive from the run's key and the clock; the run's key itself stays. So a run that is frozen needs no selection
+    between a fresh key and a used one, and what an iteration draws does not depend on how it was reached.
+    """
+    return jax.random.split(jax.random.fold_in(key, iteration), 3)
+
+
+def iterate(
+    agent: Agent, env: Env, config: Any, state: RunState, iteration: Int[Array, ""], budget: Budget
+) -> tuple[RunState, Log]:
+    """Advance one run by one rollout and one update.
+
+    A run whose budget of episodes was used up before this iteration stays as it is, but for its replay rows.
+    """
+    steps, actors = agent.rollout_shape(config)
+    env_steps = iteration * (steps * actors)
+    progress = Progress(
+        iteration,
+        env_steps,
+        fraction_used(budget, iteration, env_steps, state.episode.finished),
+        state.episode.finished,
+    )
+    rollout_key, update_key, _ = iteration_keys(state.key, iteration)
+    moved, batch, ended = rollout(agent, env, config, state, progress, rollout_key)
+    learner, metrics = agent.update(config, env, state.learner, batch, progress, update_key)
+
+    active = state.active
+    if budget.kind == "episodes":
+        active = active & (moved.episode.finished < budget.amount)
+    advanced = moved._replace(learner=learner, active=active)
+    return freeze(state.active, advanced, state), Log(ended, state.active, metrics)
+
+
+def fraction_used(
+    budget: Budget, iteration: Int[Array, ""], env_steps: Int[Array, ""], episodes: Int[Array, ""]
+) -> Array:
+    """Share of the budget used before an iteration, in [0, 1]."""
+    used = {"epochs": iteration, "env_steps": env_steps, "episodes": episodes}[budget.kind]
+    return jnp.clip(used / budget.amount, 0.0, 1.0)
+
+
+def freeze(active: Bool[Array, ""], advanced: RunState, state: RunState) -> RunState:
+    """`advanced` while the run is active, else `state`; replays always pass through, as selecting would copy them."""
+    selected = jax.tree.map(
+        lambda new, old: new if isinstance(new, Replay) else jnp.where(active, new, old),
+        advanced._replace(key=None),
+        state._replace(key=None),
+        is_leaf=lambda node: isinstance(node, Replay),
+    )
+    return selected._replace(key=state.key)
+
+
+def without_replay(learner: PyTree) -> PyTree:
+    """The learner with every Replay replaced by None: what acting and evaluating need."""
+    return jax.tree.map(
+        lambda node: None if isinstance(node, Replay) else node, learner, is_leaf=lambda node: isinstance(node, Replay)
+    )
+
+
+def iterations_of(budget: Budget, shape: tuple[int, int], max_episode_steps: int) -> int:
+    """Iterations after which the budget is used up for certain.
+
+    `env_steps` is rounded up to whole iterations. For `episodes` it is the bound that every episode may last
+    `max_episode_steps`; runs are usually done earlier.
+    """
+    steps, actors = shape
+    if budget.kind == "epochs":
+        return budget.amount
+    if budget.kind == "env_steps":
+        return -(-budget.amount // (steps * actors))
+    rounds = -(-budget.amount // actors)
+    return -(-rounds * max_episode_steps // steps)
+
+
+def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tuple[RunState, Log]]:
+    """The whole run as a pure function key -> (RunState, Log[iterations, ...]).
+
+    One `lax.scan` of fixed length: jit it, vmap it over keys, differentiate through it. The Log holds one entry per
+    iteration; where `active` is False the run had already ended and the entry means nothing.
+    Raises InputError if the config does not fit the environment.
+    """
+    budget = budget_of(config)
+    iterations = iterations_of(budget, agent.rollout_shape(config), env.max_episode_steps)
+    return partial(train_run, agent, env, config, budget, iterations)
+
+
+def train_run(
+    agent: Agent, env: Env, config: Any, budget: Budget, iterations: int, key: ScalarKey
+) -> tuple[RunState, Log]:
+    """One run from key to end, as a scan. Consumes `key`."""
+    state = init_run(agent, env, config, key)
+    return jax.lax.scan(
+        lambda state, iteration: iterate(agent, env, config, state, iteration, budget), state, jnp.arange(iterations)
+    )
+
+
+def train_chunk(
+    agent: Agent,
+    env: Env,
+    kind: str,
+    capacity: int,
+    group: int,
+    configs: Any,
+    state: RunState,
+    start: Int[Array, ""],
+    length: Int[Array, ""],
+    amount: Int[Array, ""],
+) -> tuple[RunState, Log]:
+    """Advance R runs by `length` iterations, from iteration `start`, `group` runs at a time.
+
+    configs and state are stacked over runs; `group` divides R. `length` is data, at most `capacity`, so that chunks of
+    any length are one compiled program; the Log has `capacity` entries [capacity, R, ...], of which the first `length`
+    mean something.
+    """
+    runs = state.active.shape[0]
+    advance = partial(advance_group, agent, env, kind, capacity)
+    if group == runs:
+        return advance(configs, state, start, length, amount)
+    shapes = jax.eval_shape(advance, configs, state, start, length, amount)[1]
+    log = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    keys = state.key
+
+    def advance_one(index: Array, carry: tuple) -> tuple:
+        state, log = carry
+        take = partial(jax.lax.dynamic_slice_in_dim, start_index=index * group, slice_size=group)
+        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=index * group)
+        part = jax.tree.map(take, state._replace(key=keys))
+        part, entries = advance(jax.tree.map(take, configs), part, start, length, amount)
+        state = jax.tree.map(partial(put, axis=0), state, part._replace(key=None))
+        return state, jax.tree.map(partial(put, axis=1), log, entries)
+
+    state, log = jax.lax.fori_loop(0, runs // group, advance_one, (state._replace(key=None), log))
+    return state._replace(key=keys), log
+
+
+def advance_group(
+    agent: Agent,
+    env: Env,
+    kind: str,
+    capacity: int,
+    configs: Any,
+    state: RunState,
+    start: Int[Array, ""],
+    length: Int[Array, ""],
+    amount: Int[Array, ""],
+) -> tuple[RunState, Log]:
+    """The runs of one group side by side; it stops early once none of them is active."""
+    budget = Budget(kind, amount)
+    step = jax.vmap(partial(iterate, agent, env, budget=budget), in_axes=(0, 0, None))
+    shapes = jax.eval_shape(step, configs, state, start)[1]
+    log = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), shapes)
+
+    def go_on(carry: tuple) -> Array:
+        done, state, _ = carry
+        return (done < length) & jnp.any(state.active)
+
+    def advance(carry: tuple) -> tuple:
+        done, state, log = carry
+        state, entry = step(configs, state, start + done)
+        log = jax.tree.map(partial(jax.lax.dynamic_update_index_in_dim, index=done, axis=0), log, entry)
+        return done + 1, state, log
+
+    _, state, log = jax.lax.while_loop(go_on, advance, (jnp.zeros((), jnp.int32), state, log))
+    return state, log

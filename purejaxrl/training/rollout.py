@@ -1,0 +1,64 @@
+"""Collecting experience: a scan of act and step, with the statistics of the episodes that end in it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from purejaxrl.learning.keys import split_for_scan
+from purejaxrl.types import Agent, Env, Episode, Progress, RunState, ScalarKey, Transition
+
+
+class Ended(NamedTuple):
+    """Return and length of the episodes that ended, by step and actor; length 0 where none did."""
+
+    returns: Float[Array, "T N"]
+    length: Int[Array, "T N"]
+
+
+def rollout(
+    agent: Agent, env: Env, config: Any, state: RunState, progress: Progress, key: ScalarKey
+) -> tuple[RunState, Transition, Ended]:
+    """Let N actors act for T steps. Consumes `key`; `state.key` is not touched.
+
+    Returns the state after the last step, the transitions [T, N, ...] and the episodes that ended.
+    """
+    steps, actors = agent.rollout_shape(config)
+    act_key, env_key = jax.random.split(key)
+    act_keys, as_key = split_for_scan(act_key, steps)
+    env_keys, _ = split_for_scan(env_key, (steps, actors))
+
+    def step(carry: tuple, inputs: tuple) -> tuple[tuple, tuple[Transition, Ended]]:
+        env_state, observation, episode = carry
+        t, act_bits, env_bits = inputs
+        now = progress._replace(env_steps=progress.env_steps + t * actors)
+        action = agent.act(config, env, state.learner, observation, now, as_key(act_bits))
+        timestep = jax.vmap(env.step)(as_key(env_bits), env_state, action)
+        episode, ended = advance(episode, timestep.reward, timestep.terminated | timestep.truncated)
+        transition = Transition(
+            observation,
+            action,
+            timestep.reward,
+            timestep.terminated,
+            timestep.truncated,
+            timestep.next_observation,
+        )
+        return (timestep.state, timestep.observation, episode), (transition, ended)
+
+    start = (state.env_state, state.observation, state.episode)
+    end, (batch, ended) = jax.lax.scan(step, start, (jnp.arange(steps), act_keys, env_keys), unroll=steps == 1)
+    env_state, observation, episode = end
+    return state._replace(env_state=env_state, observation=observation, episode=episode), batch, ended
+
+
+def advance(episode: Episode, reward: Float[Array, " N"], done: Array) -> tuple[Episode, Ended]:
+    """Count one step of every actor's episode; where it is done, hand its totals out and start from zero."""
+    returns, length = episode.returns + reward, episode.length + 1
+    ended = Ended(jnp.where(done, returns, 0.0), jnp.where(done, length, 0))
+    running = Episode(
+        jnp.where(done, 0.0, returns), jnp.where(done, 0, length), episode.finished + jnp.sum(done, dtype=jnp.int32)
+    )
+    return running, ended

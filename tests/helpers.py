@@ -1,0 +1,49 @@
+"""What several test files share: running agents in small."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purejaxrl.config import budget_of
+from purejaxrl.training import devices
+from purejaxrl.training.fit import compile_program, fit, stack_runs
+from purejaxrl.training.loop import make_train
+
+
+def train_one(agent, config, env, seed=0):
+    """RunState and Log of one run, by the pure function."""
+    agent.check(config, env)
+    return jax.jit(make_train(agent, config, env))(jax.random.key(seed))
+
+
+def train_many(agent, config, env, runs, *, seed=0, devices_used=2, configs=None, **options):
+    """Final stacked RunState and the whole Log [iterations, runs, ...] by the host's loop."""
+    local = devices.local_devices("cpu", devices_used)
+    shape = agent.rollout_shape(config)
+    program = compile_program(
+        agent,
+        env,
+        stack_runs(config, runs) if configs is None else configs,
+        np.arange(seed, seed + runs),
+        budget_of(config),
+        devices.mesh_for(local, runs),
+        shape,
+    )
+    chunks = list(fit(program, shape, **options))
+    log = jax.tree.map(lambda *parts: np.concatenate(parts), *(chunk.log for chunk in chunks))
+    return jax.tree.map(lambda leaf: leaf[:runs], chunks[-1].state), log
+
+
+def bits(tree):
+    """The bytes of every leaf, keys included, to compare trees bitwise."""
+
+    def raw(leaf):
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes()
+
+    return [raw(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def flat(tree):
+    """All leaves as one vector."""
+    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)])

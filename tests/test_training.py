@@ -1,0 +1,235 @@
+"""How runs are run: equality of SPEC's kind between widths and devices, budgets, freezing, episodes, evaluation."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import bits, flat, train_many, train_one
+from probes import Choice, Counter, Endless
+
+from purejaxrl.agents import dqn, vpg
+from purejaxrl.config import Budget
+from purejaxrl.envs import make
+from purejaxrl.learning.replay import Replay
+from purejaxrl.training import devices
+from purejaxrl.training.evaluate import Best, evaluate, evaluate_and_keep
+from purejaxrl.training.fit import next_length, stack_runs
+from purejaxrl.training.loop import fraction_used, init_run, iterate, iterations_of, train_chunk, without_replay
+
+CARTPOLE = make("CartPole-v0")
+VPG = vpg.Config(epochs=50, steps_per_epoch=100, actors=5, train_v_iters=3, hidden_sizes=(16,))
+DQN = dqn.Config(episodes=None, env_steps=114, batch_size=64, memory_size=300, hidden_sizes=(16,), target_update=2)
+CASES = pytest.mark.parametrize(("agent", "config"), [(vpg.agent, VPG), (dqn.agent, DQN)], ids=["vpg", "dqn"])
+
+
+@CASES
+def test_the_same_training_twice_is_bitwise_equal(agent, config):
+    first, log = train_many(agent, config, CARTPOLE, 3)
+    # Cut into chunks in another way.
+    second, other = train_many(agent, config, CARTPOLE, 3, chunk_seconds=1e-6)
+    assert bits(first) == bits(second)
+    assert bits(log.ended) == bits(other.ended)
+
+
+@CASES
+def test_a_run_alone_is_the_run_in_a_sweep(agent, config):
+    """Fifty updates: the same actions, parameters within 1e-5, on one device or two, by scan or by the host's loop."""
+    alone, log = train_one(agent, config, CARTPOLE, seed=12)
+    for devices_used in (1, 2):
+        many, logs = train_many(agent, config, CARTPOLE, 5, seed=10, devices_used=devices_used)
+        np.testing.assert_array_equal(logs.ended.length[:, 2], log.ended.length)
+        np.testing.assert_array_equal(many.observation[2], alone.observation)
+        learner = without_replay(jax.tree.map(lambda leaf: leaf[2], many.learner))
+        assert len(flat(learner)) > 400
+        np.testing.assert_allclose(flat(learner), flat(without_replay(alone.learner)), atol=1e-5)
+
+
+@CASES
+def test_vmapped_make_train_is_the_batch(agent, config):
+    from purejaxrl.training.loop import make_train
+
+    states, _ = jax.jit(jax.vmap(make_train(agent, config, CARTPOLE)))(jax.vmap(jax.random.key)(jnp.arange(3)))
+    many, _ = train_many(agent, config, CARTPOLE, 3)
+    np.testing.assert_allclose(flat(without_replay(states.learner)), flat(without_replay(many.learner)), atol=1e-5)
+
+
+@CASES
+def test_all_seeds_start_from_different_networks_and_environments(agent, config):
+    keys = jax.vmap(jax.random.key)(jnp.arange(16))
+    states = jax.vmap(lambda key: init_run(agent, CARTPOLE, config, key))(keys)
+    kernels = [leaf for leaf in jax.tree.leaves(without_replay(states.learner)) if leaf.ndim == 3 and np.any(leaf)]
+    assert kernels
+    for leaf in [*kernels, states.observation]:
+        assert len({row.tobytes() for row in np.asarray(leaf)}) == 16
+    actors = np.asarray(states.observation)
+    assert len({row.tobytes() for row in actors.reshape(-1, 4)}) == 16 * actors.shape[1]
+
+
+@CASES
+def test_a_diverged_run_leaves_the_others_bitwise_as_they_are(agent, config):
+    runs = 4
+    configs = stack_runs(config, runs)
+    name = "pi_lr" if agent.name == "vpg" else "lr"
+
+    sick = dataclasses.replace(configs, **{name: getattr(configs, name).at[1].set(jnp.nan)})
+    healthy_state, _ = train_many(agent, config, CARTPOLE, runs, configs=configs)
+    state, _ = train_many(agent, config, CARTPOLE, runs, configs=sick)
+    pick = lambda tree, run: jax.tree.map(lambda leaf: leaf[run], tree)  # noqa: E731
+    assert np.isnan(flat(without_replay(pick(state, 1).learner))).any()
+    for run in (0, 2, 3):
+        assert bits(pick(state, run)) == bits(pick(healthy_state, run))
+
+
+def test_runs_with_an_episode_budget_end_exactly_and_stay_frozen():
+    """Runs of a batch end at different iterations; each stays bitwise as it was when it ended, but for its replay."""
+    config = dqn.Config(episodes=7, batch_size=16, memory_size=50, hidden_sizes=(8,), target_update=2, actors=2)
+    runs, budget = 4, Budget("episodes", 7)
+    configs = stack_runs(config, runs)
+    keys = jax.vmap(jax.random.key)(jnp.arange(runs))
+    state = jax.vmap(lambda c, key: init_run(dqn.agent, CARTPOLE, c, key))(configs, keys)
+    step = jax.jit(jax.vmap(lambda c, s, i: iterate(dqn.agent, CARTPOLE, c, s, i, budget), in_axes=(0, 0, None)))
+    frozen, ended_at, finished = {}, {}, np.zeros(runs, int)
+    for iteration in range(300):
+        before = state
+        state, log = step(configs, state, jnp.int32(iteration))
+        for run in range(runs):
+            now = jax.tree.map(
+                lambda leaf, run=run: leaf[run], state._replace(learner=without_replay(state.learner), key=None)
+            )
+            if run in frozen:
+                assert bits(now) == frozen[run]
+                assert not log.active[run]
+                continue
+            assert log.active[run]
+            finished[run] += int(np.sum(log.ended.length[run] > 0))
+            # The last update belongs to the iteration in which the last episode ended.
+            assert not np.array_equal(before.observation[run], state.observation[run])
+            if finished[run] >= 7:
+                assert not state.active[run]
+                frozen[run], ended_at[run] = bits(now), iteration
+            else:
+                assert state.active[run]
+        if len(frozen) == runs and iteration > max(ended_at.values()) + 10:
+            break
+    assert len(frozen) == runs
+    assert len(set(ended_at.values())) > 1
+
+    many, log = train_many(dqn.agent, config, CARTPOLE, runs, devices_used=1)
+    assert [int(sum(log.active[:, run])) - 1 for run in range(runs)] == [ended_at[run] for run in range(runs)]
+    np.testing.assert_allclose(flat(without_replay(many.learner)), flat(without_replay(state.learner)), atol=1e-5)
+
+
+def test_episode_statistics():
+    """Episodes of 3 and, by truncation, of 4 steps, whose rewards are 1 each."""
+    config = vpg.Config(epochs=2, steps_per_epoch=20, actors=2, hidden_sizes=(4,))
+    for env, length in ((make(Counter(length=3)), 3), (make(Counter(), max_ep_len=4), 4)):
+        state, log = train_one(vpg.agent, config, env)
+        lengths = np.asarray(log.ended.length).reshape(20, 2)
+        expected = np.where(np.arange(1, 21) % length == 0, length, 0)
+        np.testing.assert_array_equal(lengths, np.stack([expected, expected], axis=1))
+        np.testing.assert_array_equal(log.ended.returns, log.ended.length)
+        assert state.episode.finished == 2 * (20 // length)
+        np.testing.assert_array_equal(state.episode.length, 20 % length)
+
+
+def test_actors_are_not_reset_between_epochs():
+    config = vpg.Config(epochs=5, steps_per_epoch=6, actors=2, hidden_sizes=(4,))
+    state, log = train_one(vpg.agent, config, make(Counter()))
+    assert not np.any(log.ended.length)
+    np.testing.assert_array_equal(state.observation, 15)
+
+
+@pytest.mark.parametrize(
+    ("budget", "shape", "expected"),
+    [
+        (Budget("epochs", 7), (200, 20), 7),
+        (Budget("env_steps", 8000), (200, 20), 2),
+        (Budget("env_steps", 8001), (200, 20), 3),
+        (Budget("episodes", 10), (1, 1), 2000),
+        (Budget("episodes", 10), (1, 4), 600),
+        (Budget("episodes", 10), (200, 4), 3),
+    ],
+)
+def test_iterations_of_a_budget(budget, shape, expected):
+    assert iterations_of(budget, shape, 200) == expected
+
+
+def test_fraction_used():
+    numbers = jnp.int32(5), jnp.int32(40), jnp.int32(30)
+    for kind, amount, expected in [
+        ("epochs", 10, 0.5),
+        ("env_steps", 160, 0.25),
+        ("episodes", 40, 0.75),
+        ("episodes", 3, 1),
+    ]:
+        assert fraction_used(Budget(kind, amount), *numbers) == expected
+
+
+def test_chunk_lengths_follow_the_clock():
+    assert next_length(1, 0.001, 1.0) == 8
+    assert next_length(100, 0.5, 1.0) == 200
+    assert next_length(100, 50.0, 1.0) == 2
+    assert next_length(1, 50.0, 1.0) == 1
+
+
+def test_groups_of_runs_change_nothing():
+    configs = stack_runs(VPG, 6)
+    keys = jax.vmap(jax.random.key)(jnp.arange(6))
+    state = jax.vmap(lambda c, key: init_run(vpg.agent, CARTPOLE, c, key))(configs, keys)
+    results = [
+        jax.jit(partial(train_chunk, vpg.agent, CARTPOLE, "epochs", 4, group))(
+            configs, state, *map(jnp.int32, (0, 3, 50))
+        )
+        for group in (6, 2, 1)
+    ]
+    for state, log in results[1:]:
+        np.testing.assert_allclose(flat(state.learner), flat(results[0][0].learner), atol=1e-5)
+        np.testing.assert_array_equal(log.ended.length, results[0][1].ended.length)
+        assert not np.any(log.active[3])
+
+
+@pytest.mark.parametrize(("runs", "rows", "expected"), [(1, 1, 1), (8, 4000, 1), (64, 1, 8), (10, 1, 5), (18, 512, 5)])
+def test_group_size(runs, rows, expected):
+    mesh = devices.mesh_for(devices.local_devices("cpu"), runs)
+    assert devices.group_size(mesh, runs, rows) == expected
+
+
+def test_padding_repeats_the_last_run():
+    assert devices.padded(5, 4) == 8
+    np.testing.assert_array_equal(devices.pad_runs(jnp.arange(3), 5), [0, 1, 2, 2, 2])
+
+
+def test_evaluation_plays_whole_greedy_episodes():
+    """The untrained network always prefers one action in Choice; Counter's return is its length."""
+    config = dqn.Config(hidden_sizes=(4,))
+    env = make(Counter(length=6))
+    state = init_run(dqn.agent, env, config, jax.random.key(0))
+    learner = without_replay(state.learner)
+    returns = evaluate(dqn.agent, env, 3, config, learner, jax.random.key(1))
+    np.testing.assert_array_equal(returns, [6, 6, 6])
+    returns = evaluate(dqn.agent, make(Endless(), max_ep_len=9), 3, config, learner, jax.random.key(1))
+    np.testing.assert_array_equal(returns, [9, 9, 9])
+    returns = evaluate(dqn.agent, make(Choice()), 3, config, learner, jax.random.key(1))
+    np.testing.assert_array_equal(returns, dqn.policy(config, env, learner, jnp.zeros((3, 1))))
+
+
+def test_best_learner_is_replaced_only_by_a_better_one():
+    config = dqn.Config(hidden_sizes=(4,))
+    env = make(Counter(length=6))
+    learners = [without_replay(init_run(dqn.agent, env, config, jax.random.key(seed)).learner) for seed in range(3)]
+    worse, equal = Best(learners[1], jnp.float32(5)), Best(learners[2], jnp.float32(6))
+    for best, expected in ((worse, learners[0]), (equal, learners[2])):
+        eval_return, kept = evaluate_and_keep(
+            dqn.agent, env, 2, config, learners[0], best, jax.random.key(0), jnp.int32(0)
+        )
+        assert eval_return == kept.eval_return == 6
+        assert bits(kept.learner) == bits(expected)
+
+
+def test_replay_is_not_part_of_what_is_evaluated():
+    state = init_run(dqn.agent, CARTPOLE, DQN, jax.random.key(0))
+    assert any(isinstance(leaf, Replay) for leaf in state.learner)
+    assert without_replay(state.learner).replay is None
