@@ -1,0 +1,1 @@
+"""What a person looks at: files and arrays in, pictures and tables out."""

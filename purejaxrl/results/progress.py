@@ -1,0 +1,98 @@
+"""How a training shows that it lives: a bar on a terminal, a line now and then elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Protocol, TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from purejaxrl.results.recorder import RunRecord
+
+SECONDS_BETWEEN_LINES = 10.0
+LONG_SECONDS = 300.0
+
+
+class Reporter(Protocol):
+    """What a training tells as it goes on."""
+
+    def advance(self, runs: Sequence[RunRecord], iterations: int, seconds: float) -> None:
+        """A chunk has ended: all runs stand after so many iterations, so many seconds after the first began."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def advance(self, runs: Sequence[RunRecord], iterations: int, seconds: float) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Terminal:
+    """A progress bar counted in the budget's unit, or plain lines where there is no terminal.
+
+    kind, amount: the budget. max_iterations: after which it is used up for certain. hint: what to say of a training that
+    will take long.
+    """
+
+    def __init__(
+        self, label: str, kind: str, amount: int, max_iterations: int, hint: str = "", stream: TextIO | None = None
+    ) -> None:
+        self.label, self.kind, self.amount, self.max_iterations, self.hint = label, kind, amount, max_iterations, hint
+        self.stream = stream or sys.stderr
+        self.is_terminal = self.stream.isatty()
+        self.last_line = 0.0
+        self.bar = tqdm(
+            total=amount,
+            desc=label,
+            unit=" " + kind.replace("_", " "),
+            file=self.stream,
+            disable=not self.is_terminal,
+            bar_format="{desc}: {percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}]{postfix}",
+        )
+
+    def advance(self, runs: Sequence[RunRecord], iterations: int, seconds: float) -> None:
+        """Redraw the bar, or write a line if the last one is some time ago."""
+        self._warn_if_long(iterations, seconds)
+        env_steps = sum(run.env_steps for run in runs)
+        counts = {
+            "epochs": iterations,
+            "env_steps": min(iterations * runs[0].env_steps // max(iterations, 1), self.amount),
+            "episodes": int(np.mean([run.episodes for run in runs])),
+        }
+        returns = [run.return_100 for run in runs if not np.isnan(run.return_100)]
+        solved = sum(run.solved_at_steps is not None for run in runs)
+        facts = [
+            f"return {np.mean(returns):.1f}" if returns else "return -",
+            f"solved {solved}/{len(runs)}",
+            f"{env_steps / max(seconds, 1e-9):,.0f} env steps/s",
+        ]
+        done = counts[self.kind]
+        if self.is_terminal:
+            self.bar.n = done
+            self.bar.set_postfix_str(", ".join(facts))
+        elif done >= self.amount or time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+            self.last_line = time.monotonic()
+            print(f"{self.label}: {done}/{self.amount} {self.kind}, {', '.join(facts)}", file=self.stream, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self.bar.close()
+
+    def _warn_if_long(self, iterations: int, seconds: float) -> None:
+        """Once, when the rate is known: how long at most, if that is long."""
+        if seconds < 3 or not self.max_iterations:
+            return
+        remaining = seconds / iterations * (self.max_iterations - iterations)
+        if remaining > LONG_SECONDS:
+            bound = "up to" if self.kind == "episodes" else "about"
+            tqdm.write(f"{self.label}: this will take {bound} {remaining / 60:.0f} minutes{self.hint}", file=self.stream)
+        self.max_iterations = 0
