@@ -1,0 +1,40 @@
+"""Deep reinforcement learning as pure functions in JAX.
+
+Names are imported when they are first used, so that importing the package, and the command line's help, stay quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from purejaxrl.agents import AGENTS as AGENTS
+    from purejaxrl.api import Result as Result
+    from purejaxrl.api import make_train as make_train
+    from purejaxrl.api import train as train
+    from purejaxrl.envs import make as make
+    from purejaxrl.errors import InputError as InputError
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AGENTS": "purejaxrl.agents",
+    "InputError": "purejaxrl.errors",
+    "Result": "purejaxrl.api",
+    "make": "purejaxrl.envs",
+    "make_train": "purejaxrl.api",
+    "train": "purejaxrl.api",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'purejaxrl' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

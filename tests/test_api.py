@@ -1,0 +1,105 @@
+"""Training from Python: the result, the user's own environments, and errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import bits, flat
+from probes import Continuous, Counter
+
+import purejaxrl
+from purejaxrl.agents import dqn
+from purejaxrl.errors import InputError
+from purejaxrl.training.loop import without_replay
+
+TINY = {"episodes": 6, "batch_size": 16, "memory_size": 64, "hidden_sizes": (8,)}
+
+
+def test_a_result_holds_state_tables_and_summary(tmp_path):
+    result = purejaxrl.train("dqn", seeds=2, out=tmp_path / "run", eval_every=40, eval_episodes=2, **TINY)
+    assert result.path == tmp_path / "run"
+    assert list(result.episodes().groupby("run").size()) == [6, 6]
+    assert set(result.frame()["run"]) == {0, 1}
+    assert result.state.learner.params["kernel_0"].shape == (2, 4, 8)
+    assert result.best.eval_return.shape == (2,)
+    assert np.all(np.asarray(result.best.eval_return) >= result.frame().groupby("run")["eval_return"].max() - 1e-4)
+    assert result.curve.exists()
+    from purejaxrl.results.run_folder import RunFolder
+
+    saved = RunFolder(result.path).read_params("last")
+    np.testing.assert_array_equal(saved["params/kernel_0"], result.state.learner.params["kernel_0"])
+
+
+def test_without_a_folder_the_files_live_with_the_result():
+    result = purejaxrl.train("dqn", **TINY)
+    path = result.path
+    assert len(result.episodes()) == 6
+    del result
+    assert not path.exists()
+
+
+def test_make_train_is_the_same_training():
+    config = dqn.Config(**TINY)
+    env = purejaxrl.make("CartPole-v0")
+    state, _ = jax.jit(purejaxrl.make_train(dqn.agent, config, env))(jax.random.key(3))
+    result = purejaxrl.train("dqn", seed=3, **TINY)
+    trained = jax.tree.map(lambda leaf: leaf[0], without_replay(result.state.learner))
+    np.testing.assert_allclose(flat(without_replay(state.learner)), flat(trained), atol=1e-5)
+    assert int(state.episode.finished) == 6
+
+
+def test_an_environment_object():
+    result = purejaxrl.train("vpg", env=Counter(length=5), epochs=2, steps_per_epoch=40, actors=4)
+    assert set(result.episodes()["length"]) == {5}
+    result = purejaxrl.train("vpg", env=Counter(), max_ep_len=8, epochs=2, steps_per_epoch=40, actors=4)
+    assert set(result.episodes()["length"]) == {8}
+    with pytest.raises(InputError, match="Continuous has continuous actions"):
+        purejaxrl.train("vpg", env=Continuous())
+
+
+def test_a_variant_of_an_agent():
+    """Its own name, its own target: a constant one, so Q goes to it."""
+    from functools import partial
+
+    def constant_target(config, env, params, target_params, experience):
+        return jnp.full_like(experience.reward, 7.0)
+
+    mine = dqn.agent._replace(name="constant", update=partial(dqn.update, td_target=constant_target))
+    result = purejaxrl.train(mine, env_steps=1500, lr=1e-2, batch_size=16, memory_size=500, hidden_sizes=(8,))
+    assert result.summary["algorithm"] == "constant"
+    assert result.frame()["q_mean"].iloc[-1] == pytest.approx(7, abs=0.5)
+
+
+def test_lists_are_sweeps():
+    with pytest.raises(InputError, match="sweep"):
+        purejaxrl.train("dqn", lr=[1e-3, 1e-4])
+    with pytest.raises(InputError, match="no such setting"):
+        purejaxrl.train("dqn", learning_rate=1e-3)
+
+
+def test_a_failed_run_is_named(monkeypatch):
+    """Rewards of NaN make the learner NaN; the summary says which runs, and how many are well."""
+
+    class Sick(Counter):
+        def transition(self, key, state, action):
+            return jnp.nan, state.time >= 4, state.observation + 1
+
+    result = purejaxrl.train("vpg", env=Sick(), seeds=2, epochs=2, steps_per_epoch=40, actors=4)
+    assert result.summary["failed_runs"] == [0, 1]
+    assert result.summary["runs_ok"] == 0
+
+
+def test_config_is_a_pytree_whose_leaves_are_the_real_numbers():
+    config = dqn.Config()
+    leaves, treedef = jax.tree.flatten(config)
+    assert sorted(map(float, leaves)) == sorted([0.99, 1e-3, 0.0, 1.0, 0.01, 0.001])
+    assert jax.tree.unflatten(treedef, leaves) == config
+    assert bits([jnp.float32(0)])
+
+
+def test_the_public_names():
+    assert sorted(purejaxrl.__all__) == ["AGENTS", "InputError", "Result", "make", "make_train", "train"]
+    for name in purejaxrl.__all__:
+        assert getattr(purejaxrl, name) is not None
+    with pytest.raises(AttributeError):
+        _ = purejaxrl.nothing

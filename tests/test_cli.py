@@ -1,0 +1,309 @@
+"""The command line end to end: files, wrong input, signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from purejaxrl.cli import main
+
+TINY_VPG = ["train", "vpg", "--epochs", "3", "--steps_per_epoch", "400", "--actors", "4", "--train_v_iters", "2"]
+TINY_DQN = ["train", "dqn", "--episodes", "6", "--batch-size", "16", "--memory_size=100", "--hidden_sizes", "8x8"]
+
+
+def run(*words, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "purejaxrl", *words], capture_output=True, text=True, timeout=120, **options
+    )
+
+
+def test_a_vpg_run_leaves_all_its_files(tmp_path):
+    done = run(
+        *TINY_VPG,
+        "--seeds",
+        "3",
+        "--seed",
+        "5",
+        "--eval_every",
+        "800",
+        "--eval_episodes",
+        "2",
+        "--out",
+        "a/b",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "curve: a/b/learning_curve.png" in done.stdout
+    folder = tmp_path / "a" / "b"
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert names == {
+        "config.json", "episodes.csv", "metrics.csv", "summary.json", "learning_curve.png",
+        "params/last.safetensors", "params/best.safetensors",
+    }  # fmt: skip
+    config = json.loads((folder / "config.json").read_text())
+    assert config["config"]["steps_per_epoch"] == 400
+    assert config["config"]["gamma"] == 0.99
+    assert config["versions"]["jax"]
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert list(metrics.columns[:10]) == [
+        "run", "seed", "iteration", "env_steps", "episodes", "return_mean", "return_min", "return_max", "return_100",
+        "eval_return",
+    ]  # fmt: skip
+    assert len(metrics) == 9
+    assert list(metrics["env_steps"].unique()) == [400, 800, 1200]
+    evaluated = metrics.groupby("env_steps")["eval_return"].count()
+    assert list(evaluated) == [0, 3, 3]
+    episodes = pd.read_csv(folder / "episodes.csv")
+    assert list(episodes.columns) == ["run", "seed", "episode", "env_steps", "return", "length"]
+    assert set(episodes["seed"]) == {5, 6, 7}
+    for run_index, rows in episodes.groupby("run"):
+        assert list(rows["episode"]) == list(range(1, len(rows) + 1))
+        assert rows["env_steps"].is_monotonic_increasing
+        assert metrics.loc[metrics["run"] == run_index, "episodes"].max() == len(rows)
+    np.testing.assert_array_equal(episodes["return"], episodes["length"])
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["runs"] == summary["runs_ok"] == 3
+    assert summary["env_steps"] == 3 * 1200
+    assert summary["episodes"] == len(episodes)
+    assert summary["solved_runs"] == 0
+    assert (folder / "learning_curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_dqn_run_twice_is_bitwise_equal_and_exact_in_its_episodes(tmp_path):
+    for name in ("first", "second"):
+        assert main([*TINY_DQN, "--seeds", "3", "--quiet", "--out", str(tmp_path / name)]) == 0
+    for file in ("episodes.csv", "metrics.csv", "params/last.safetensors"):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+    episodes = pd.read_csv(tmp_path / "first" / "episodes.csv")
+    assert list(episodes.groupby("run").size()) == [6, 6, 6]
+    # With one actor the last episode's step is the run's last.
+    ends = episodes.groupby("run")["env_steps"].max()
+    metrics = pd.read_csv(tmp_path / "first" / "metrics.csv")
+    np.testing.assert_array_equal(metrics.groupby("run")["env_steps"].max(), ends)
+    assert episodes.groupby("run")["length"].sum().equals(ends.rename("length"))
+
+
+def test_a_seed_alone_is_the_seed_in_a_batch(tmp_path):
+    assert main([*TINY_VPG, "--seeds", "3", "--quiet", "--out", str(tmp_path / "many")]) == 0
+    assert main([*TINY_VPG, "--seed", "2", "--quiet", "--out", str(tmp_path / "one")]) == 0
+    many, one = (pd.read_csv(tmp_path / name / "episodes.csv") for name in ("many", "one"))
+    columns = ["seed", "episode", "env_steps", "return", "length"]
+    expected = many.loc[many["seed"] == 2, columns].reset_index(drop=True)
+    pd.testing.assert_frame_equal(one[columns], expected)
+
+
+def test_json_prints_the_summary_and_nothing_else(tmp_path, capsys):
+    assert main([*TINY_VPG, "--json", "--out", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert printed.err == ""
+
+
+def test_dry_run_prints_the_configuration_and_compiles_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("purejaxrl.training.fit.compile_program", lambda *_, **__: pytest.fail("compiled"))
+    out = tmp_path / "run"
+    assert main([*TINY_DQN, "--eps-vals", "(0.5,0.1,0.01)", "--dry_run", "--out", str(out)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["config"]["hidden_sizes"] == [8, 8]
+    assert shown["config"]["batch_size"] == 16
+    assert shown["config"]["eps_vals"] == [0.5, 0.1, 0.01]
+    assert shown["out"] == str(out)
+    assert not out.exists()
+
+
+def test_a_budget_replaces_the_presets(capsys):
+    assert main(["train", "dqn", "--env_steps", "1e5", "--dry_run"]) == 0
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert config["env_steps"] == 100_000
+    assert config["episodes"] is None
+
+
+WRONG = [
+    (["fly"], "'fly'", "train"),
+    (["train", "ppo"], "'ppo'", "vpg, dqn"),
+    (["train", "dqn", "--lrr", "1"], "--lrr", "--lr"),
+    (["train", "dqn", "7"], "'7'", "--"),
+    (["train", "dqn", "--env", "CartPole-v9"], "CartPole-v9", "CartPole-v0"),
+    (["train", "dqn", "--env", "Pendulum-v1"], "Pendulum-v1", "discrete"),
+    (["train", "vpg", "--env", "Pendulum-v1"], "Pendulum-v1", "discrete"),
+    (["train", "dqn", "--env", "MNISTBandit-bsuite"], "MNISTBandit", "cannot build"),
+    (["train", "dqn", "--observation_type", "img"], "img", "default"),
+    (["train", "dqn", "--observation_type", "text"], "text", "default"),
+    (["train", "dqn", "--preset", "best"], "'best'", "original, tuned"),
+    (["train", "dqn", "--preset", "tuned", "--env", "Acrobot-v1"], "Acrobot-v1", "dqn CartPole-v1 default"),
+    (["train", "dqn", "--lr", "-1"], "-1", "above 0"),
+    (["train", "dqn", "--lr", "0"], "0", "above 0"),
+    (["train", "dqn", "--lr", "nan"], "nan", "finite"),
+    (["train", "dqn", "--lr", "inf"], "inf", "finite"),
+    (["train", "dqn", "--lr", "fast"], "'fast'", "finite number above 0"),
+    (["train", "dqn", "--lr"], "--lr", "argument"),
+    (["train", "dqn", "--lr", "1e-3,1e-4"], "1e-3,1e-4", "sweep"),
+    (["train", "dqn", "--hidden_sizes", "32x32,64x64"], "32x32,64x64", "sweep"),
+    (["train", "dqn", "--hidden_sizes", "32", "0"], "32 0", "at least 1"),
+    (["train", "dqn", "--hidden_sizes", "()"], "empty", "one or more"),
+    (["train", "dqn", "--gamma", "1.01"], "1.01", "at most 1"),
+    (["train", "vpg", "--lam", "-0.1"], "-0.1", "at least 0"),
+    (["train", "dqn", "--eps_vals", "1", "0.1"], "1 0.1", "3 finite numbers"),
+    (["train", "dqn", "--eps_vals", "1.5", "0.1", "0.1"], "1.5 0.1 0.1", "at most 1"),
+    (["train", "dqn", "--batch_size", "200", "--memory_size", "100"], "200", "100"),
+    (["train", "dqn", "--batch_size", "2.5"], "2.5", "whole number"),
+    (["train", "dqn", "--actors", "0"], "0", "at least 1"),
+    (["train", "dqn", "--actors", "3", "--train_every", "2"], "2", "divide"),
+    (["train", "dqn", "--loss", "l1"], "l1", "mse, huber"),
+    (["train", "dqn", "--double_q", "perhaps"], "perhaps", "true or false"),
+    (["train", "vpg", "--steps_per_epoch", "100", "--actors", "3"], "100", "divisible"),
+    (["train", "vpg", "--epochs", "0"], "0", "at least 1"),
+    (["train", "vpg", "--epochs", "10", "--env_steps", "100"], "--epochs", "two budgets"),
+    (["train", "vpg", "--epochs", "1000000"], "1000000", "env steps per run"),
+    (["train", "vpg", "--max_ep_len", "-5"], "-5", "at least 1"),
+    (["train", "vpg", "--seeds", "0"], "0", "at least 1"),
+    (["train", "vpg", "--seed", "-1"], "-1", "at least 0"),
+    (["train", "vpg", "--seed", "4294967296"], "4294967296", "at most"),
+    (["train", "vpg", "--eval_every", "0"], "0", "at least 1"),
+    (["train", "vpg", "--log_every", "x"], "'x'", "whole number"),
+    (["train", "vpg", "--solved_at", "nan"], "nan", "finite"),
+    (["list", "vpg"], "'vpg'", "nothing"),
+]
+
+
+@pytest.mark.parametrize(("words", "value", "allowed"), WRONG, ids=[" ".join(words) for words, _, _ in WRONG])
+def test_wrong_input_is_refused_in_one_line(words, value, allowed, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert value in printed.err
+    assert allowed in printed.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("device", ["cuda", "gpu", "tpu", "toaster"])
+def test_a_device_that_is_not_there_is_an_error_and_leaves_nothing(device, tmp_path):
+    done = run(*TINY_VPG, "--device", device, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("purejaxrl: --device: ")
+    assert done.stderr.count("purejaxrl:") == 1
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_many_devices(tmp_path, capsys):
+    assert main([*TINY_VPG, "--devices", "99", "--out", str(tmp_path / "run")]) == 2
+    assert "--devices: 99 is not allowed; there are 1 to 2 cpu devices" in capsys.readouterr().err
+
+
+def test_an_existing_run_is_kept_unless_told_otherwise(tmp_path, capsys):
+    out = tmp_path / "run"
+    words = [*TINY_VPG, "--quiet", "--out", str(out)]
+    assert main(words) == 0
+    before = (out / "episodes.csv").read_bytes()
+    assert main(words) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (out / "episodes.csv").read_bytes() == before
+    assert main([*words, "--overwrite", "--seed", "1"]) == 0
+    assert (out / "episodes.csv").read_bytes() != before
+
+
+def test_overwrite_removes_nothing_but_runs(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert main([*TINY_VPG, "--quiet", "--overwrite", "--out", str(tmp_path)]) == 2
+    assert "thesis.tex" in capsys.readouterr().err
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    file = tmp_path / "thesis.tex"
+    assert main([*TINY_VPG, "--quiet", "--overwrite", "--out", str(file)]) == 2
+    assert main([*TINY_VPG, "--quiet", "--out", str(file / "below")]) == 2
+    assert "below" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/self").exists(), reason="root may write everywhere")
+def test_an_unwritable_folder_is_refused_before_anything_compiles(capsys):
+    assert main([*TINY_VPG, "--quiet", "--out", "/proc/self/run"]) == 2
+    assert "--out: cannot write to /proc/self/run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_all_it_has_learned(number, tmp_path):
+    """Interrupted after the first rows stand in metrics.csv; every file is whole and the numbers agree."""
+    words = ["train", "dqn", "--episodes", "100000", "--seeds", "2", "--log_every", "200", "--out", "run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "purejaxrl", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    metrics = tmp_path / "run" / "metrics.csv"
+    for _ in range(600):
+        if metrics.exists() and metrics.stat().st_size > 500:
+            break
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in errors
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["stopped_by"] == number.name
+    rows = pd.read_csv(metrics)
+    assert summary["env_steps"] == rows.groupby("run")["env_steps"].max().sum() > 0
+    assert summary["episodes"] == len(pd.read_csv(tmp_path / "run" / "episodes.csv"))
+    assert (tmp_path / "run" / "learning_curve.png").exists()
+    assert (tmp_path / "run" / "params" / "last.safetensors").exists()
+
+
+def test_a_signal_while_compiling_ends_soon(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "purejaxrl", "train", "dqn", "--out", "run"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    config = tmp_path / "run" / "config.json"
+    for _ in range(600):
+        if config.exists():
+            break
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["env_steps"] == 0
+    assert (tmp_path / "run" / "episodes.csv").exists()
+
+
+def test_help_needs_no_environment_library():
+    code = (
+        "import sys\nfrom purejaxrl.cli import main\n"
+        "for words in (['--help'], ['--version'], ['train'], ['list', '--help']): assert main(words) == 0\n"
+        "assert 'jax' not in sys.modules\n"
+        "try: main(['train', 'dqn', '--help'])\nexcept SystemExit as stop: assert stop.code == 0\n"
+        "assert 'gymnax' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--target_update_steps" in done.stdout
+
+
+def test_list(capsys):
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("vpg, dqn", "CartPole-v0", "Acrobot-v1", "dqn --env CartPole-v1"):
+        assert word in printed
+
+
+def test_internal_errors_are_one_line_without_debug(capsys, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("something\nlong")
+
+    monkeypatch.setattr("purejaxrl.api.plan", broken)
+    assert main(["train", "dqn", "--dry_run"]) == 1
+    assert (
+        capsys.readouterr().err
+        == "purejaxrl: internal error: RuntimeError: something long (--debug shows the traceback)\n"
+    )
+    with pytest.raises(RuntimeError):
+        main(["train", "dqn", "--dry_run", "--debug"])
