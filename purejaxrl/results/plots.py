@@ -27,8 +27,14 @@ def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = 
         _draw_runs(axes, metrics, "eval_return", "greedy evaluation", EVAL_COLOR)
     if solved_at is not None:
         axes.axhline(solved_at, color="0.4", linestyle=":", linewidth=1)
-        axes.annotate(f"solved: {solved_at:g}", (0.01, solved_at), xycoords=("axes fraction", "data"), fontsize=8,
-                      color="0.3", va="bottom")
+        axes.annotate(
+            f"solved: {solved_at:g}",
+            (0.01, solved_at),
+            xycoords=("axes fraction", "data"),
+            fontsize=8,
+            color="0.3",
+            va="bottom",
+        )
     axes.set(title=title, xlabel="env steps", ylabel="return")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} k")
     axes.grid(alpha=0.25)
@@ -52,4 +58,3 @@ def _draw_runs(axes, metrics: pd.DataFrame, column: str, label: str, color: str)
     axes.plot(grid, mean, color=color, linewidth=2, label=f"{label} ({len(curves)} runs)")
     if len(curves) > 1:
         axes.fill_between(grid, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)
-

@@ -94,5 +94,7 @@ class Terminal:
         remaining = seconds / iterations * (self.max_iterations - iterations)
         if remaining > LONG_SECONDS:
             bound = "up to" if self.kind == "episodes" else "about"
-            tqdm.write(f"{self.label}: this will take {bound} {remaining / 60:.0f} minutes{self.hint}", file=self.stream)
+            tqdm.write(
+                f"{self.label}: this will take {bound} {remaining / 60:.0f} minutes{self.hint}", file=self.stream
+            )
         self.max_iterations = 0

@@ -1,0 +1,138 @@
+"""Speed and memory of training on this machine's CPU: medians over repetitions, compile time apart.
+
+Every case runs in a process of its own, so that its peak memory is its own. `python benchmarks/speed.py --help`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import machine
+
+# name: (algorithm, seeds, devices, iterations of one timed chunk)
+CASES = {
+    "vpg, 1 seed": ("vpg", 1, 2, 20),
+    "vpg, 8 seeds": ("vpg", 8, 2, 5),
+    "vpg, 64 seeds": ("vpg", 64, 2, 1),
+    "vpg, 8 seeds, 1 core": ("vpg", 8, 1, 3),
+    "dqn, 1 seed": ("dqn", 1, 2, 5000),
+    "dqn, 8 seeds": ("dqn", 8, 2, 2000),
+    "dqn, 64 seeds": ("dqn", 64, 2, 300),
+    "dqn, 8 seeds, 1 core": ("dqn", 8, 1, 1000),
+}
+
+
+def measure(name: str, repetitions: int) -> dict[str, Any]:
+    """Median seconds of one iteration per run of the preset `original` on CartPole-v0, and what surrounds it."""
+    import numpy as np
+
+    from purejaxrl.agents import AGENTS
+    from purejaxrl.config import budget_of
+    from purejaxrl.envs import make
+    from purejaxrl.training import devices
+    from purejaxrl.training.fit import compile_program, stack_runs
+
+    algorithm, seeds, cores, length = CASES[name]
+    devices.ask_for_cpu_devices(cores)
+    agent = AGENTS[algorithm]
+    config = agent.Config()
+    shape = agent.rollout_shape(config)
+    env = make("CartPole-v0", max_ep_len=config.max_ep_len)
+    mesh = devices.mesh_for(devices.local_devices("cpu"), seeds)
+    program = compile_program(agent, env, stack_runs(config, seeds), np.arange(seeds), budget_of(config), mesh, shape)
+    state, iteration = program.state, 0
+    # DQN fills its first batch before it learns; what is timed comes after.
+    warm_up = max(length, 2 * getattr(config, "batch_size", 0))
+    seconds = []
+    for repetition in range(repetitions + 1):
+        count = warm_up if repetition == 0 else length
+        started = time.perf_counter()
+        state, log = program.chunk(
+            program.configs, state, np.int32(iteration), np.int32(count), np.int32(program.budget.amount)
+        )
+        np.asarray(log.active)
+        state.active.block_until_ready()
+        if repetition:
+            seconds.append((time.perf_counter() - started) / (count * seeds))
+        iteration += count
+    steps = shape[0] * shape[1]
+    median = statistics.median(seconds)
+    return {
+        "algorithm": algorithm,
+        "seeds": seeds,
+        "cores": mesh.size,
+        "seconds_per_iteration_and_seed": median,
+        "fastest": min(seconds),
+        "slowest": max(seconds),
+        "repetitions": repetitions,
+        "env_steps_per_second": steps / median,
+        "compile_seconds": program.compile_seconds,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def measure_growth() -> dict[str, float]:
+    """Peak memory of the whole process after a short training and after one ten times as long."""
+    peaks = {}
+    for env_steps in (20_000, 200_000):
+        words = f"train vpg --steps_per_epoch 400 --train_v_iters 1 --seeds 4 --quiet --env_steps {env_steps}"
+        code = (
+            "import resource, tempfile\nfrom purejaxrl.cli import main\n"
+            f"words = '{words}'.split()\n"
+            "assert main([*words, '--out', tempfile.mkdtemp() + '/run']) == 0\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        peaks[str(env_steps)] = float(done.stdout.split()[-1])
+    return peaks
+
+
+def show(results: dict[str, Any]) -> None:
+    """Print the table."""
+    print(f"{'case':24} {'cost per seed':>20} {'min .. max':>22} {'env steps/s':>12} {'compile':>8} {'peak':>9}")
+    for name, row in results["cases"].items():
+        scale, unit = (1e3, "ms per epoch") if row["algorithm"] == "vpg" else (1e6, "us per env step")
+        cost, low, high = (row[key] * scale for key in ("seconds_per_iteration_and_seed", "fastest", "slowest"))
+        print(
+            f"{name:24} {cost:8.1f} {unit:15}{low:9.1f} .. {high:7.1f} {row['env_steps_per_second']:12,.0f}"
+            f" {row['compile_seconds']:6.1f} s {row['peak_memory_mb']:6.0f} MB"
+        )
+    if "memory_growth_mb" in results:
+        print("peak memory by env steps of a run:", results["memory_growth_mb"])
+
+
+def main() -> None:
+    """Measure every case, each in a fresh process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="three repetitions, one and eight seeds only")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--repetitions", type=int, default=9)
+    options = parser.parse_args()
+    if options.case:
+        print(json.dumps(measure(options.case, options.repetitions)))
+        return
+    names = [name for name in CASES if not options.quick or not ("64" in name or "core" in name)]
+    repetitions = 3 if options.quick else options.repetitions
+    results: dict[str, Any] = {"machine": machine.describe(), "cases": {}}
+    for name in names:
+        words = [sys.executable, __file__, "--case", name, "--repetitions", str(repetitions)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        results["cases"][name] = json.loads(done.stdout.splitlines()[-1])
+    if not options.quick:
+        results["memory_growth_mb"] = measure_growth()
+    show(results)
+    if options.out:
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

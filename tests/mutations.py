@@ -1,0 +1,95 @@
+"""Plant faults one at a time and see the suite go red: `python tests/mutations.py [WORD ...]`, part of `make test-full`.
+
+Each fault is a text of the package and what takes its place, with the tests that must notice. The package is copied to a
+temporary folder; the working tree stays as it is. With words, only faults whose name holds one of them are planted.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+
+
+class Fault(NamedTuple):
+    """What is planted: `old` becomes `new` in `file`; `tests` must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+FAULTS = [
+    Fault("advantage leaks over episodes", "learning/returns.py", "lam * (1.0 - (terminated | truncated))", "lam * (1.0 - terminated)", "test_returns.py"),
+    Fault("truncation taken for termination in the advantage", "learning/returns.py", "delta = reward + gamma * jnp.where(terminated,", "delta = reward + gamma * jnp.where(terminated | truncated,", "test_returns.py"),
+    Fault("truncation taken for termination in the returns", "learning/returns.py", "bootstrap = reward + gamma * jnp.where(terminated,", "bootstrap = reward + gamma * jnp.where(terminated | truncated,", "test_returns.py test_vpg.py"),
+    Fault("returns not bootstrapped at the cut", "learning/returns.py", "backward, next_value[-1],", "backward, jnp.zeros_like(next_value[-1]),", "test_returns.py test_vpg.py"),
+    Fault("replay one row short", "learning/replay.py", "(iteration + 1, blocks)", "(iteration, blocks)", "test_replay.py"),
+    Fault("replay reads the oldest row after the wrap", "learning/replay.py", "newest = iteration % blocks * block + block - 1", "newest = iteration % blocks * block + block", "test_replay.py"),
+    Fault("replay keeps more than its capacity", "learning/replay.py", "* block, capacity)", "* block, replay.rows.shape[0])", "test_replay.py"),
+    Fault("epsilon counts without the rate", "learning/policies.py", "jnp.exp(-rate * env_steps)", "jnp.exp(-env_steps * 0.002)", "test_policies.py"),
+    Fault("random action excludes the last", "learning/policies.py", "uniform / epsilon * num_actions)", "uniform / epsilon * (num_actions - 1))", "test_policies.py"),
+    Fault("bias not initialised like the weights", "learning/networks.py", 'self.param(f"bias_{layer}", start,', 'self.param(f"bias_{layer}", nn.initializers.zeros,', "test_networks.py"),
+    Fault("gradient of the bias lost", "learning/networks.py", "jnp.sum(cotangent, axis=1)", "jnp.zeros(cotangent.shape[0])", "test_networks.py"),
+    Fault("advantage not normalised", "agents/vpg.py", "advantage = normalize(advantage)", "advantage = advantage * 1.0", "test_vpg.py"),
+    Fault("policy gradient uphill", "agents/vpg.py", "return -score - ", "return score - ", "test_vpg.py"),
+    Fault("value of the reset observation", "training/rollout.py", "            timestep.next_observation,", "            timestep.observation,", "test_dqn.py test_vpg.py"),
+    Fault("target copied one episode late", "agents/dqn.py", "progress.episodes, progress.episodes + ended", "progress.episodes - 1, progress.episodes - 1 + ended", "test_dqn.py"),
+    Fault("target network not used", "agents/dqn.py", "next_q = q_values(config, env, target_params,", "next_q = q_values(config, env, params,", "test_dqn.py"),
+    Fault("truncated rows stored as terminal", "agents/dqn.py", "now.reward, now.terminated, now.next", "now.reward, now.terminated | now.truncated, now.next", "test_dqn.py"),
+    Fault("learning begins a row early", "agents/dqn.py", "config.actors) - 1\n", "config.actors) - 2\n", "test_dqn.py"),
+    Fault("all actors share the first one's epsilon", "agents/dqn.py", "progress.env_steps + jnp.arange(observation.shape[0])", "progress.env_steps + 0 * jnp.arange(observation.shape[0])", "test_dqn.py"),
+    Fault("rollout and update share a key", "training/loop.py", "rollout_key, update_key, _ = iteration_keys(state.key, iteration)", "rollout_key, _, _ = iteration_keys(state.key, iteration); update_key = rollout_key", "test_dqn.py"),
+    Fault("all seeds start alike", "training/fit.py", "config, jax.random.key(seed))", "config, jax.random.key(seed * 0))", "test_training.py test_cli.py"),
+    Fault("frozen runs go on", "training/loop.py", "jnp.where(active, new, old)", "new", "test_training.py"),
+    Fault("runs end one episode late", "training/loop.py", "moved.episode.finished < budget.amount", "moved.episode.finished <= budget.amount", "test_training.py"),
+    Fault("the length of an episode is not reset", "training/rollout.py", "jnp.where(done, 0, length),", "length,", "test_training.py"),
+    Fault("time limit one step late", "envs/make.py", "is_over = steps >= max_ep_len", "is_over = steps > max_ep_len", "test_envs.py"),
+    Fault("time limit not reset with the episode", "envs/make.py", "steps = jnp.where(timestep.terminated | truncated, 0, steps)", "steps = jnp.where(truncated, 0, steps)", "test_envs.py"),
+    Fault("CartPole-v0 with 500 steps", "envs/make.py", '"CartPole-v0": 200', '"CartPole-v0": 500', "test_envs.py"),
+    Fault("solved by a partial window", "results/recorder.py", "len(history) < WINDOW or", "len(history) < 1 or", "test_recorder.py"),
+    Fault("rows beyond the budget kept", "results/recorder.py", "ended[: self.max_episodes - record.episodes]", "ended", "test_recorder.py"),
+    Fault("a worse learner replaces the best", "training/evaluate.py", "eval_return > best.eval_return", "eval_return < best.eval_return", "test_training.py"),
+]  # fmt: skip
+
+
+def survives(fault: Fault) -> str | None:
+    """Plant a fault; None if the suite goes red, else what happened instead."""
+    with tempfile.TemporaryDirectory() as folder:
+        for part in ("purejaxrl", "tests", "pyproject.toml"):
+            source = ROOT / part
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, Path(folder) / part)
+        file = Path(folder) / "purejaxrl" / fault.file
+        text = file.read_text()
+        if text.count(fault.old) != 1:
+            return f"its text stands {text.count(fault.old)} times in {fault.file}"
+        file.write_text(text.replace(fault.old, fault.new))
+        tests = [f"tests/{name}" for name in fault.tests.split()]
+        words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]
+        environment = {**os.environ, "PYTHONPATH": folder}
+        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+        return None if done.returncode == 1 else f"pytest ended with {done.returncode}"
+
+
+def main() -> int:
+    """Plant all; 1 if any survives."""
+    chosen = [fault for fault in FAULTS if all(word in fault.name for word in sys.argv[1:])]
+    survivors = 0
+    for fault in chosen:
+        outcome = survives(fault)
+        survivors += outcome is not None
+        print(f"{'SURVIVED' if outcome else 'caught':9} {fault.name}{': ' + outcome if outcome else ''}", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} faults caught")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
