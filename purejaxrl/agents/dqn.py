@@ -115,7 +115,7 @@ def act(
     return epsilon_greedy(key, q_values(config, env, learner.params, observation), epsilon)
 
 
-def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, ...]) -> Int[Array, ...]:
+def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "..."]) -> Int[Array, "..."]:
     """argmax_a Q(s, a)."""
     return jnp.argmax(q_values(config, env, learner.params, observation), axis=-1)
 
@@ -123,7 +123,7 @@ def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, .
 def q_target(
     config: Config, env: Env, params: PyTree, target_params: PyTree, experience: Experience
 ) -> Float[Array, " B"]:
-    """Y = r + gamma max_a' Q_target(s', a'), and y = r where s' is terminal (Mnih et al. 2015, algorithm 1).
+    """y = r + gamma max_a' Q_target(s', a'), and y = r where s' is terminal (Mnih et al. 2015, algorithm 1).
 
     With `double_q` the action is argmax_a' Q(s', a') (van Hasselt et al. 2016, arXiv:1509.06461, equation 4).
     """
@@ -146,7 +146,6 @@ def update(
     now = jax.tree.map(lambda x: x[0], batch)
     experience = Experience(now.observation, now.action, now.reward, now.terminated, now.next_observation)
     replay = ring.add(learner.replay, ring.pack(experience), progress.iteration)
-    learner = learner._replace(replay=replay)
 
     trained = (learner.params, learner.target_params, learner.opt_state)
     bits, as_key = split_for_scan(key, max(config.actors // config.train_every, 1))
@@ -241,7 +240,7 @@ def q_network(config: Config, env: Env) -> MLP:
     return MLP(config.hidden_sizes, num_actions(env), "relu")
 
 
-def q_values(config: Config, env: Env, params: PyTree, observation: Num[Array, ...]) -> Float[Array, "... A"]:
+def q_values(config: Config, env: Env, params: PyTree, observation: Num[Array, "..."]) -> Float[Array, "... A"]:
     """Q(s, a) of every action."""
     return apply_network(q_network(config, env), params, observation, env.observation_shape)
 

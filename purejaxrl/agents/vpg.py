@@ -92,7 +92,7 @@ def act(
     return categorical_sample(key, policy_logits(config, env, learner.pi_params, observation))
 
 
-def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, ...]) -> Int[Array, ...]:
+def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "..."]) -> Int[Array, "..."]:
     """The most probable action."""
     return jnp.argmax(policy_logits(config, env, learner.pi_params, observation), axis=-1)
 
@@ -160,12 +160,12 @@ def value_network(config: Config) -> MLP:
     return MLP(config.hidden_sizes, 1, "tanh")
 
 
-def policy_logits(config: Config, env: Env, pi_params: PyTree, observation: Num[Array, ...]) -> Float[Array, "... A"]:
+def policy_logits(config: Config, env: Env, pi_params: PyTree, observation: Num[Array, "..."]) -> Float[Array, "... A"]:
     """Unnormalised log-probabilities of the actions."""
     return apply_network(policy_network(config, env), pi_params, observation, env.observation_shape)
 
 
-def state_value(config: Config, env: Env, v_params: PyTree, observation: Num[Array, ...]) -> Float[Array, ...]:
+def state_value(config: Config, env: Env, v_params: PyTree, observation: Num[Array, "..."]) -> Float[Array, "..."]:
     """V(s)."""
     return apply_network(value_network(config), v_params, observation, env.observation_shape)[..., 0]
 

@@ -80,7 +80,7 @@ def init_network(network: nn.Module, key: ScalarKey, observation_shape: tuple[in
 
 
 def apply_network(
-    network: nn.Module, params: PyTree, observation: Num[Array, ...], observation_shape: tuple[int, ...]
+    network: nn.Module, params: PyTree, observation: Num[Array, "..."], observation_shape: tuple[int, ...]
 ) -> Float[Array, "... outputs"]:
     """Apply to observations with any leading axes; the network itself sees exactly one batch axis."""
     lead = observation.shape[: observation.ndim - len(observation_shape)]

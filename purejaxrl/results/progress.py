@@ -14,6 +14,7 @@ from purejaxrl.results.recorder import RunRecord
 
 SECONDS_BETWEEN_LINES = 10.0
 LONG_SECONDS = 300.0
+BAR = "{desc}: {percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}]{postfix}"
 
 
 class Reporter(Protocol):
@@ -39,8 +40,8 @@ class Silent:
 class Terminal:
     """A progress bar counted in the budget's unit, or plain lines where there is no terminal.
 
-    kind, amount: the budget. max_iterations: after which it is used up for certain. hint: what to say of a training that
-    will take long.
+    kind, amount: the budget. max_iterations: after which it is used up for certain. hint: what to add of a training
+    that will take long.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Terminal:
             unit=" " + kind.replace("_", " "),
             file=self.stream,
             disable=not self.is_terminal,
-            bar_format="{desc}: {percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}]{postfix}",
+            bar_format=BAR,
         )
 
     def advance(self, runs: Sequence[RunRecord], iterations: int, seconds: float) -> None:

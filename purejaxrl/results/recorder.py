@@ -47,8 +47,8 @@ class RunRecord:
 class Recorder:
     """Turns the chunks of a training into rows.
 
-    steps: env steps of one iteration. log_every: env steps of a logging interval. max_episodes: an episode budget, beyond
-    which rows are dropped. solved_at: the mean return over 100 episodes that counts as solved.
+    steps: env steps of one iteration. log_every: env steps of a logging interval. max_episodes: an episode budget,
+    beyond which rows are dropped. solved_at: the mean return over 100 episodes that counts as solved.
     """
 
     def __init__(
