@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint bench bench-quick lock clean
+.PHONY: help demo test test-full lint bench bench-quick bench-learning lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -35,12 +35,14 @@ lint: $(INSTALLED) ## format, style, types and the direction of imports
 
 bench: $(INSTALLED) ## speed and memory, into benchmarks/speed.json
 	$(BIN)/python benchmarks/speed.py --out benchmarks/speed.json
+	$(BIN)/python benchmarks/report.py
 
 bench-quick: $(INSTALLED) ## the same with fewer repetitions, printed only
 	$(BIN)/python benchmarks/speed.py --quick
 
 bench-learning: $(INSTALLED) ## the learning results of benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/learning.py
+	$(BIN)/python benchmarks/report.py
 
 lock: $(INSTALLED) ## write requirements.lock anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv

@@ -29,6 +29,8 @@ CASES = {
     "dqn, 8 seeds, 1 core": ("dqn", 8, 1, 1000),
 }
 
+BUDGET_OF_PRESET = {"vpg": "epochs", "dqn": "episodes"}
+
 
 def measure(name: str, repetitions: int) -> dict[str, Any]:
     """Median seconds of one iteration per run of the preset `original` on CartPole-v0, and what surrounds it."""
@@ -43,7 +45,8 @@ def measure(name: str, repetitions: int) -> dict[str, Any]:
     algorithm, seeds, cores, length = CASES[name]
     devices.ask_for_cpu_devices(cores)
     agent = AGENTS[algorithm]
-    config = agent.Config()
+    # A budget that outlasts the timing; the presets' 1200 episodes would end within it.
+    config = agent.Config(**{BUDGET_OF_PRESET[algorithm]: None}, env_steps=10**9)
     shape = agent.rollout_shape(config)
     env = make("CartPole-v0", max_ep_len=config.max_ep_len)
     mesh = devices.mesh_for(devices.local_devices("cpu"), seeds)
@@ -58,7 +61,7 @@ def measure(name: str, repetitions: int) -> dict[str, Any]:
         state, log = program.chunk(
             program.configs, state, np.int32(iteration), np.int32(count), np.int32(program.budget.amount)
         )
-        np.asarray(log.active)
+        assert np.asarray(log.active)[:count].all(), "a run has ended: what follows would not be training"
         state.active.block_until_ready()
         if repetition:
             seconds.append((time.perf_counter() - started) / (count * seeds))
@@ -75,8 +78,14 @@ def measure(name: str, repetitions: int) -> dict[str, Any]:
         "repetitions": repetitions,
         "env_steps_per_second": steps / median,
         "compile_seconds": program.compile_seconds,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_mb(),
     }
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process; macOS counts it in bytes, Linux in KiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def measure_growth() -> dict[str, float]:
@@ -85,10 +94,11 @@ def measure_growth() -> dict[str, float]:
     for env_steps in (20_000, 200_000):
         words = f"train vpg --steps_per_epoch 400 --train_v_iters 1 --seeds 4 --quiet --env_steps {env_steps}"
         code = (
-            "import resource, tempfile\nfrom purejaxrl.cli import main\n"
+            f"import sys, tempfile\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+            "from speed import peak_memory_mb\nfrom purejaxrl.cli import main\n"
             f"words = '{words}'.split()\n"
             "assert main([*words, '--out', tempfile.mkdtemp() + '/run']) == 0\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+            "print(peak_memory_mb())"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         peaks[str(env_steps)] = float(done.stdout.split()[-1])

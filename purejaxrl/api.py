@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
@@ -24,20 +24,23 @@ import pandas as pd
 from purejaxrl import presets
 from purejaxrl.agents import AGENTS
 from purejaxrl.config import MAX_ENV_STEPS, Budget, budget_of, check_fields
-from purejaxrl.envs import make
+from purejaxrl.envs import limit_steps, make, name_of
 from purejaxrl.errors import InputError
 from purejaxrl.results import plots, run_folder
-from purejaxrl.results.progress import Silent
+from purejaxrl.results.progress import Reporter, Silent
 from purejaxrl.results.recorder import Recorder
-from purejaxrl.training import devices
+from purejaxrl.training import devices, loop
+from purejaxrl.training.devices import device_kind
 from purejaxrl.training.evaluate import Best
 from purejaxrl.training.fit import Chunk, Program, StopRequestedError, compile_program, fit, stack_runs
-from purejaxrl.training.loop import iterations_of, make_train, without_replay
-from purejaxrl.types import Agent, Env, PyTree, RunState
+from purejaxrl.training.loop import Log, iterations_of, without_replay
+from purejaxrl.types import Agent, Env, PyTree, RunState, ScalarKey
 
 __all__ = ["Plan", "Result", "make_train", "plan", "train", "validate"]
 
 EVAL_EPISODES = 20
+MAX_LOGGED_RUNS = 256
+MAX_INT = 2**31 - 1
 PACKAGES = ("purejaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 
 
@@ -58,14 +61,17 @@ class Plan(NamedTuple):
     log_every: int
     eval_every: int | None
     eval_episodes: int
+    episodes_log: str
+    env_label: str
 
     def as_dict(self) -> dict[str, Any]:
         """What config.json holds: everything needed to repeat the training."""
         return {
             "algorithm": self.agent.name,
-            "env": self.env.name,
+            "env": self.env_label,
             "observation_type": self.observation_type,
             "preset": self.preset,
+            "solved_at": self.env.solved_at,
             "device": self.device,
             "devices": self.devices,
             "seeds": self.seeds,
@@ -73,6 +79,7 @@ class Plan(NamedTuple):
             "log_every": self.log_every,
             "eval_every": self.eval_every,
             "eval_episodes": self.eval_episodes,
+            "episodes_log": self.episodes_log,
             "config": presets.as_dict(self.config),
             "versions": versions(),
         }
@@ -103,6 +110,21 @@ class Result:
         return self.path / "learning_curve.png"
 
 
+def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tuple[RunState, Log]]:
+    """The whole run as a pure function key -> (RunState, Log[iterations, ...]).
+
+    One `lax.scan` of fixed length: jit it, vmap it over keys, differentiate through it in reverse mode. The Log holds
+    one entry per iteration; where `active` is False the run had already ended and the entry means nothing. The config's
+    `max_ep_len` limits the environment.
+    Raises InputError if the config is wrong or does not fit the environment; fields that are arrays or tracers pass.
+    """
+    validate(agent, config, env)
+    max_ep_len = getattr(config, "max_ep_len", None)
+    if max_ep_len is not None and max_ep_len < env.max_episode_steps:
+        env = limit_steps(env, max_ep_len)
+    return loop.make_train(agent, config, env)
+
+
 def validate(agent: Agent, config: Any, env: Env) -> None:
     """Check a Config's values, and that it fits the environment. Raises InputError naming the first that does not."""
     check_fields(config)
@@ -125,6 +147,7 @@ def plan(
     eval_every: int | None = None,
     eval_episodes: int = EVAL_EPISODES,
     solved_at: float | None = None,
+    episodes_log: str = "auto",
     **hyperparameters: Any,
 ) -> Plan:
     """Resolve and check everything about a training; compiles nothing. Raises InputError. Arguments as for `train`."""
@@ -136,24 +159,32 @@ def plan(
         raise InputError(f"--observation_type: {observation_type!r} is not allowed; use default")
     if observation_type == "img":
         raise InputError("--observation_type: img is not available yet; use default")
+    device = device_kind(device)
     check_whole("seeds", seeds, at_least=1)
     check_whole("seed", seed, at_least=0, at_most=2**32 - seeds)
+    if episodes_log not in ("auto", "on", "off"):
+        raise InputError(f"--episodes_log: {episodes_log!r} is not allowed; use auto, on or off")
     for name, value in (("log_every", log_every), ("eval_every", eval_every), ("devices", devices)):
         if value is not None:
             check_whole(name, value, at_least=1)
     check_whole("eval_episodes", eval_episodes, at_least=1)
-    if solved_at is not None and not np.isfinite(solved_at):
+    if eval_every is not None and log_every is not None and log_every > eval_every:
+        raise InputError(
+            f"--log_every: {log_every} is more than --eval_every {eval_every}; rows would lose evaluations"
+        )
+    if solved_at is not None and not (isinstance(solved_at, int | float) and np.isfinite(solved_at)):
         raise InputError(f"--solved_at: {solved_at} is not allowed; it takes a finite number")
 
-    env_name = env if isinstance(env, str) else str(getattr(env, "name", type(env).__name__))
-    config = presets.resolve(agent, env_name, observation_type, preset, hyperparameters)
+    config = presets.resolve(agent, name_of(env), observation_type, preset, hyperparameters)
     check_fields(config)
-    made = make(env, env_params, max_ep_len=config.max_ep_len, solved_at=solved_at)
+    max_ep_len = getattr(config, "max_ep_len", None)
+    made = make(env, env_params, max_ep_len=max_ep_len, solved_at=solved_at)
     validate(agent, config, made)
     budget, shape = budget_of(config), agent.rollout_shape(config)
     steps = shape[0] * shape[1]
     if budget.kind != "episodes" and iterations_of(budget, shape, made.max_episode_steps) * steps > MAX_ENV_STEPS:
         raise InputError(f"--{budget.kind}: {budget.amount} is more than {MAX_ENV_STEPS} env steps per run")
+    default_log_every = steps if hasattr(config, "epochs") else 1000
     return Plan(
         agent,
         made,
@@ -166,9 +197,11 @@ def plan(
         devices,
         seeds,
         seed,
-        log_every or (steps if budget.kind == "epochs" or hasattr(config, "epochs") else 1000),
+        log_every or min(default_log_every, eval_every or default_log_every),
         eval_every,
         eval_episodes,
+        episodes_log if episodes_log != "auto" else "on" if seeds <= MAX_LOGGED_RUNS else "off",
+        made.name if isinstance(env, str) else f"custom: {made.name}",
     )
 
 
@@ -190,33 +223,47 @@ def train(
     log_every, eval_every: env steps between rows of metrics.csv, and between greedy evaluations of `eval_episodes`
     episodes (off by default; the best parameters by them are kept).
     solved_at: mean return over 100 episodes that counts as solved.
+    episodes_log: `on`, `off`, or `auto`: episodes.csv is written up to 256 runs.
     All else overrides a field of the algorithm's Config.
 
     out: the run folder; without it the files live as long as the Result. SIGINT and SIGTERM end the training with
     everything learned so far; `Result.stopped_by` then holds the signal.
     Raises InputError before anything is compiled, and ResourceError if the disk does not suffice.
     """
+    devices.ask_for_cpu_devices()
     planned = plan(algorithm, **arguments)
     return carry_out(planned, out=out, overwrite=overwrite, progress=progress)
 
 
 def carry_out(planned: Plan, *, out: str | Path | None = None, overwrite: bool = False, progress: Any = None) -> Result:
     """Run a Plan; see `train`."""
-    devices.ask_for_cpu_devices()
     local = devices.local_devices(planned.device, planned.devices)
     devices.warn_about_idle_cores(local, planned.devices, planned.seeds)
-    path = Path(tempfile.mkdtemp(prefix="purejaxrl-")) if out is None else Path(out)
-    folder = run_folder.create(path, overwrite=overwrite)
-    folder.write_json("config.json", planned.as_dict())
-    progress = progress or Silent()
+    if out is not None:
+        return _carry_out(planned, local, run_folder.create(Path(out), overwrite=overwrite), progress or Silent())
+    path = Path(tempfile.mkdtemp(prefix="purejaxrl-"))
+    try:
+        result = _carry_out(planned, local, run_folder.create(path, overwrite=False), progress or Silent())
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    weakref.finalize(result, shutil.rmtree, path, ignore_errors=True)
+    return result
+
+
+def _carry_out(planned: Plan, local: list[jax.Device], folder: run_folder.RunFolder, progress: Reporter) -> Result:
+    folder.write_json("config.json", {**planned.as_dict(), "devices": min(len(local), planned.seeds)})
+    logs_episodes = planned.episodes_log == "on"
     recorder = recorder_of(planned)
     trained = None
     with StopSignals() as signals:
         try:
+            progress.start()
             for trained in run(planned, local, signals):
                 chunk, is_stopping = trained.chunk, signals.is_stopping()
                 episodes, metrics = recorder.add(chunk.start, chunk.log, chunk.eval_return, chunk.is_over | is_stopping)
-                folder.append_episodes(episodes)
+                if logs_episodes:
+                    folder.append_episodes(episodes)
                 folder.append_metrics(metrics)
                 progress.advance(recorder.runs, chunk.start + chunk.length, trained.run_seconds)
                 if is_stopping:
@@ -225,15 +272,14 @@ def carry_out(planned: Plan, *, out: str | Path | None = None, overwrite: bool =
             pass
         finally:
             progress.close()
-    summary = summarize(planned, recorder, trained, local, signals.received)
-    folder.append_episodes([])
-    folder.write_json("summary.json", summary)
-    state, best = (None, None) if trained is None else write_learners(folder, planned, trained)
-    write_curve(folder, planned)
-    result = Result(folder.path, summary, planned, state, best, signals.received)
-    if out is None:
-        weakref.finalize(result, shutil.rmtree, path, ignore_errors=True)
-    return result
+        # Still within StopSignals: what has been learned is written whole.
+        summary = summarize(planned, recorder, trained, local, signals.received)
+        if logs_episodes:
+            folder.append_episodes([])
+        folder.write_json("summary.json", summary)
+        state, best = (None, None) if trained is None else write_learners(folder, planned, trained)
+        write_curve(folder, planned)
+    return Result(folder.path, summary, planned, state, best, signals.received)
 
 
 class Trained(NamedTuple):
@@ -383,12 +429,12 @@ def agent_of(algorithm: str | Agent) -> Agent:
     return AGENTS[algorithm]
 
 
-def check_whole(name: str, value: Any, *, at_least: int, at_most: int | None = None) -> None:
+def check_whole(name: str, value: Any, *, at_least: int, at_most: int = MAX_INT) -> None:
     """Raise InputError unless value is a whole number within bounds."""
     is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not is_whole or value < at_least or (at_most is not None and value > at_most):
-        limit = "" if at_most is None else f" and at most {at_most}"
-        raise InputError(f"--{name}: {value!r} is not allowed; it takes a whole number at least {at_least}{limit}")
+    if not is_whole or not at_least <= value <= at_most:
+        limits = f"at least {at_least} and at most {at_most}"
+        raise InputError(f"--{name}: {value!r} is not allowed; it takes a whole number {limits}")
 
 
 def versions() -> dict[str, str]:

@@ -109,12 +109,15 @@ def train(words: list[str]) -> int:
     _prepare_devices(flags["device"])
 
     from purejaxrl import api
-    from purejaxrl.results.run_folder import plain
+    from purejaxrl.results.run_folder import check_free, plain
+    from purejaxrl.training.devices import local_devices
 
     own = {name: flags.pop(name) for name in ("out", "overwrite", "quiet", "json", "dry_run")}
     planned = api.plan(agent, **flags)
     out = Path(own["out"] or f"results/{agent.name}-{planned.env.name}-{planned.preset}")
     if own["dry_run"]:
+        local_devices(planned.device, planned.devices)
+        check_free(out, overwrite=own["overwrite"])
         print(json.dumps(planned.as_dict() | {"out": str(out)}, indent=2))
         return 0
     is_silent = own["quiet"] or own["json"]
@@ -171,6 +174,7 @@ def train_parser(agent: Agent) -> Parser:
     output.add_argument("--log_every", help="env steps between rows of metrics.csv (default one epoch, else 1000)")
     output.add_argument("--eval_every", help="env steps between greedy evaluations (default off)")
     output.add_argument("--eval_episodes", help="episodes of one evaluation (default 20)")
+    output.add_argument("--episodes_log", help="on, off, or auto (default): episodes.csv is written up to 256 runs")
     output.add_argument("--quiet", action="store_true", help="print nothing but errors")
     output.add_argument("--json", action="store_true", help="print the summary as JSON and nothing else")
     output.add_argument("--dry_run", action="store_true", help="check everything, print the configuration and stop")
@@ -202,7 +206,6 @@ def parse(parser: Parser, agent: Agent, words: list[str]) -> dict[str, Any]:
     specs |= {"solved_at": whole._replace(kind=float), **field_specs(agent.Config)}
     for name in set(specs) & set(flags):
         flags[name] = convert(name, flags[name], specs[name])
-    flags["device"] = {"gpu": "cuda"}.get(flags["device"], flags["device"])
     return flags
 
 
@@ -266,16 +269,16 @@ def _prepare_devices(device: str) -> None:
 
 
 def _terminal(planned: Any) -> Any:
+    from purejaxrl.presets import TUNED
     from purejaxrl.results.progress import Terminal
     from purejaxrl.training.loop import iterations_of
 
     runs = f"{planned.seeds} seed{'s' if planned.seeds > 1 else ''}"
-    print(
-        f"{planned.agent.name} on {planned.env.name}, preset {planned.preset}, {runs}: compiling ...", file=sys.stderr
-    )
-    hint = "; --preset tuned is quicker" if planned.preset == "original" else ""
+    title = f"{planned.agent.name} on {planned.env.name}, preset {planned.preset}, {runs}"
+    is_tuned = (planned.agent.name, planned.env.name, planned.observation_type) in TUNED
+    hint = "; --preset tuned is quicker" if planned.preset == "original" and is_tuned else ""
     limit = iterations_of(planned.budget, planned.shape, planned.env.max_episode_steps)
-    return Terminal(planned.agent.name, planned.budget.kind, planned.budget.amount, limit, hint)
+    return Terminal(title, planned.agent.name, planned.budget.kind, planned.budget.amount, limit, hint)
 
 
 def _print_summary(summary: dict[str, Any], path: Path) -> None:

@@ -22,7 +22,8 @@ T = TypeVar("T")
 Real = Any
 
 BUDGETS = ("epochs", "episodes", "env_steps")
-MAX_ENV_STEPS = 2**31 - 1
+MAX_INT = 2**31 - 1
+MAX_ENV_STEPS = MAX_INT
 
 
 class Spec(NamedTuple):
@@ -46,7 +47,8 @@ class Spec(NamedTuple):
         if self.kind is bool:
             return "true or false"
         words = "a whole number" if self.kind is int else "a finite number"
-        bounds = [("above", self.above), ("at least", self.at_least), ("at most", self.at_most)]
+        at_most = None if self.at_most == MAX_INT else self.at_most
+        bounds = [("above", self.above), ("at least", self.at_least), ("at most", at_most)]
         limits = " and ".join(f"{name} {bound:g}" for name, bound in bounds if bound is not None)
         if self.length is not None:
             count = "one or more" if self.length == 0 else str(self.length)
@@ -75,8 +77,10 @@ def static(
 ) -> Any:
     """Field that decides a shape, a loop length or a branch: part of the compiled program.
 
-    `length` 0 means a tuple with any positive number of entries.
+    `length` 0 means a tuple with any positive number of entries. Whole numbers are int32 inside a program.
     """
+    if kind is int and not choices:
+        bounds.setdefault("at_most", MAX_INT)
     spec = Spec(
         help=help,
         is_leaf=False,
@@ -104,10 +108,10 @@ def field_specs(config_or_class: Any) -> dict[str, Spec]:
 
 
 def check_fields(config: Any) -> None:
-    """Compare every field of a Config of plain Python values with its Spec. Raises InputError naming the first."""
+    """Compare every field of a Config with its Spec; arrays and tracers pass. Raises InputError naming the first."""
     for name, spec in field_specs(config).items():
         value = getattr(config, name)
-        if value is None and spec.optional:
+        if (value is None and spec.optional) or isinstance(value, jax.Array):
             continue
         if not _is_allowed(value, spec):
             raise InputError(f"--{name}: {_show(value)} is not allowed; it takes {spec.allowed}")
@@ -124,6 +128,10 @@ def _is_allowed(value: Any, spec: Spec) -> bool:
     accepted = (int, np.integer) if spec.kind is int else (int, float, np.integer, np.floating)
     if isinstance(value, bool) or not isinstance(value, accepted):
         return False
+    if spec.kind is float:
+        # What a program computes with: a number that is fine in float64 may be 0 or infinite there.
+        with np.errstate(over="ignore"):
+            value = float(np.float32(value))
     return bool(
         math.isfinite(value)
         and (spec.above is None or value > spec.above)

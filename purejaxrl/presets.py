@@ -11,6 +11,9 @@ from purejaxrl.types import Agent
 
 PRESETS = ("original", "tuned")
 
+# Settings of which a given one replaces the preset's other.
+EXCLUSIVE = (("target_update", "target_update_steps"),)
+
 # (algorithm, environment, observation_type) -> what differs from `original`. Measured in benchmarks/RESULTS.md.
 _VPG = {"steps_per_epoch": 1000, "pi_lr": 1e-2, "v_lr": 1e-2, "train_v_iters": 10, "lr_anneal": True, "epochs": None}
 _DQN = {
@@ -47,9 +50,16 @@ def resolve(agent: Agent, env_name: str, observation_type: str, preset: str, ove
     if len(budgets) > 1:
         raise InputError(f"--{budgets[0]} and --{budgets[1]} are two budgets; give one")
 
+    for pair in EXCLUSIVE:
+        if all(overrides.get(name) is not None for name in pair):
+            raise InputError(f"--{pair[0]} and --{pair[1]} are two rules for one thing; give one")
+
     values = {} if preset == "original" else dict(tuned_entry(agent.name, env_name, observation_type))
     if budgets:
         values.update({name: None for name in BUDGETS if name in fields})
+    for pair in EXCLUSIVE:
+        if any(name in overrides for name in pair):
+            values = {name: value for name, value in values.items() if name not in pair}
     return agent.Config(**{**values, **overrides})
 
 

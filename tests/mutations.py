@@ -81,6 +81,10 @@ def survives(fault: Fault) -> str | None:
 
 def main() -> int:
     """Plant all; 1 if any survives."""
+    sound = survives(Fault("none", "types.py", "class Env(NamedTuple):", "class Env(NamedTuple):", ""))
+    if sound != "pytest ended with 0":
+        print(f"the suite fails without any fault: {sound}")
+        return 1
     chosen = [fault for fault in FAULTS if all(word in fault.name for word in sys.argv[1:])]
     survivors = 0
     for fault in chosen:

@@ -107,7 +107,7 @@ def test_json_prints_the_summary_and_nothing_else(tmp_path, capsys):
 
 
 def test_dry_run_prints_the_configuration_and_compiles_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("purejaxrl.training.fit.compile_program", lambda *_, **__: pytest.fail("compiled"))
+    monkeypatch.setattr("purejaxrl.api.compile_program", lambda *_, **__: pytest.fail("compiled"))
     out = tmp_path / "run"
     assert main([*TINY_DQN, "--eps-vals", "(0.5,0.1,0.01)", "--dry_run", "--out", str(out)]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -138,8 +138,8 @@ WRONG = [
     (["train", "dqn", "--observation_type", "text"], "text", "default"),
     (["train", "dqn", "--preset", "best"], "'best'", "original, tuned"),
     (["train", "dqn", "--preset", "tuned", "--env", "Acrobot-v1"], "Acrobot-v1", "dqn CartPole-v1 default"),
-    (["train", "dqn", "--lr", "-1"], "-1", "above 0"),
-    (["train", "dqn", "--lr", "0"], "0", "above 0"),
+    (["train", "dqn", "--lr", "-1"], "--lr: -1 is not allowed", "above 0"),
+    (["train", "dqn", "--lr", "0"], "--lr: 0 is not allowed", "above 0"),
     (["train", "dqn", "--lr", "nan"], "nan", "finite"),
     (["train", "dqn", "--lr", "inf"], "inf", "finite"),
     (["train", "dqn", "--lr", "fast"], "'fast'", "finite number above 0"),
@@ -154,22 +154,32 @@ WRONG = [
     (["train", "dqn", "--eps_vals", "1.5", "0.1", "0.1"], "1.5 0.1 0.1", "at most 1"),
     (["train", "dqn", "--batch_size", "200", "--memory_size", "100"], "200", "100"),
     (["train", "dqn", "--batch_size", "2.5"], "2.5", "whole number"),
-    (["train", "dqn", "--actors", "0"], "0", "at least 1"),
+    (["train", "dqn", "--actors", "0"], "--actors: 0 is not allowed", "at least 1"),
     (["train", "dqn", "--actors", "3", "--train_every", "2"], "2", "divide"),
     (["train", "dqn", "--loss", "l1"], "l1", "mse, huber"),
     (["train", "dqn", "--double_q", "perhaps"], "perhaps", "true or false"),
     (["train", "vpg", "--steps_per_epoch", "100", "--actors", "3"], "100", "divisible"),
-    (["train", "vpg", "--epochs", "0"], "0", "at least 1"),
+    (["train", "vpg", "--epochs", "0"], "--epochs: 0 is not allowed", "at least 1"),
     (["train", "vpg", "--epochs", "10", "--env_steps", "100"], "--epochs", "two budgets"),
     (["train", "vpg", "--epochs", "1000000"], "1000000", "env steps per run"),
     (["train", "vpg", "--max_ep_len", "-5"], "-5", "at least 1"),
-    (["train", "vpg", "--seeds", "0"], "0", "at least 1"),
+    (["train", "vpg", "--seeds", "0"], "--seeds: 0 is not allowed", "at least 1"),
     (["train", "vpg", "--seed", "-1"], "-1", "at least 0"),
     (["train", "vpg", "--seed", "4294967296"], "4294967296", "at most"),
-    (["train", "vpg", "--eval_every", "0"], "0", "at least 1"),
+    (["train", "vpg", "--eval_every", "0"], "--eval_every: 0 is not allowed", "at least 1"),
     (["train", "vpg", "--log_every", "x"], "'x'", "whole number"),
     (["train", "vpg", "--solved_at", "nan"], "nan", "finite"),
     (["list", "vpg"], "'vpg'", "nothing"),
+    (["train", "dqn", "--episodes", "3000000000"], "--episodes: 3000000000 is not allowed", "whole number"),
+    (["train", "dqn", "--target_update", "3000000000"], "--target_update: 3000000000 is not allowed", "whole number"),
+    (["train", "dqn", "--log_every", "10000000000"], "--log_every: 10000000000 is not allowed", "at most 2147483647"),
+    (["train", "dqn", "--seeds", "8589934592"], "--seeds: 8589934592 is not allowed", "at most 2147483647"),
+    (["train", "dqn", "--lr", "1e-50"], "--lr: 1e-50 is not allowed", "above 0"),
+    (["train", "dqn", "--lr", "1e39"], "--lr: 1e+39 is not allowed", "finite"),
+    (["train", "dqn", "--target_update", "5", "--target_update_steps", "5"], "--target_update", "give one"),
+    (["train", "dqn", "--eval_every", "10", "--log_every", "100"], "--log_every: 100", "--eval_every 10"),
+    (["train", "dqn", "--episodes_log", "never"], "--episodes_log: 'never'", "auto, on or off"),
+    (["train", "dqn", "--device", "toaster", "--dry_run"], "--device: 'toaster'", "auto, cpu, cuda, tpu"),
 ]
 
 
@@ -189,15 +199,18 @@ def test_wrong_input_is_refused_in_one_line(words, value, allowed, capsys, tmp_p
 def test_a_device_that_is_not_there_is_an_error_and_leaves_nothing(device, tmp_path):
     done = run(*TINY_VPG, "--device", device, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("purejaxrl: --device: ")
-    assert done.stderr.count("purejaxrl:") == 1
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("purejaxrl: --device: ")
+    assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_too_many_devices(tmp_path, capsys):
     assert main([*TINY_VPG, "--devices", "99", "--out", str(tmp_path / "run")]) == 2
-    assert "--devices: 99 is not allowed; there are 1 to 2 cpu devices" in capsys.readouterr().err
+    expected = "purejaxrl: --devices: 99 is not allowed; there are 1 to 2 cpu devices\n"
+    assert capsys.readouterr().err == expected
+    assert main([*TINY_VPG, "--devices", "99", "--out", str(tmp_path / "run"), "--dry_run"]) == 2
+    assert capsys.readouterr().err == expected
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_existing_run_is_kept_unless_told_otherwise(tmp_path, capsys):
@@ -205,8 +218,11 @@ def test_an_existing_run_is_kept_unless_told_otherwise(tmp_path, capsys):
     words = [*TINY_VPG, "--quiet", "--out", str(out)]
     assert main(words) == 0
     before = (out / "episodes.csv").read_bytes()
-    assert main(words) == 2
-    assert "--overwrite" in capsys.readouterr().err
+    for again in (["--quiet"], [], ["--dry_run"]):
+        assert main([*TINY_VPG, *again, "--out", str(out)]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err == f"purejaxrl: --out: {out} exists; give --overwrite to replace it, or another --out\n"
     assert (out / "episodes.csv").read_bytes() == before
     assert main([*words, "--overwrite", "--seed", "1"]) == 0
     assert (out / "episodes.csv").read_bytes() != before
@@ -217,6 +233,13 @@ def test_overwrite_removes_nothing_but_runs(tmp_path, capsys):
     assert main([*TINY_VPG, "--quiet", "--overwrite", "--out", str(tmp_path)]) == 2
     assert "thesis.tex" in capsys.readouterr().err
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    below = tmp_path / "run" / "params" / "thesis.tex"
+    below.parent.mkdir(parents=True)
+    below.write_text("years of work")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert main([*TINY_VPG, "--quiet", "--overwrite", "--out", str(tmp_path / "run")]) == 2
+    assert "params/thesis.tex" in capsys.readouterr().err
+    assert below.exists()
     file = tmp_path / "thesis.tex"
     assert main([*TINY_VPG, "--quiet", "--overwrite", "--out", str(file)]) == 2
     assert main([*TINY_VPG, "--quiet", "--out", str(file / "below")]) == 2
@@ -286,6 +309,21 @@ def test_help_needs_no_environment_library():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "--target_update_steps" in done.stdout
+
+
+def test_an_override_replaces_the_presets_other_rule(capsys):
+    words = ["train", "dqn", "--preset", "tuned", "--env", "CartPole-v1", "--dry_run"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["config"]["target_update_steps"] == 512
+    assert main([*words, "--target_update", "5"]) == 0
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert (config["target_update"], config["target_update_steps"]) == (5, None)
+
+
+def test_episodes_log_off_writes_no_episodes(tmp_path):
+    assert main([*TINY_VPG, "--quiet", "--episodes_log", "off", "--out", str(tmp_path / "run")]) == 0
+    assert not (tmp_path / "run" / "episodes.csv").exists()
+    assert (tmp_path / "run" / "metrics.csv").exists()
 
 
 def test_list(capsys):

@@ -174,7 +174,7 @@ def test_replay_holds_the_true_next_observation_and_termination_alone():
 
 
 def test_epsilon_counts_env_steps_of_all_actors_before_the_action():
-    """With a rate of 1 per step epsilon is 1 for the first actor's first action alone; others are greedy at once."""
+    """With a rate of 30 per step epsilon is 1 for the first actor's first action alone; others are greedy at once."""
     config = small_config(actors=4, eps_vals=(1.0, 0.0, 30.0), hidden_sizes=(4,))
     env = make("CartPole-v0")
     learner = dqn.init(config, env, jax.random.key(0))

@@ -223,7 +223,7 @@ def test_best_learner_is_replaced_only_by_a_better_one():
     worse, equal = Best(learners[1], jnp.float32(5)), Best(learners[2], jnp.float32(6))
     for best, expected in ((worse, learners[0]), (equal, learners[2])):
         eval_return, kept = evaluate_and_keep(
-            dqn.agent, env, 2, config, learners[0], best, jax.random.key(0), jnp.int32(0)
+            dqn.agent, env, 2, config, learners[0], best, jax.random.key(0), jnp.int32(0), jnp.bool_(True)
         )
         assert eval_return == kept.eval_return == 6
         assert bits(kept.learner) == bits(expected)

@@ -83,6 +83,8 @@ def test_one_policy_step_is_adam_on_the_policy_gradient():
     env = make("CartPole-v0")
     state, batch = collect(config, env)
     learner, _ = vpg.update(config, env, state.learner, batch, PROGRESS, jax.random.key(2))
+    assert learner.pi_opt_state[0].count == 1
+    assert learner.v_opt_state[0].count == config.train_v_iters == 20
 
     value = np.asarray(vpg.state_value(config, env, state.learner.v_params, batch.observation))
     next_value = np.asarray(vpg.state_value(config, env, state.learner.v_params, batch.next_observation))

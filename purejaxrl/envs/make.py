@@ -2,6 +2,9 @@
 
 gymnax (1.0 and later) tells termination from truncation and keeps the true last observation in
 `info["final_observation"]`; both are carried on here and nowhere lost.
+
+gymnax is imported where it is first needed: its import takes seconds, and starts JAX's backends, after which nobody can
+ask for one CPU device per core any more.
 """
 
 from __future__ import annotations
@@ -9,10 +12,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, NamedTuple
 
-import gymnax
 import jax
 import jax.numpy as jnp
-from gymnax.environments import spaces
 from jaxtyping import Array, Int
 
 from purejaxrl.errors import InputError
@@ -20,6 +21,7 @@ from purejaxrl.types import Continuous, Discrete, Env, PyTree, ScalarKey, Timest
 
 # gymnax registers CartPole-v1 alone; v0 is the same physics with 200 steps.
 CARTPOLE_STEPS = {"CartPole-v0": 200, "CartPole-v1": 500}
+OBJECT_NEEDS = ("reset", "step", "observation_space", "action_space", "default_params")
 UNLIMITED = 2**31 - 1
 SOLVED_AT = {"CartPole-v0": 195.0, "CartPole-v1": 475.0}
 
@@ -40,9 +42,14 @@ def make(
     Raises InputError for an unknown name, for spaces that no agent handles, and where nothing limits the episodes.
     """
     if isinstance(env, str):
+        if env_params is not None:
+            raise InputError(f"--env_params: they go with an environment object; {env} is a name")
         name, (env, env_params) = env, make_gymnax(env)
     else:
-        name = str(getattr(env, "name", type(env).__name__))
+        name = name_of(env)
+        missing = [word for word in OBJECT_NEEDS if not hasattr(env, word)]
+        if missing:
+            raise InputError(f"--env: {env!r} is neither a name nor a gymnax environment; it has no {missing[0]}")
         env_params = env.default_params if env_params is None else env_params
 
     own_limit = int(getattr(env_params, "max_steps_in_episode", UNLIMITED))
@@ -65,13 +72,22 @@ def make(
     return made
 
 
+def name_of(env: Any) -> str:
+    """The name given, or that of an environment object."""
+    return env if isinstance(env, str) else str(getattr(env, "name", type(env).__name__))
+
+
 def names() -> list[str]:
     """Names that `make` knows, CartPole first."""
+    import gymnax
+
     return [*CARTPOLE_STEPS, *(name for name in gymnax.registered_envs if name not in CARTPOLE_STEPS)]
 
 
 def make_gymnax(name: str) -> tuple[Any, Any]:
     """The gymnax environment of that name and its parameters."""
+    import gymnax
+
     if name in CARTPOLE_STEPS:
         env, params = gymnax.make("CartPole-v1")
         return env, params.replace(max_steps_in_episode=CARTPOLE_STEPS[name])
@@ -85,6 +101,8 @@ def make_gymnax(name: str) -> tuple[Any, Any]:
 
 def action_space_of(name: str, space: Any) -> Discrete | Continuous:
     """The package's word for a gymnax action space."""
+    from gymnax.environments import spaces
+
     if isinstance(space, spaces.Discrete):
         return Discrete(int(space.n))
     if isinstance(space, spaces.Box):
@@ -94,6 +112,8 @@ def action_space_of(name: str, space: Any) -> Discrete | Continuous:
 
 def encoder_of(name: str, space: Any) -> Any:
     """What turns an observation of that gymnax space into a float32 array: Box as it is, Discrete as one-hot."""
+    from gymnax.environments import spaces
+
     if isinstance(space, spaces.Discrete):
         return partial(one_hot, int(space.n))
     if isinstance(space, spaces.Box):

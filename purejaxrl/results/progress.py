@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
@@ -17,8 +17,12 @@ LONG_SECONDS = 300.0
 BAR = "{desc}: {percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}]{postfix}"
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """What a training tells as it goes on."""
+
+    def start(self) -> None:
+        """Everything has been checked, and compilation begins."""
 
     def advance(self, runs: Sequence[RunRecord], iterations: int, seconds: float) -> None:
         """A chunk has ended: all runs stand after so many iterations, so many seconds after the first began."""
@@ -30,6 +34,9 @@ class Reporter(Protocol):
 class Silent:
     """Shows nothing."""
 
+    def start(self) -> None:
+        """Do nothing."""
+
     def advance(self, runs: Sequence[RunRecord], iterations: int, seconds: float) -> None:
         """Do nothing."""
 
@@ -40,21 +47,34 @@ class Silent:
 class Terminal:
     """A progress bar counted in the budget's unit, or plain lines where there is no terminal.
 
-    kind, amount: the budget. max_iterations: after which it is used up for certain. hint: what to add of a training
-    that will take long.
+    title: said first. label: before the bar. kind, amount: the budget. max_iterations: after which it is used up for
+    certain. hint: what to add of a training that will take long.
     """
 
     def __init__(
-        self, label: str, kind: str, amount: int, max_iterations: int, hint: str = "", stream: TextIO | None = None
+        self,
+        title: str,
+        label: str,
+        kind: str,
+        amount: int,
+        max_iterations: int,
+        hint: str = "",
+        stream: TextIO | None = None,
     ) -> None:
-        self.label, self.kind, self.amount, self.max_iterations, self.hint = label, kind, amount, max_iterations, hint
+        self.title, self.label, self.hint = title, label, hint
+        self.kind, self.amount, self.max_iterations = kind, amount, max_iterations
         self.stream = stream or sys.stderr
         self.is_terminal = self.stream.isatty()
         self.last_line = 0.0
+        self.bar: tqdm | None = None
+
+    def start(self) -> None:
+        """Say what begins, and draw the bar."""
+        print(f"{self.title}: compiling ...", file=self.stream, flush=True)
         self.bar = tqdm(
-            total=amount,
-            desc=label,
-            unit=" " + kind.replace("_", " "),
+            total=self.amount,
+            desc=self.label,
+            unit=" " + self.kind.replace("_", " "),
             file=self.stream,
             disable=not self.is_terminal,
             bar_format=BAR,
@@ -77,7 +97,7 @@ class Terminal:
             f"{env_steps / max(seconds, 1e-9):,.0f} env steps/s",
         ]
         done = counts[self.kind]
-        if self.is_terminal:
+        if self.is_terminal and self.bar is not None:
             self.bar.n = done
             self.bar.set_postfix_str(", ".join(facts))
         elif done >= self.amount or time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
@@ -86,7 +106,8 @@ class Terminal:
 
     def close(self) -> None:
         """Leave the bar as it is."""
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
     def _warn_if_long(self, iterations: int, seconds: float) -> None:
         """Once, when the rate is known: how long at most, if that is long."""

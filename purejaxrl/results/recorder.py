@@ -64,8 +64,8 @@ class Recorder:
         """Rows that a chunk completes, for episodes.csv and metrics.csv, in order of env steps and run.
 
         start: the chunk's first iteration. log: `Log` of host arrays [length, runs, ...]. eval_return: [runs], if an
-        evaluation followed the chunk. is_over: [runs], whether the run has ended by now, so that its open interval is
-        closed.
+        evaluation followed the chunk, NaN for runs that it left out. is_over: [runs], whether the run has ended by now,
+        so that its open interval is closed.
         """
         episode_rows: list[EpisodeRow] = []
         metric_rows: list[dict[str, Any]] = []
@@ -73,7 +73,7 @@ class Recorder:
             active = int(np.sum(log.active[:, run]))
             for first, last, is_closed in self._segments(start, active, bool(is_over[run])):
                 episode_rows += self._take(run, start, first, last, log)
-                if last == active and eval_return is not None:
+                if last == active and eval_return is not None and not np.isnan(eval_return[run]):
                     record.eval_return = float(eval_return[run])
                 if is_closed:
                     metric_rows.append(self._close(run, start + last))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,15 @@ from safetensors.numpy import load_file, save_file
 from purejaxrl.errors import InputError, ResourceError
 
 EPISODE_COLUMNS = ("run", "seed", "episode", "env_steps", "return", "length")
-FILES = ("config.json", "episodes.csv", "metrics.csv", "summary.json", "learning_curve.png")
-FOLDERS = ("params",)
+FILES = (
+    "config.json",
+    "episodes.csv",
+    "metrics.csv",
+    "summary.json",
+    "learning_curve.png",
+    "params/last.safetensors",
+    "params/best.safetensors",
+)
 
 
 class RunFolder:
@@ -26,7 +32,6 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._metric_columns: tuple[str, ...] | None = None
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file whole or not at all. NaN becomes null."""
@@ -78,15 +83,38 @@ class RunFolder:
             raise ResourceError(f"cannot write {target}: {error.strerror or error}") from error
 
 
-def create(path: Path, *, overwrite: bool) -> RunFolder:
-    """Make the folder of a new run.
+def check_free(path: Path, *, overwrite: bool) -> list[Path]:
+    """The files of an earlier run that would make room for a new one. Raises InputError where the path is taken.
 
-    Raises InputError where the path is taken, or cannot be written. `overwrite` removes an earlier run's files, and
-    refuses a folder that holds anything else than a run.
+    `overwrite` lets an earlier run go, and refuses a folder that holds anything else.
     """
     try:
-        if path.exists():
-            _make_room(path, overwrite)
+        if not path.exists():
+            return []
+        if not path.is_dir():
+            raise InputError(f"--out: {path} is a file; give a folder")
+        files = sorted(entry for entry in path.rglob("*") if not entry.is_dir() or entry.is_symlink())
+        names = [entry.relative_to(path).as_posix().removesuffix(".partial") for entry in files]
+    except OSError as error:
+        raise InputError(f"--out: cannot read {path}: {error.strerror or error}") from error
+    if files and not overwrite:
+        raise InputError(f"--out: {path} exists; give --overwrite to replace it, or another --out")
+    strangers = [name for name in names if name not in FILES]
+    if strangers or (files and "config.json" not in names):
+        which = f"holds {strangers[0]!r}, which is not part of a run" if strangers else "has no config.json"
+        raise InputError(f"--out: {path} {which}; nothing was removed")
+    return files
+
+
+def create(path: Path, *, overwrite: bool) -> RunFolder:
+    """Make the folder of a new run, removing an earlier one's files where `overwrite` says so.
+
+    Raises InputError where the path is taken, see `check_free`, or cannot be written.
+    """
+    earlier = check_free(path, overwrite=overwrite)
+    try:
+        for file in earlier:
+            file.unlink()
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".writable"
         probe.touch()
@@ -94,24 +122,6 @@ def create(path: Path, *, overwrite: bool) -> RunFolder:
     except OSError as error:
         raise InputError(f"--out: cannot write to {path}: {error.strerror or error}") from error
     return RunFolder(path)
-
-
-def _make_room(path: Path, overwrite: bool) -> None:
-    if not path.is_dir():
-        raise InputError(f"--out: {path} is a file; give a folder")
-    entries = sorted(entry.name for entry in path.iterdir())
-    if not entries:
-        return
-    if not overwrite:
-        raise InputError(f"--out: {path} exists; give --overwrite to replace it, or another --out")
-    strangers = [name for name in entries if name.removesuffix(".partial") not in (*FILES, *FOLDERS)]
-    if strangers:
-        raise InputError(f"--out: {path} holds {strangers[0]!r}, which is not part of a run; nothing was removed")
-    for name in entries:
-        if name in FOLDERS:
-            shutil.rmtree(path / name)
-        else:
-            (path / name).unlink()
 
 
 def cell(value: Any) -> str:

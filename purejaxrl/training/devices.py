@@ -29,13 +29,17 @@ CPU_GROUP_ROWS = 4096
 CPU_GROUP_RUNS = 8
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def ask_for_cpu_devices(count: int | None = None) -> bool:
     """Make JAX's CPU backend offer `count` virtual devices, one per core by default.
 
     Possible only before JAX starts its backends; returns whether it was.
     """
-    if count is None:
-        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = count or usable_cores()
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return True
     try:
@@ -45,10 +49,16 @@ def ask_for_cpu_devices(count: int | None = None) -> bool:
     return True
 
 
-def local_devices(kind: str, limit: int | None = None) -> list[jax.Device]:
-    """The devices that runs are sharded over. Raises InputError where the kind is unknown or none is there."""
+def device_kind(name: str) -> str:
+    """The kind of device that a user names; `gpu` is `cuda`. Raises InputError for others than KINDS."""
+    kind = {"gpu": "cuda"}.get(name, name)
     if kind not in KINDS:
-        raise InputError(f"--device: {kind!r} is not a device; use one of {', '.join(KINDS)}")
+        raise InputError(f"--device: {name!r} is not a device; use one of {', '.join(KINDS)}")
+    return kind
+
+
+def local_devices(kind: str, limit: int | None = None) -> list[jax.Device]:
+    """The devices that runs are sharded over. Raises InputError where there are none of that kind."""
     try:
         devices = jax.local_devices() if kind == "auto" else jax.local_devices(backend=kind)
     except RuntimeError as error:
@@ -67,7 +77,7 @@ def first_line(error: Exception) -> str:
 
 def warn_about_idle_cores(devices: list[jax.Device], limit: int | None, runs: int) -> None:
     """Tell the user of a Python session where JAX had started with one CPU device before the package could ask."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     if devices[0].platform == "cpu" and len(devices) == 1 and limit is None and min(cores, runs) > 1:
         warnings.warn(
             f"JAX had already started with one CPU device, so training uses one of {cores} cores; "

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from purejaxrl.training.loop import iteration_keys
 from purejaxrl.types import Agent, Env, PyTree, ScalarKey
@@ -52,13 +52,14 @@ def evaluate_and_keep(
     best: Best,
     key: ScalarKey,
     iteration: Int[Array, ""],
+    is_due: Bool[Array, ""],
 ) -> tuple[Float[Array, ""], Best]:
     """Mean return of the greedy policy before an iteration, and the better of `learner` and `best` by it.
 
-    key: the run's, which is not consumed.
+    key: the run's, which is not consumed. Where it is not due, the return is NaN and the best stays.
     """
     _, _, evaluation_key = iteration_keys(key, iteration)
     eval_return = jnp.mean(evaluate(agent, env, episodes, config, learner, evaluation_key))
-    is_better = eval_return > best.eval_return
+    is_better = is_due & (eval_return > best.eval_return)
     kept = jax.tree.map(partial(jnp.where, is_better), Best(learner, eval_return), best)
-    return eval_return, kept
+    return jnp.where(is_due, eval_return, jnp.nan), kept

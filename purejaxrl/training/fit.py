@@ -105,7 +105,7 @@ def compile_program(
     runs = len(seeds)
     group = devices.group_size(mesh, runs, shape[0] * shape[1])
     count = devices.padded(runs, mesh.size * group)
-    configs, seeds = devices.place(devices.pad_runs((configs, jnp.asarray(seeds, jnp.uint32)), count), mesh)
+    configs, seeds = place_runs((configs, seeds.astype(np.uint32)), count, mesh)
 
     def build(function: Callable[..., Any], in_specs: Any, out_specs: Any, donate: tuple[int, ...], *args: Any) -> Any:
         lowered = devices.shard_over_runs(function, mesh, in_specs, out_specs, donate).lower(*args)
@@ -128,12 +128,16 @@ def compile_program(
     evaluate = None
     if eval_episodes is not None:
         one = partial(evaluate_and_keep, agent, env, eval_episodes)
-        arguments = (configs, without_replay(state.learner), best, state.key, np.int32(0))
-        evaluate = build(
-            jax.vmap(one, in_axes=(0, 0, 0, 0, None)), (RUNS,) * 4 + (SHARED,), (RUNS, RUNS), (2,), *arguments
-        )
+        who = place_runs((np.zeros(runs, np.int32), np.ones(runs, bool)), count, mesh)
+        arguments = (configs, without_replay(state.learner), best, state.key, *who)
+        evaluate = build(jax.vmap(one), (RUNS,) * 6, (RUNS, RUNS), (2,), *arguments)
     seconds = time.perf_counter() - started
     return Program(agent, env, budget, mesh, runs, capacity, configs, state, best, chunk, evaluate, seconds)
+
+
+def place_runs(tree: Any, count: int, mesh: Mesh) -> Any:
+    """Arrays [runs, ...] as [count, ...] on the devices of the mesh."""
+    return devices.place(devices.pad_runs(jax.tree.map(jnp.asarray, tree), count), mesh)
 
 
 def chunk_capacity(agent: Agent, env: Env, budget: Budget, configs: Any, state: RunState) -> int:
@@ -176,19 +180,17 @@ def fit(
 ) -> Iterator[Chunk]:
     """Train until the budget is used up, in chunks of about `chunk_seconds`; stop iterating to stop earlier.
 
-    eval_every: env steps between evaluations; one more follows the last iteration. The cut into chunks never changes a
+    eval_every: env steps between evaluations; every run has one more at its end. The cut into chunks never changes a
     result.
     """
     state, best = program.state, program.best
     steps = shape[0] * shape[1]
-    limit = iterations_of(program.budget, shape, program.env.max_episode_steps)
+    limit = min(iterations_of(program.budget, shape, program.env.max_episode_steps), MAX_ENV_STEPS // steps)
     iteration, length = 0, 1
     next_eval = eval_every or 0
     while iteration < limit:
         until_eval = -(-next_eval // steps) - iteration if eval_every else limit
         length = max(1, min(length, program.capacity, until_eval, limit - iteration))
-        if (iteration + length) * steps > MAX_ENV_STEPS:
-            raise OverflowError(f"a run is limited to {MAX_ENV_STEPS} env steps")
 
         started = time.perf_counter()
         state, log = program.chunk(
@@ -200,10 +202,16 @@ def fit(
         is_over = ~np.asarray(state.active)[: program.runs] | (iteration >= limit)
 
         eval_return = None
-        if program.evaluate and eval_every and (is_over.all() or iteration * steps >= next_eval):
+        was_active = log.active.sum(axis=0)
+        is_due = (was_active > 0) & (is_over | (iteration * steps >= next_eval))
+        if program.evaluate and is_due.any():
+            # A run that ended within the chunk is evaluated as of its own end, so that the cut cannot matter.
+            ends = (iteration - length + was_active).astype(np.int32)
+            who = place_runs((ends, is_due), state.active.shape[0], program.mesh)
             arguments = (program.configs, without_replay(state.learner), best, state.key)
-            returns, best = program.evaluate(*arguments, np.int32(iteration))
-            eval_return = np.asarray(returns)[: program.runs]
+            eval_return, best = program.evaluate(*arguments, *who)
+            eval_return = np.asarray(eval_return)[: program.runs]
+        if eval_every and iteration * steps >= next_eval:
             next_eval = (iteration * steps // eval_every + 1) * eval_every
         yield Chunk(iteration - length, length, log, eval_return, is_over, state, best)
         if is_over.all():

@@ -124,7 +124,7 @@ def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tup
 
     One `lax.scan` of fixed length: jit it, vmap it over keys, differentiate through it. The Log holds one entry per
     iteration; where `active` is False the run had already ended and the entry means nothing.
-    Raises InputError if the config does not fit the environment.
+    Nothing is checked here; `purejaxrl.make_train` does that first.
     """
     budget = budget_of(config)
     iterations = iterations_of(budget, agent.rollout_shape(config), env.max_episode_steps)
