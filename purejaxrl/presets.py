@@ -30,7 +30,7 @@ _DQN = {
 TUNED: dict[tuple[str, str, str], dict[str, Any]] = {
     ("vpg", "CartPole-v0", "default"): {**_VPG, "env_steps": 300_000},
     ("vpg", "CartPole-v1", "default"): {**_VPG, "env_steps": 500_000},
-    ("dqn", "CartPole-v0", "default"): {**_DQN, "env_steps": 100_000},
+    ("dqn", "CartPole-v0", "default"): {**_DQN, "env_steps": 200_000},
     ("dqn", "CartPole-v1", "default"): {**_DQN, "env_steps": 200_000},
 }
 
