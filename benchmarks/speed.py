@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three repetitions, one and eight seeds only")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     parser.add_argument("--case", help=argparse.SUPPRESS)
-    parser.add_argument("--repetitions", type=int, default=9)
+    parser.add_argument("--repetitions", type=int, default=7)
     options = parser.parse_args()
     if options.case:
         print(json.dumps(measure(options.case, options.repetitions)))

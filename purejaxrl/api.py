@@ -23,7 +23,7 @@ import pandas as pd
 
 from purejaxrl import presets
 from purejaxrl.agents import AGENTS
-from purejaxrl.config import MAX_ENV_STEPS, Budget, budget_of, check_fields
+from purejaxrl.config import MAX_ENV_STEPS, MAX_INT, Budget, budget_of, check_fields
 from purejaxrl.envs import limit_steps, make, name_of
 from purejaxrl.errors import InputError
 from purejaxrl.results import plots, run_folder
@@ -40,7 +40,6 @@ __all__ = ["Plan", "Result", "make_train", "plan", "train", "validate"]
 
 EVAL_EPISODES = 20
 MAX_LOGGED_RUNS = 256
-MAX_INT = 2**31 - 1
 PACKAGES = ("purejaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 
 

@@ -69,11 +69,6 @@ class Chunk(NamedTuple):
     state: RunState
     best: Best
 
-    @property
-    def is_last(self) -> bool:
-        """Whether every run has ended."""
-        return bool(np.all(self.is_over))
-
 
 def stack_runs(config: Any, runs: int) -> Any:
     """One config for every run: each leaf as [runs] float32."""
@@ -141,7 +136,7 @@ def place_runs(tree: Any, count: int, mesh: Mesh) -> Any:
 
 
 def chunk_capacity(agent: Agent, env: Env, budget: Budget, configs: Any, state: RunState) -> int:
-    """Iterations whose logs fit in LOG_BYTES; on an episode budget no more than could be needed."""
+    """Iterations whose logs fit in LOG_BYTES, at most MAX_CHUNK."""
     one_iteration = partial(train_chunk, agent, env, budget.kind, 1, state.active.shape[0])
     shapes = jax.eval_shape(one_iteration, configs, state, *[jax.ShapeDtypeStruct((), jnp.int32)] * 3)
     one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes[1]))

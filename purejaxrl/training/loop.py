@@ -1,4 +1,4 @@
-"""How any agent is run: one iteration, many iterations, and the only loop on the host.
+"""How any agent is run inside a compiled program: one iteration, many iterations, groups of runs.
 
 A run is a RunState. `iterate` advances one run by one rollout and one update. The vmap over runs stands inside the loop
 over iterations, so that the clock is shared and never batched.
