@@ -29,6 +29,9 @@ class Continuous(NamedTuple):
     high: Any
 
 
+ActionSpace = Discrete | Continuous
+
+
 class Timestep(NamedTuple):
     """What one environment answers to one action.
 
@@ -47,14 +50,15 @@ class Timestep(NamedTuple):
 class Env(NamedTuple):
     """One environment as pure functions; `vmap` them for several.
 
-    reset: (key) -> (observation, state). step: (key, state, action) -> Timestep, resetting by itself.
+    reset: (key) -> (observation, state). step: (key, state, action) -> Timestep, resetting by itself; it clips
+    continuous actions to the bounds of `action_space`.
     `max_episode_steps` bounds every episode; `solved_at` is the mean return that counts as solved, None where
     no such number is agreed.
     """
 
     name: str
     observation_shape: tuple[int, ...]
-    action_space: Discrete | Continuous
+    action_space: ActionSpace
     max_episode_steps: int
     solved_at: float | None
     reset: Callable[[ScalarKey], tuple[Array, PyTree]]
@@ -123,6 +127,8 @@ class Agent(NamedTuple):
     act:           (config, env, learner, observation[N, ...], progress, key) -> action[N, ...]
     policy:        (config, env, learner, observation[..., *observation]) -> greedy action[...]
     update:        (config, env, learner, batch[T, N], progress, key) -> (Learner, metrics)
+
+    Metrics are numbers by name. A vector of whole numbers is reported by its mean and tallied into a histogram.
 
     A variant replaces functions: `dqn.agent._replace(name="mine", update=my_update)`.
     """

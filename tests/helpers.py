@@ -8,6 +8,9 @@ from purejaxrl.config import budget_of
 from purejaxrl.training import devices
 from purejaxrl.training.fit import compile_program, fit, stack_runs
 from purejaxrl.training.loop import make_train
+from purejaxrl.types import Progress
+
+PROGRESS = Progress(jnp.int32(0), jnp.int32(0), jnp.float32(0), jnp.int32(0))
 
 
 def train_one(agent, config, env, seed=0):

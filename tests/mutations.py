@@ -39,7 +39,7 @@ FAULTS = [
     Fault("random action excludes the last", "learning/policies.py", "uniform / epsilon * num_actions)", "uniform / epsilon * (num_actions - 1))", "test_policies.py"),
     Fault("bias not initialised like the weights", "learning/networks.py", 'self.param(f"bias_{layer}", start,', 'self.param(f"bias_{layer}", nn.initializers.zeros,', "test_networks.py"),
     Fault("gradient of the bias lost", "learning/networks.py", "jnp.sum(cotangent, axis=1)", "jnp.zeros(cotangent.shape[0])", "test_networks.py"),
-    Fault("advantage not normalised", "agents/vpg.py", "advantage = normalize(advantage)", "advantage = advantage * 1.0", "test_vpg.py"),
+    Fault("advantage not normalised", "agents/vpg.py", "advantage = standardize(advantage)", "advantage = advantage * 1.0", "test_vpg.py"),
     Fault("policy gradient uphill", "agents/vpg.py", "return -score - ", "return score - ", "test_vpg.py"),
     Fault("value of the reset observation", "training/rollout.py", "            timestep.next_observation,", "            timestep.observation,", "test_dqn.py test_vpg.py"),
     Fault("target copied one episode late", "agents/dqn.py", "progress.episodes, progress.episodes + ended", "progress.episodes - 1, progress.episodes - 1 + ended", "test_dqn.py"),

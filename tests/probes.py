@@ -102,6 +102,34 @@ class Continuous(Endless):
         return spaces.Box(-1.0, 1.0, (1,))
 
 
+class Target(Probe):
+    """One step; the action is in [-5, 5]^2 and the reward minus its squared distance from `optimum`."""
+
+    optimum = (0.3, -0.6)
+
+    def transition(self, key, state, action):
+        return -jnp.sum(jnp.square(action - jnp.array(self.optimum))), True, state.observation
+
+    def action_space(self, params=None):
+        return spaces.Box(-5.0, 5.0, (2,))
+
+
+class Echo(Probe):
+    """Never ends; observes the action that it received, of shape [2, 3], bounded by a box of arrays."""
+
+    def transition(self, key, state, action):
+        return 0.0, False, action
+
+    def first(self, key):
+        return jnp.zeros((2, 3))
+
+    def action_space(self, params=None):
+        return spaces.Box(jnp.full((2, 3), -0.5), jnp.arange(6.0).reshape(2, 3), (2, 3))
+
+    def observation_space(self, params):
+        return spaces.Box(-1.0, 6.0, (2, 3))
+
+
 class Dictionary(Endless):
     """Endless, with observations that no agent takes."""
 

@@ -76,7 +76,7 @@ def test_a_gradient_step_is_adam_on_the_loss():
     replay = dqn.ring.Replay(dqn.ring.pack(one))
     trained = (learner.params, learner.target_params, learner.opt_state)
     (params, target_params, _), _ = dqn.gradient_step(
-        config, env, replay, progress_at(49), dqn.q_target, trained, jax.random.key(3)
+        config, env, replay, None, progress_at(49), dqn.q_target, trained, jax.random.key(3)
     )
 
     optimizer = optax.adam(1e-3)

@@ -9,10 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnax.wrappers.purerl import FlattenObservationWrapper
-from probes import Continuous, Counter, Dictionary, Endless
+from helpers import PROGRESS
+from probes import Continuous, Counter, Dictionary, Echo, Endless
 
+from purejaxrl.agents import vpg
 from purejaxrl.envs import make, names
 from purejaxrl.errors import InputError
+from purejaxrl.training.loop import init_run
+from purejaxrl.training.rollout import rollout
 from purejaxrl.types import Discrete
 
 
@@ -140,3 +144,21 @@ def test_errors_name_the_value_and_what_is_allowed():
     assert "CartPole-v0" in names()
     assert make(Continuous()).action_space.shape == (1,)
     assert make(Endless(), max_ep_len=9).max_episode_steps == 9
+
+
+def test_the_environment_receives_actions_clipped_to_its_bounds():
+    """Of any shape, with bounds of their own for every entry; the transition keeps what was sampled."""
+    env = make(Echo(), max_ep_len=100)
+    assert env.action_space.shape == (2, 3)
+    _, state = env.reset(jax.random.key(0))
+    action = jnp.array([[-9.0, -0.25, 9.0], [9.0, 3.5, -9.0]])
+    timestep = env.step(jax.random.key(1), state, action)
+    np.testing.assert_allclose(timestep.next_observation, [[-0.5, -0.25, 2.0], [3.0, 3.5, -0.5]])
+
+    config = vpg.Config(epochs=1, steps_per_epoch=40, actors=2, hidden_sizes=(4,))
+    run = init_run(vpg.agent, env, config, jax.random.key(2))
+    _, batch, _ = rollout(vpg.agent, env, config, run, PROGRESS, jax.random.key(3))
+    sampled = np.asarray(batch.action)
+    assert sampled.shape == (20, 2, 2, 3)
+    assert np.min(sampled) < -1
+    np.testing.assert_allclose(batch.next_observation, np.clip(sampled, -0.5, np.arange(6.0).reshape(2, 3)))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import train_one
+from helpers import PROGRESS, train_one
 from probes import Endless, OneStep, Signal, TwoSteps
 
 from purejaxrl.agents import vpg
@@ -12,9 +12,6 @@ from purejaxrl.config import Budget
 from purejaxrl.envs import make
 from purejaxrl.training.loop import init_run, iterate
 from purejaxrl.training.rollout import rollout
-from purejaxrl.types import Progress
-
-PROGRESS = Progress(jnp.int32(0), jnp.int32(0), jnp.float32(0), jnp.int32(0))
 
 
 def probe_config(**changes):
@@ -64,7 +61,7 @@ def test_policy_follows_the_observation():
     config = probe_config()
     env = make(Signal())
     state, _ = train_one(vpg.agent, config, env)
-    logits = vpg.policy_logits(config, env, state.learner.pi_params, jnp.array([[0.0], [1.0]]))
+    logits = vpg.action_distribution(config, env, state.learner.pi_params, jnp.array([[0.0], [1.0]]))
     probabilities = jax.nn.softmax(logits)
     assert probabilities[0, 0] > 0.95
     assert probabilities[1, 1] > 0.95
@@ -98,7 +95,7 @@ def test_one_policy_step_is_adam_on_the_policy_gradient():
     advantage = (advantage - advantage.mean()) / advantage.std()
 
     def log_prob(params, t, n):
-        logits = vpg.policy_logits(config, env, params, batch.observation[t, n])
+        logits = vpg.action_distribution(config, env, params, batch.observation[t, n])
         return jax.nn.log_softmax(logits)[batch.action[t, n]]
 
     one = jax.jit(jax.grad(log_prob))

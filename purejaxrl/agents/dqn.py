@@ -26,6 +26,7 @@ from purejaxrl.errors import InputError
 from purejaxrl.learning import replay as ring
 from purejaxrl.learning.keys import split_for_scan
 from purejaxrl.learning.networks import MLP, apply_network, init_network
+from purejaxrl.learning.normalization import Moments, init_moments, normalize, prepare, update_moments
 from purejaxrl.learning.policies import epsilon_at, epsilon_greedy, num_actions
 from purejaxrl.learning.schedules import linear_to_zero
 from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Transition
@@ -57,16 +58,19 @@ class Config:
     eps_vals: tuple[Real, ...] = leaf(
         (1.0, 0.01, 0.001), "epsilon's start, end and decay rate per env step", length=3, at_least=0, at_most=1
     )
+    reward_scale: Real = leaf(1.0, "what rewards are multiplied with for learning", above=0)
+    normalize_observations: bool = static(False, "by their running mean and variance", kind=bool)
     hidden_sizes: tuple[int, ...] = static((32, 32), "hidden layers of Q", length=0, at_least=1)
 
 
 class Learner(NamedTuple):
-    """Q, its target and optimiser, and the replay."""
+    """Q, its target and optimiser, the replay (of raw observations), and the moments of observations, if any."""
 
     params: PyTree
     target_params: PyTree
     opt_state: PyTree
     replay: ring.Replay
+    moments: Moments | None
 
 
 class Experience(NamedTuple):
@@ -103,7 +107,7 @@ def init(config: Config, env: Env, key: ScalarKey) -> Learner:
     # The copy is a buffer of its own: donating one buffer twice fails.
     target_params = jax.tree.map(jnp.copy, params)
     replay = ring.init_replay(config.memory_size, config.actors, experience_layout(env))
-    return Learner(params, target_params, optax.adam(config.lr).init(params), replay)
+    return Learner(params, target_params, optax.adam(config.lr).init(params), replay, init_moments(config, env))
 
 
 def act(
@@ -112,12 +116,13 @@ def act(
     """Epsilon-greedy actions; actor n acts after `progress.env_steps + n` env steps. Consumes `key`."""
     start, end, rate = config.eps_vals
     epsilon = epsilon_at(progress.env_steps + jnp.arange(observation.shape[0]), start, end, rate)
-    return epsilon_greedy(key, q_values(config, env, learner.params, observation), epsilon)
+    q_value = q_values(config, env, learner.params, normalize(learner.moments, observation))
+    return epsilon_greedy(key, q_value, epsilon)
 
 
 def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "..."]) -> Int[Array, "..."]:
     """argmax_a Q(s, a)."""
-    return jnp.argmax(q_values(config, env, learner.params, observation), axis=-1)
+    return jnp.argmax(q_values(config, env, learner.params, normalize(learner.moments, observation)), axis=-1)
 
 
 def q_target(
@@ -146,12 +151,13 @@ def update(
     now = jax.tree.map(lambda x: x[0], batch)
     experience = Experience(now.observation, now.action, now.reward, now.terminated, now.next_observation)
     replay = ring.add(learner.replay, ring.pack(experience), progress.iteration)
+    moments = update_moments(learner.moments, now.observation)
 
     trained = (learner.params, learner.target_params, learner.opt_state)
     bits, as_key = split_for_scan(key, max(config.actors // config.train_every, 1))
 
     def take_step(trained: tuple, bits: Array) -> tuple[tuple, Metrics]:
-        return gradient_step(config, env, replay, progress, td_target, trained, as_key(bits))
+        return gradient_step(config, env, replay, moments, progress, td_target, trained, as_key(bits))
 
     trained, metrics = jax.lax.cond(
         is_learning(config, progress),
@@ -163,13 +169,14 @@ def update(
 
     is_due = is_copy_due(config, progress, jnp.sum(now.terminated | now.truncated))
     target_params = jax.tree.map(partial(jnp.where, is_due), params, target_params)
-    return Learner(params, target_params, opt_state, replay), jax.tree.map(jnp.mean, metrics)
+    return Learner(params, target_params, opt_state, replay, moments), jax.tree.map(jnp.mean, metrics)
 
 
 def gradient_step(
     config: Config,
     env: Env,
     replay: ring.Replay,
+    moments: Moments | None,
     progress: Progress,
     td_target: Callable[..., Array],
     trained: tuple[PyTree, PyTree, PyTree],
@@ -178,7 +185,7 @@ def gradient_step(
     """One Adam step of (params, target_params, opt_state) on a batch drawn from the replay. Consumes `key`."""
     params, target_params, opt_state = trained
     rows = ring.sample(key, replay, config.batch_size, config.memory_size, config.actors, progress.iteration)
-    experience = Experience(*ring.unpack(rows, experience_layout(env)))
+    experience = prepare(config, moments, Experience(*ring.unpack(rows, experience_layout(env))))
     target = td_target(config, env, params, target_params, experience)
     (loss, q_mean), gradient = jax.value_and_grad(td_loss, argnums=2, has_aux=True)(
         config, env, params, experience, target

@@ -18,12 +18,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Num
 
 from purejaxrl.config import Real, config, leaf, static
 from purejaxrl.errors import InputError
-from purejaxrl.learning.networks import MLP, apply_network, init_network
-from purejaxrl.learning.policies import categorical_entropy, categorical_log_prob, categorical_sample, num_actions
+from purejaxrl.learning.actor_critic import action_distribution, init_actor_critic, policy_gradient_loss, state_value
+from purejaxrl.learning.normalization import Moments, init_moments, normalize, prepare, update_moments
+from purejaxrl.learning.policies import likeliest_action, sample_action
 from purejaxrl.learning.returns import discounted_returns, generalized_advantages
 from purejaxrl.learning.schedules import linear_to_zero
 from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Transition
@@ -45,26 +46,28 @@ class Config:
     train_v_iters: int = static(80, "value steps per epoch", at_least=1)
     lr_anneal: bool = static(False, "let both step sizes fall linearly to 0 over the budget", kind=bool)
     entropy_coef: Real = leaf(0.0, "weight of the entropy bonus", at_least=0)
+    reward_scale: Real = leaf(1.0, "what rewards are multiplied with for learning", above=0)
+    normalize_observations: bool = static(False, "by their running mean and variance", kind=bool)
     hidden_sizes: tuple[int, ...] = static((32, 32), "hidden layers of pi and of V", length=0, at_least=1)
 
 
 class Learner(NamedTuple):
-    """Parameters and Adam's state of the policy and of the value function."""
+    """Parameters and Adam's state of the policy and of the value function, and the moments of observations, if any."""
 
     pi_params: PyTree
     v_params: PyTree
     pi_opt_state: PyTree
     v_opt_state: PyTree
+    moments: Moments | None
 
 
 def check(config: Config, env: Env) -> None:
-    """Raise InputError where fields contradict each other, or VPG cannot act in the environment."""
+    """Raise InputError where fields contradict each other; any action space will do."""
     if config.steps_per_epoch % config.actors:
         raise InputError(
             f"--steps_per_epoch: {config.steps_per_epoch} is not divisible by --actors {config.actors}; "
             "every actor takes the same number of steps"
         )
-    num_actions(env)
 
 
 def rollout_shape(config: Config) -> tuple[int, int]:
@@ -74,38 +77,41 @@ def rollout_shape(config: Config) -> tuple[int, int]:
 
 def init(config: Config, env: Env, key: ScalarKey) -> Learner:
     """Fresh networks and optimisers. Consumes `key`."""
-    pi_key, v_key = jax.random.split(key)
-    pi_params = init_network(policy_network(config, env), pi_key, env.observation_shape)
-    v_params = init_network(value_network(config), v_key, env.observation_shape)
+    pi_params, v_params = init_actor_critic(config, env, key)
     return Learner(
         pi_params,
         v_params,
         optax.adam(config.pi_lr).init(pi_params),
         optax.adam(config.v_lr).init(v_params),
+        init_moments(config, env),
     )
 
 
 def act(
     config: Config, env: Env, learner: Learner, observation: Num[Array, "N ..."], progress: Progress, key: ScalarKey
-) -> Int[Array, " N"]:
+) -> Num[Array, "N ..."]:
     """Sample one action per actor from pi. Consumes `key`."""
-    return categorical_sample(key, policy_logits(config, env, learner.pi_params, observation))
+    observation = normalize(learner.moments, observation)
+    return sample_action(env.action_space, action_distribution(config, env, learner.pi_params, observation), key)
 
 
-def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "..."]) -> Int[Array, "..."]:
-    """The most probable action."""
-    return jnp.argmax(policy_logits(config, env, learner.pi_params, observation), axis=-1)
+def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "..."]) -> Num[Array, "..."]:
+    """The likeliest action."""
+    observation = normalize(learner.moments, observation)
+    return likeliest_action(env.action_space, action_distribution(config, env, learner.pi_params, observation))
 
 
 def update(
     config: Config, env: Env, learner: Learner, batch: Transition, progress: Progress, key: ScalarKey
 ) -> tuple[Learner, Metrics]:
     """One epoch of learning from batch[T, N]: one policy step, `train_v_iters` value steps. `key` is not used."""
+    moments = update_moments(learner.moments, batch.observation)
+    batch = prepare(config, learner.moments, batch)
     value = state_value(config, env, learner.v_params, batch.observation)
     next_value = state_value(config, env, learner.v_params, batch.next_observation)
     ending = (batch.terminated, batch.truncated)
     advantage = generalized_advantages(batch.reward, value, next_value, *ending, config.gamma, config.lam)
-    advantage = normalize(advantage)
+    advantage = standardize(advantage)
     returns = discounted_returns(batch.reward, next_value, *ending, config.gamma)
     anneal = linear_to_zero(progress.fraction) if config.lr_anneal else 1.0
 
@@ -125,17 +131,15 @@ def update(
         value_step, (learner.v_params, learner.v_opt_state), length=config.train_v_iters
     )
     metrics = {"pi_loss": pi_loss, "v_loss": v_losses[0], "entropy": entropy, "value_mean": jnp.mean(value)}
-    return Learner(pi_params, v_params, pi_opt_state, v_opt_state), metrics
+    return Learner(pi_params, v_params, pi_opt_state, v_opt_state, moments), metrics
 
 
 def policy_loss(
     config: Config, env: Env, pi_params: PyTree, batch: Transition, advantage: Float[Array, "T N"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """-mean(log pi(a|s) A) - entropy_coef H, whose gradient is the policy gradient; and the mean entropy H."""
-    logits = policy_logits(config, env, pi_params, batch.observation)
-    entropy = jnp.mean(categorical_entropy(logits))
-    score = jnp.mean(categorical_log_prob(logits, batch.action) * advantage)
-    return -score - config.entropy_coef * entropy, entropy
+    """The policy-gradient loss with an entropy bonus, and the mean entropy."""
+    distribution = action_distribution(config, env, pi_params, batch.observation)
+    return policy_gradient_loss(env, distribution, batch.action, advantage, config.entropy_coef)
 
 
 def value_loss(
@@ -145,29 +149,9 @@ def value_loss(
     return jnp.mean(jnp.square(state_value(config, env, v_params, batch.observation) - returns))
 
 
-def normalize(advantage: Float[Array, "T N"]) -> Float[Array, "T N"]:
+def standardize(advantage: Float[Array, "T N"]) -> Float[Array, "T N"]:
     """Mean 0 and standard deviation 1 over the batch."""
     return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
-
-
-def policy_network(config: Config, env: Env) -> MLP:
-    """Logits of the actions."""
-    return MLP(config.hidden_sizes, num_actions(env), "tanh")
-
-
-def value_network(config: Config) -> MLP:
-    """The baseline V."""
-    return MLP(config.hidden_sizes, 1, "tanh")
-
-
-def policy_logits(config: Config, env: Env, pi_params: PyTree, observation: Num[Array, "..."]) -> Float[Array, "... A"]:
-    """Unnormalised log-probabilities of the actions."""
-    return apply_network(policy_network(config, env), pi_params, observation, env.observation_shape)
-
-
-def state_value(config: Config, env: Env, v_params: PyTree, observation: Num[Array, "..."]) -> Float[Array, "..."]:
-    """V(s)."""
-    return apply_network(value_network(config), v_params, observation, env.observation_shape)[..., 0]
 
 
 agent = Agent("vpg", Config, check, rollout_shape, init, act, policy, update)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from purejaxrl.errors import InputError
-from purejaxrl.types import Continuous, Discrete, Env, PyTree, ScalarKey, Timestep
+from purejaxrl.types import ActionSpace, Continuous, Discrete, Env, PyTree, ScalarKey, Timestep
 
 # gymnax registers CartPole-v1 alone; v0 is the same physics with 200 steps.
 CARTPOLE_STEPS = {"CartPole-v0": 200, "CartPole-v1": 500}
@@ -58,14 +58,15 @@ def make(
 
     encode = encoder_of(name, env.observation_space(env_params))
     observation = jax.eval_shape(lambda key: encode(env.reset(key, env_params)[0]), jax.random.key(0))
+    space = action_space_of(name, env.action_space(env_params))
     made = Env(
         name=name,
         observation_shape=observation.shape,
-        action_space=action_space_of(name, env.action_space(env_params)),
+        action_space=space,
         max_episode_steps=own_limit,
         solved_at=SOLVED_AT.get(name) if solved_at is None else solved_at,
         reset=partial(reset_gymnax, env, env_params, encode),
-        step=partial(step_gymnax, env, env_params, encode),
+        step=partial(step_gymnax, env, env_params, encode, space),
     )
     if max_ep_len is not None and max_ep_len < own_limit:
         return limit_steps(made, max_ep_len)
@@ -99,7 +100,7 @@ def make_gymnax(name: str) -> tuple[Any, Any]:
         raise InputError(f"--env: gymnax cannot build {name}: {error}") from error
 
 
-def action_space_of(name: str, space: Any) -> Discrete | Continuous:
+def action_space_of(name: str, space: Any) -> ActionSpace:
     """The package's word for a gymnax action space."""
     from gymnax.environments import spaces
 
@@ -137,8 +138,15 @@ def reset_gymnax(env: Any, params: PyTree, encode: Any, key: ScalarKey) -> tuple
     return encode(observation), state
 
 
-def step_gymnax(env: Any, params: PyTree, encode: Any, key: ScalarKey, state: PyTree, action: Array) -> Timestep:
-    """One step by gymnax's public `step`, which wrappers and environments may override. Consumes `key`."""
+def step_gymnax(
+    env: Any, params: PyTree, encode: Any, space: ActionSpace, key: ScalarKey, state: PyTree, action: Array
+) -> Timestep:
+    """One step by gymnax's public `step`, which wrappers and environments may override. Consumes `key`.
+
+    A continuous action is clipped to the bounds of its space.
+    """
+    if isinstance(space, Continuous):
+        action = jnp.clip(action, space.low, space.high)
     observation, state, reward, terminated, truncated, info = env.step(key, state, action, params)
     return Timestep(
         state,

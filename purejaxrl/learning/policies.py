@@ -1,20 +1,68 @@
-"""How actions are drawn: categorical policies, and epsilon-greedy with its schedule."""
+"""How actions are drawn: categorical and Gaussian policies, and epsilon-greedy with its schedule."""
 
 from __future__ import annotations
+
+import math
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
 from purejaxrl.errors import InputError
-from purejaxrl.types import Discrete, Env, ScalarKey
+from purejaxrl.types import ActionSpace, Discrete, Env, ScalarKey
+
+LOG_2_PI = math.log(2 * math.pi)
 
 
 def num_actions(env: Env) -> int:
     """The number of discrete actions. Raises InputError where actions are continuous."""
     if not isinstance(env.action_space, Discrete):
-        raise InputError(f"--env: {env.name} has continuous actions; this algorithm takes discrete ones")
+        raise InputError(
+            f"--env: {env.name} has continuous actions; this algorithm takes discrete ones (vpg, a3c do both)"
+        )
     return env.action_space.num_actions
+
+
+# A stochastic policy is an array of the numbers that describe its distribution, [..., K]: logits for discrete actions,
+# mean and log standard deviation for continuous ones. One array, so that `vmap` and any leading axes just work.
+
+
+def distribution_size(space: ActionSpace) -> int:
+    """K: how many numbers describe the distribution of one action."""
+    return space.num_actions if isinstance(space, Discrete) else 2 * math.prod(space.shape)
+
+
+def sample_action(space: ActionSpace, distribution: Float[Array, "*batch K"], key: ScalarKey) -> Num[Array, "..."]:
+    """Draw an action. Continuous ones are not bounded: the environment clips what it receives. Consumes `key`."""
+    if isinstance(space, Discrete):
+        return categorical_sample(key, distribution)
+    action = gaussian_sample(key, *mean_and_log_std(distribution))
+    return action.reshape(*action.shape[:-1], *space.shape)
+
+
+def likeliest_action(space: ActionSpace, distribution: Float[Array, "*batch K"]) -> Num[Array, "..."]:
+    """The mode: the most probable action, or the mean."""
+    if isinstance(space, Discrete):
+        return jnp.argmax(distribution, axis=-1)
+    mean, _ = mean_and_log_std(distribution)
+    return mean.reshape(*mean.shape[:-1], *space.shape)
+
+
+def log_prob(
+    space: ActionSpace, distribution: Float[Array, "*batch K"], action: Num[Array, "..."]
+) -> Float[Array, "*batch"]:
+    """Log of the probability, or of the density, of an action as it was sampled."""
+    if isinstance(space, Discrete):
+        return categorical_log_prob(distribution, action)
+    mean, log_std = mean_and_log_std(distribution)
+    return gaussian_log_prob(mean, log_std, action.reshape(mean.shape))
+
+
+def entropy(space: ActionSpace, distribution: Float[Array, "*batch K"]) -> Float[Array, "*batch"]:
+    """Entropy in nats; the differential entropy, which may be negative, of continuous actions."""
+    if isinstance(space, Discrete):
+        return categorical_entropy(distribution)
+    return gaussian_entropy(mean_and_log_std(distribution)[1])
 
 
 def categorical_sample(key: ScalarKey, logits: Float[Array, "*batch A"]) -> Int[Array, "*batch"]:
@@ -35,6 +83,34 @@ def categorical_entropy(logits: Float[Array, "*batch A"]) -> Float[Array, "*batc
     """- sum_a pi(a) log pi(a), in nats, under softmax(logits)."""
     log_probs = jax.nn.log_softmax(logits)
     return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+
+def mean_and_log_std(
+    distribution: Float[Array, "*batch K"],
+) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
+    """The two halves of a Gaussian's description."""
+    mean, log_std = jnp.split(distribution, 2, axis=-1)
+    return mean, log_std
+
+
+def gaussian_sample(
+    key: ScalarKey, mean: Float[Array, "*batch D"], log_std: Float[Array, "*batch D"]
+) -> Float[Array, "*batch D"]:
+    """mean + std * noise, independent in every dimension. Consumes `key`."""
+    return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+
+
+def gaussian_log_prob(
+    mean: Float[Array, "*batch D"], log_std: Float[Array, "*batch D"], action: Float[Array, "*batch D"]
+) -> Float[Array, "*batch"]:
+    """- sum_d (((a_d - mean_d) / std_d)^2 / 2 + log std_d + log(2 pi) / 2)."""
+    deviation = (action - mean) * jnp.exp(-log_std)
+    return -jnp.sum(0.5 * jnp.square(deviation) + log_std + 0.5 * LOG_2_PI, axis=-1)
+
+
+def gaussian_entropy(log_std: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
+    """sum_d (log std_d + (1 + log(2 pi)) / 2), in nats."""
+    return jnp.sum(log_std + 0.5 * (1.0 + LOG_2_PI), axis=-1)
 
 
 def epsilon_at(

@@ -1,0 +1,67 @@
+"""A policy and a value function with networks of their own: what the policy-gradient algorithms share.
+
+`config` is any Config with `hidden_sizes`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from purejaxrl.learning import policies
+from purejaxrl.learning.networks import MLP, GaussianMLP, apply_network, init_network
+from purejaxrl.types import Discrete, Env, PyTree, ScalarKey
+
+
+def init_actor_critic(config: Any, env: Env, key: ScalarKey) -> tuple[PyTree, PyTree]:
+    """Fresh parameters of the policy and of V. Consumes `key`."""
+    pi_key, v_key = jax.random.split(key)
+    return (
+        init_network(policy_network(config, env), pi_key, env.observation_shape),
+        init_network(value_network(config), v_key, env.observation_shape),
+    )
+
+
+def policy_network(config: Any, env: Env) -> MLP | GaussianMLP:
+    """Logits for discrete actions; mean and (state-independent) log standard deviation for continuous ones."""
+    size = policies.distribution_size(env.action_space)
+    if isinstance(env.action_space, Discrete):
+        return MLP(config.hidden_sizes, size, "tanh")
+    return GaussianMLP(config.hidden_sizes, size // 2, "tanh")
+
+
+def value_network(config: Any) -> MLP:
+    """The baseline V."""
+    return MLP(config.hidden_sizes, 1, "tanh")
+
+
+def action_distribution(
+    config: Any, env: Env, pi_params: PyTree, observation: Num[Array, "..."]
+) -> Float[Array, "... K"]:
+    """What describes pi(. | s), see `purejaxrl.learning.policies`."""
+    return apply_network(policy_network(config, env), pi_params, observation, env.observation_shape)
+
+
+def state_value(config: Any, env: Env, v_params: PyTree, observation: Num[Array, "..."]) -> Float[Array, "..."]:
+    """V(s)."""
+    return apply_network(value_network(config), v_params, observation, env.observation_shape)[..., 0]
+
+
+def policy_gradient_loss(
+    env: Env,
+    distribution: Float[Array, "*batch K"],
+    action: Num[Array, "..."],
+    advantage: Float[Array, "*batch"],
+    entropy_coef: Float[Array, ""] | float,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """-mean(log pi(a|s) A) - entropy_coef H, whose gradient is the policy gradient; and the mean entropy H.
+
+    Sutton et al. 2000, theorem 1, with the advantage in place of Q and an entropy bonus (Mnih et al. 2016,
+    arXiv:1602.01783, section 4). No gradient may flow through `advantage`.
+    """
+    entropy = jnp.mean(policies.entropy(env.action_space, distribution))
+    score = jnp.mean(policies.log_prob(env.action_space, distribution, action) * advantage)
+    return -score - entropy_coef * entropy, entropy

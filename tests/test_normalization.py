@@ -1,0 +1,149 @@
+"""Observation moments against numpy over everything seen, and what agents do with them and with the reward scale."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import PROGRESS, train_one
+from probes import Endless
+
+from purejaxrl.agents import a3c, dqn, vpg
+from purejaxrl.config import budget_of
+from purejaxrl.envs import make
+from purejaxrl.learning.normalization import LIMIT, Moments, normalize, update_moments
+from purejaxrl.training.loop import init_run, iterate
+
+CARTPOLE = make("CartPole-v0")
+CONFIGS = {
+    "vpg": vpg.Config(epochs=5, steps_per_epoch=40, actors=4, hidden_sizes=(8,), normalize_observations=True),
+    "a3c": a3c.Config(episodes=None, env_steps=200, actors=4, t_max=10, hidden_sizes=(8,), normalize_observations=True),
+    "dqn": dqn.Config(
+        episodes=None, env_steps=200, actors=4, batch_size=16, memory_size=64, hidden_sizes=(8,),
+        normalize_observations=True,
+    ),
+}  # fmt: skip
+AGENTS = {"vpg": vpg.agent, "a3c": a3c.agent, "dqn": dqn.agent}
+EACH = pytest.mark.parametrize("name", list(AGENTS))
+
+
+def test_moments_are_those_of_everything_seen():
+    generator = np.random.default_rng(0)
+    batches = [generator.normal((5.0, -300.0), (0.01, 40.0), (*shape, 2)) for shape in [(1,), (7, 3), (1,), (50, 8)]]
+    moments = Moments(jnp.zeros(()), jnp.zeros(2), jnp.ones(2))
+    for batch in batches:
+        moments = update_moments(moments, jnp.asarray(batch, jnp.float32))
+    everything = np.concatenate([batch.reshape(-1, 2) for batch in batches])
+    assert moments.seen == len(everything)
+    np.testing.assert_allclose(moments.mean, everything.mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(moments.variance, everything.var(axis=0), rtol=1e-3)
+
+
+def test_normalized_observations():
+    moments = Moments(jnp.float32(10), jnp.array([1.0, -2.0]), jnp.array([4.0, 0.25]))
+    observation = jnp.array([[[3.0, -2.0], [-1.0, -1.0]], [[1.0, 100.0], [1e6, -1e6]]])
+    expected = [[[1.0, 0.0], [-1.0, 2.0]], [[0.0, LIMIT], [LIMIT, -LIMIT]]]
+    np.testing.assert_allclose(normalize(moments, observation), expected, rtol=1e-6)
+    assert normalize(None, observation) is observation
+
+
+@EACH
+def test_every_agent_counts_each_observation_once(name):
+    """Against numpy over the observations acted on, collected from outside."""
+    agent, config = AGENTS[name], CONFIGS[name]
+    steps, actors = agent.rollout_shape(config)
+    state = init_run(agent, CARTPOLE, config, jax.random.key(0))
+    step = jax.jit(lambda state, i: iterate(spying(agent), CARTPOLE, config, state, i, budget_of(config)))
+    seen = []
+    for iteration in range(200 // (steps * actors)):
+        state, log = step(state, jnp.int32(iteration))
+        seen.append(np.asarray(log.metrics["observation"]).reshape(-1, 4))
+    seen = np.concatenate(seen)
+    assert state.learner.moments.seen == len(seen) == 200
+    np.testing.assert_allclose(state.learner.moments.mean, seen.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(state.learner.moments.variance, seen.var(axis=0), rtol=1e-4)
+
+
+def spying(agent):
+    """The agent, reporting the observations that its update got."""
+
+    def update(config, env, learner, batch, progress, key):
+        learner, metrics = agent.update(config, env, learner, batch, progress, key)
+        return learner, {**metrics, "observation": batch.observation}
+
+    return agent._replace(update=update)
+
+
+@EACH
+def test_acting_and_evaluating_see_normalized_observations(name):
+    """An agent with moments is, on raw observations, what it is without them on normalised ones."""
+    agent, config = AGENTS[name], CONFIGS[name]
+    state, _ = train_one(agent, config, CARTPOLE)
+    moments, plain = state.learner.moments, state.learner._replace(moments=None)
+    normalised = jax.random.normal(jax.random.key(1), (4, 4))
+    observation = moments.mean[None] + normalised * jnp.sqrt(moments.variance[None] + 1e-8)
+    np.testing.assert_array_equal(
+        agent.policy(config, CARTPOLE, state.learner, observation), agent.policy(config, CARTPOLE, plain, normalised)
+    )
+    for seed in range(20):
+        np.testing.assert_array_equal(
+            agent.act(config, CARTPOLE, state.learner, observation, PROGRESS, jax.random.key(seed)),
+            agent.act(config, CARTPOLE, plain, normalised, PROGRESS, jax.random.key(seed)),
+        )
+
+
+def test_gradients_see_the_observations_that_were_acted_on():
+    """VPG's first epoch acts before any moments exist, so its policy step is that of raw observations."""
+    raw = CONFIGS["vpg"].__class__(epochs=1, steps_per_epoch=40, actors=4, hidden_sizes=(8,))
+    one = CONFIGS["vpg"].__class__(
+        epochs=1, steps_per_epoch=40, actors=4, hidden_sizes=(8,), normalize_observations=True
+    )
+    plain, _ = train_one(vpg.agent, raw, CARTPOLE)
+    counted, _ = train_one(vpg.agent, one, CARTPOLE)
+    jax.tree.map(np.testing.assert_array_equal, plain.learner.pi_params, counted.learner.pi_params)
+
+
+def test_dqn_keeps_raw_observations():
+    config = CONFIGS["dqn"]
+    state, _ = train_one(dqn.agent, config, CARTPOLE)
+    rows = dqn.Experience(*dqn.ring.unpack(state.learner.replay.rows, dqn.experience_layout(CARTPOLE)))
+    # The last block stored: its next observations are where the environments stand, unless they were reset.
+    newest = (200 // 4 - 1) % 16 * 4
+    follows = np.asarray(rows.next_observation[newest : newest + 4])
+    assert np.sum(np.all(follows == np.asarray(state.observation), axis=1)) >= 2
+
+
+@pytest.mark.parametrize("name", ["vpg", "a3c"])
+def test_reward_scale_is_for_learning_alone(name):
+    """V of an endless environment is scale / (1 - gamma); the returns that are logged stay as they are."""
+    env = make(Endless(), max_ep_len=20)
+    values = {}
+    for scale in (1.0, 0.1):
+        if name == "vpg":
+            config = vpg.Config(
+                epochs=60, steps_per_epoch=200, actors=10, v_lr=3e-2, train_v_iters=20, gamma=0.9, hidden_sizes=(16,),
+                reward_scale=scale,
+            )  # fmt: skip
+            state, log = train_one(vpg.agent, config, env)
+            values[scale] = vpg.state_value(config, env, state.learner.v_params, jnp.zeros(1))
+        else:
+            config = a3c.Config(
+                episodes=None, env_steps=40_000, actors=4, t_max=10, lr=3e-3, gamma=0.9, hidden_sizes=(16,),
+                reward_scale=scale, lr_anneal=True,
+            )  # fmt: skip
+            state, log = train_one(a3c.agent, config, env)
+            values[scale] = a3c.state_value(config, env, state.learner.theta.v, jnp.zeros(1))
+        assert np.max(log.ended.returns) == 20
+    assert values[1.0] == pytest.approx(10, abs=0.3)
+    assert values[0.1] == pytest.approx(1, abs=0.05)
+
+
+def test_reward_scale_of_dqn():
+    env = make(Endless(), max_ep_len=20)
+    config = dqn.Config(
+        episodes=None, env_steps=4000, batch_size=64, memory_size=1000, gamma=0.5, lr=1e-2, hidden_sizes=(16,),
+        reward_scale=0.1, target_update=1,
+    )  # fmt: skip
+    state, log = train_one(dqn.agent, config, env)
+    q_value = dqn.q_values(config, env, state.learner.params, jnp.zeros(1))
+    np.testing.assert_allclose(q_value, 0.2, atol=0.02)
+    assert np.max(log.ended.returns) == 20
