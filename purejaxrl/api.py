@@ -214,7 +214,7 @@ def train(
 ) -> Result:
     """Train one setting with several seeds side by side, and return what was learned.
 
-    algorithm: `vpg` or `dqn`, or an Agent.
+    algorithm: `vpg`, `a3c` or `dqn`, or an Agent.
     env: a name, or a gymnax environment object with its `env_params`.
     preset: `original` or `tuned`.
     device: `cpu`, `auto`, `cuda` or `tpu`; devices: how many of them, all by default.
@@ -277,7 +277,7 @@ def _carry_out(planned: Plan, local: list[jax.Device], folder: run_folder.RunFol
             folder.append_episodes([])
         folder.write_json("summary.json", summary)
         state, best = (None, None) if trained is None else write_learners(folder, planned, trained)
-        write_curve(folder, planned)
+        write_pictures(folder, planned, recorder)
     return Result(folder.path, summary, planned, state, best, signals.received)
 
 
@@ -330,13 +330,15 @@ def write_learners(folder: run_folder.RunFolder, planned: Plan, trained: Trained
     return state, best
 
 
-def write_curve(folder: run_folder.RunFolder, planned: Plan) -> None:
-    """Draw learning_curve.png from metrics.csv, if there is one."""
+def write_pictures(folder: run_folder.RunFolder, planned: Plan, recorder: Recorder) -> None:
+    """Draw learning_curve.png from metrics.csv, and NAME_histogram.png of every tally, as far as there is anything."""
     if not (folder.path / "metrics.csv").exists():
         return
     title = f"{planned.agent.name} on {planned.env.name}, {planned.preset}"
     figure = plots.learning_curve(pd.read_csv(folder.path / "metrics.csv"), title, planned.env.solved_at)
     folder.write_picture("learning_curve.png", figure)
+    for name, tally in recorder.tallies.items():
+        folder.write_picture(f"{name}_histogram.png", plots.histogram(tally, title, name))
 
 
 def summarize(
@@ -370,6 +372,7 @@ def summarize(
         "solved_at": planned.env.solved_at,
         "solved_runs": sum(run.solved_at_steps is not None for run in runs),
         "env_steps_to_solve_per_run": [run.solved_at_steps for run in runs],
+        **{f"{name}_histogram": dict(sorted(tally.items())) for name, tally in recorder.tallies.items()},
         "versions": versions(),
     }
 

@@ -23,7 +23,7 @@ USAGE = """usage: purejaxrl COMMAND ...
 Deep reinforcement learning as pure functions in JAX.
 
 commands:
-  train ALGORITHM   train vpg or dqn, many seeds side by side
+  train ALGORITHM   train vpg, a3c or dqn, many seeds side by side
   list              algorithms, presets and environments
 
 purejaxrl train ALGORITHM --help shows every flag. Flags are written with underscores; hyphens mean the same.
@@ -33,7 +33,7 @@ options:
   --version         the version
 """
 
-TRAIN_HELP = "purejaxrl train ALGORITHM: ALGORITHM is vpg or dqn; purejaxrl train dqn --help shows its flags"
+TRAIN_HELP = "purejaxrl train ALGORITHM: ALGORITHM is vpg, a3c or dqn; purejaxrl train dqn --help shows its flags"
 
 
 class Parser(argparse.ArgumentParser):
@@ -140,12 +140,13 @@ def list_all(words: list[str]) -> int:
         return 0
     from purejaxrl.agents import AGENTS
     from purejaxrl.envs import names
-    from purejaxrl.presets import TUNED
+    from purejaxrl.presets import TUNED, VARIANTS
 
     print("algorithms:    " + ", ".join(AGENTS))
     print("presets:       original (every environment), tuned:")
-    for algorithm, env, observation_type in TUNED:
-        print(f"                 {algorithm} --env {env} --observation_type {observation_type}")
+    for algorithm, env, observation_type, *variant in TUNED:
+        chosen = "".join(f" --{VARIANTS[algorithm]} {value}" for value in variant)
+        print(f"                 {algorithm} --env {env} --observation_type {observation_type}{chosen}")
     print("environments:  " + ", ".join(names()))
     return 0
 
@@ -269,13 +270,13 @@ def _prepare_devices(device: str) -> None:
 
 
 def _terminal(planned: Any) -> Any:
-    from purejaxrl.presets import TUNED
+    from purejaxrl.presets import TUNED, as_dict, tuned_key
     from purejaxrl.results.progress import Terminal
     from purejaxrl.training.loop import iterations_of
 
     runs = f"{planned.seeds} seed{'s' if planned.seeds > 1 else ''}"
     title = f"{planned.agent.name} on {planned.env.name}, preset {planned.preset}, {runs}"
-    is_tuned = (planned.agent.name, planned.env.name, planned.observation_type) in TUNED
+    is_tuned = tuned_key(planned.agent, planned.env.name, planned.observation_type, as_dict(planned.config)) in TUNED
     hint = "; --preset tuned is quicker" if planned.preset == "original" and is_tuned else ""
     limit = iterations_of(planned.budget, planned.shape, planned.env.max_episode_steps)
     return Terminal(title, planned.agent.name, planned.budget.kind, planned.budget.amount, limit, hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from purejaxrl.config import BUDGETS, field_specs
+from purejaxrl.config import BUDGETS, check_fields, field_specs
 from purejaxrl.errors import InputError
 from purejaxrl.types import Agent
 
@@ -14,8 +14,18 @@ PRESETS = ("original", "tuned")
 # Settings of which a given one replaces the preset's other.
 EXCLUSIVE = (("target_update", "target_update_steps"),)
 
-# (algorithm, environment, observation_type) -> what differs from `original`. Measured in benchmarks/RESULTS.md.
-_VPG = {"steps_per_epoch": 1000, "pi_lr": 1e-2, "v_lr": 1e-2, "train_v_iters": 10, "lr_anneal": True, "epochs": None}
+# Settings that choose between tuned entries of one algorithm.
+VARIANTS = {"a3c": "mode"}
+
+_VPG = {
+    "steps_per_epoch": 1000,
+    "pi_lr": 1e-2,
+    "v_lr": 1e-2,
+    "train_v_iters": 10,
+    "lr_anneal": True,
+    "reward_scale": 0.1,
+    "epochs": None,
+}
 _DQN = {
     "actors": 16,
     "batch_size": 64,
@@ -27,9 +37,31 @@ _DQN = {
     "hidden_sizes": (128, 128),
     "episodes": None,
 }
-TUNED: dict[tuple[str, str, str], dict[str, Any]] = {
+_A3C = {"t_max": 20, "lr_anneal": True, "reward_scale": 0.1, "episodes": None}
+_A3C_ASYNC = {**_A3C, "lr": 1e-3}
+_A3C_SYNC = {**_A3C, "lr": 7e-3}
+_PENDULUM = {
+    "lr_anneal": True,
+    "reward_scale": 0.1,
+    "normalize_observations": True,
+    "gamma": 0.95,
+    "env_steps": 1_000_000,
+}
+_VPG_PENDULUM = {"steps_per_epoch": 1000, "pi_lr": 5e-3, "v_lr": 1e-2, "train_v_iters": 20, "epochs": None}
+_A3C_PENDULUM = {"t_max": 20, "episodes": None}
+
+# (algorithm, environment, observation_type and, for those in VARIANTS, that setting) -> what differs from `original`.
+# Measured in benchmarks/RESULTS.md.
+TUNED: dict[tuple[str, ...], dict[str, Any]] = {
     ("vpg", "CartPole-v0", "default"): {**_VPG, "env_steps": 300_000},
     ("vpg", "CartPole-v1", "default"): {**_VPG, "env_steps": 500_000},
+    ("vpg", "Pendulum-v1", "default"): {**_PENDULUM, **_VPG_PENDULUM},
+    ("a3c", "Pendulum-v1", "default", "async"): {**_PENDULUM, **_A3C_PENDULUM, "lr": 1e-3},
+    ("a3c", "Pendulum-v1", "default", "sync"): {**_PENDULUM, **_A3C_PENDULUM, "lr": 3e-3},
+    ("a3c", "CartPole-v0", "default", "async"): {**_A3C_ASYNC, "env_steps": 300_000},
+    ("a3c", "CartPole-v0", "default", "sync"): {**_A3C_SYNC, "env_steps": 300_000},
+    ("a3c", "CartPole-v1", "default", "async"): {**_A3C_ASYNC, "env_steps": 500_000},
+    ("a3c", "CartPole-v1", "default", "sync"): {**_A3C_SYNC, "env_steps": 500_000},
     ("dqn", "CartPole-v0", "default"): {**_DQN, "env_steps": 200_000},
     ("dqn", "CartPole-v1", "default"): {**_DQN, "env_steps": 200_000},
 }
@@ -38,7 +70,7 @@ TUNED: dict[tuple[str, str, str], dict[str, Any]] = {
 def resolve(agent: Agent, env_name: str, observation_type: str, preset: str, overrides: dict[str, Any]) -> Any:
     """The Config of a preset with overrides; a budget among them replaces the preset's.
 
-    Raises InputError for an unknown preset or field, a missing `tuned` entry, and two budgets.
+    Raises InputError for an unknown preset or field, a value that is not allowed, a missing `tuned` entry, two budgets.
     """
     if preset not in PRESETS:
         raise InputError(f"--preset: {preset!r} is unknown; use one of {', '.join(PRESETS)}")
@@ -54,7 +86,8 @@ def resolve(agent: Agent, env_name: str, observation_type: str, preset: str, ove
         if all(overrides.get(name) is not None for name in pair):
             raise InputError(f"--{pair[0]} and --{pair[1]} are two rules for one thing; give one")
 
-    values = {} if preset == "original" else dict(tuned_entry(agent.name, env_name, observation_type))
+    check_fields(agent.Config(**overrides))
+    values = {} if preset == "original" else dict(tuned_entry(agent, env_name, observation_type, overrides))
     if budgets:
         values.update({name: None for name in BUDGETS if name in fields})
     for pair in EXCLUSIVE:
@@ -63,15 +96,21 @@ def resolve(agent: Agent, env_name: str, observation_type: str, preset: str, ove
     return agent.Config(**{**values, **overrides})
 
 
-def tuned_entry(algorithm: str, env_name: str, observation_type: str) -> dict[str, Any]:
+def tuned_key(agent: Agent, env_name: str, observation_type: str, overrides: dict[str, Any]) -> tuple[str, ...]:
+    """Where TUNED would hold the settings for this training."""
+    key = (agent.name, env_name, observation_type)
+    variant = VARIANTS.get(agent.name)
+    return key if variant is None else (*key, str(overrides.get(variant, getattr(agent.Config(), variant))))
+
+
+def tuned_entry(agent: Agent, env_name: str, observation_type: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """The entry of TUNED. Raises InputError listing those there are."""
-    try:
-        return TUNED[algorithm, env_name, observation_type]
-    except KeyError:
+    key = tuned_key(agent, env_name, observation_type, overrides)
+    if key not in TUNED:
         known = "; ".join(" ".join(key) for key in TUNED)
-        raise InputError(
-            f"--preset: tuned has no entry for {algorithm} {env_name} {observation_type}; it has: {known}"
-        ) from None
+        raise InputError(f"--preset: tuned has no entry for {' '.join(key)}; it has: {known}")
+    variant = VARIANTS.get(agent.name)
+    return TUNED[key] if variant is None else {**TUNED[key], variant: key[-1]}
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -35,6 +35,27 @@ def test_a_result_holds_state_tables_and_summary(tmp_path):
     np.testing.assert_array_equal(saved["params/kernel_0"], result.state.learner.params["kernel_0"])
 
 
+def test_a3c_leaves_the_histogram_of_its_delays(tmp_path):
+    settings = {"actors": 4, "t_max": 5, "env_steps": 400, "hidden_sizes": (8,)}
+    result = purejaxrl.train("a3c", seeds=2, out=tmp_path / "run", log_every=100, **settings)
+    # Twenty rounds of four; in the first round the w-th worker waits for w others, afterwards for three.
+    assert result.summary["delay_histogram"] == {0: 2, 1: 2, 2: 2, 3: 2 + 2 * 19 * 4}
+    assert list(result.frame().query("run == 0")["delay"]) == pytest.approx([(1.5 + 4 * 3) / 5, 3, 3, 3])
+    assert (result.path / "delay_histogram.png").stat().st_size > 5000
+    assert result.state.learner.worker_theta.pi["kernel_0"].shape == (2, 4, 4, 8)
+    purejaxrl.train("a3c", out=tmp_path / "run", overwrite=True, mode="sync", **settings)
+
+
+def test_continuous_actions_from_end_to_end():
+    for algorithm, settings in (("vpg", {"steps_per_epoch": 800}), ("a3c", {"t_max": 50})):
+        result = purejaxrl.train(
+            algorithm, env="Pendulum-v1", env_steps=1600, actors=4, eval_every=800, eval_episodes=2, **settings
+        )
+        assert set(result.episodes()["length"]) == {200}
+        assert result.frame()["eval_return"].notna().any()
+        assert np.isfinite(flat(result.state.learner)).all()
+
+
 def test_without_a_folder_the_files_live_with_the_result():
     result = purejaxrl.train("dqn", **TINY)
     path = result.path
@@ -59,7 +80,7 @@ def test_an_environment_object():
     result = purejaxrl.train("vpg", env=Counter(), max_ep_len=8, epochs=2, steps_per_epoch=40, actors=4)
     assert set(result.episodes()["length"]) == {8}
     with pytest.raises(InputError, match="Continuous has continuous actions"):
-        purejaxrl.train("vpg", env=Continuous())
+        purejaxrl.train("dqn", env=Continuous())
 
 
 def test_a_variant_of_an_agent():
@@ -138,7 +159,7 @@ def test_a_failed_run_is_named(monkeypatch):
 def test_config_is_a_pytree_whose_leaves_are_the_real_numbers():
     config = dqn.Config()
     leaves, treedef = jax.tree.flatten(config)
-    assert sorted(map(float, leaves)) == sorted([0.99, 1e-3, 0.0, 1.0, 0.01, 0.001])
+    assert sorted(map(float, leaves)) == sorted([0.99, 1e-3, 0.0, 1.0, 0.01, 0.001, 1.0])
     assert jax.tree.unflatten(treedef, leaves) == config
 
 

@@ -127,12 +127,11 @@ def test_a_budget_replaces_the_presets(capsys):
 
 WRONG = [
     (["fly"], "'fly'", "train"),
-    (["train", "ppo"], "'ppo'", "vpg, dqn"),
+    (["train", "ppo"], "'ppo'", "vpg, a3c, dqn"),
     (["train", "dqn", "--lrr", "1"], "--lrr", "--lr"),
     (["train", "dqn", "7"], "'7'", "--"),
     (["train", "dqn", "--env", "CartPole-v9"], "CartPole-v9", "CartPole-v0"),
     (["train", "dqn", "--env", "Pendulum-v1"], "Pendulum-v1", "discrete"),
-    (["train", "vpg", "--env", "Pendulum-v1"], "Pendulum-v1", "discrete"),
     (["train", "dqn", "--env", "MNISTBandit-bsuite"], "MNISTBandit", "cannot build"),
     (["train", "dqn", "--observation_type", "img"], "img", "default"),
     (["train", "dqn", "--observation_type", "text"], "text", "default"),
@@ -169,6 +168,19 @@ WRONG = [
     (["train", "vpg", "--eval_every", "0"], "--eval_every: 0 is not allowed", "at least 1"),
     (["train", "vpg", "--log_every", "x"], "'x'", "whole number"),
     (["train", "vpg", "--solved_at", "nan"], "nan", "finite"),
+    (["train", "a3c", "--actors", "0"], "--actors: 0 is not allowed", "at least 1"),
+    (["train", "a3c", "--t_max", "0"], "--t_max: 0 is not allowed", "at least 1"),
+    (["train", "a3c", "--sync_every", "0"], "--sync_every: 0 is not allowed", "at least 1"),
+    (["train", "a3c", "--mode", "asink"], "--mode: 'asink' is not allowed", "async, sync"),
+    (["train", "a3c", "--preset", "tuned", "--mode", "asink"], "--mode: 'asink' is not allowed", "async, sync"),
+    (["train", "a3c", "--order", "any"], "--order: 'any' is not allowed", "fixed, random"),
+    (["train", "a3c", "--optimizer", "sgd"], "--optimizer: 'sgd' is not allowed", "adam, rmsprop"),
+    (["train", "a3c", "--entropy_coef", "-0.1"], "--entropy_coef: -0.1 is not allowed", "at least 0"),
+    (["train", "a3c", "--value_coef", "-1"], "--value_coef: -1 is not allowed", "at least 0"),
+    (["train", "a3c", "--max_grad_norm", "0"], "--max_grad_norm: 0 is not allowed", "above 0"),
+    (["train", "a3c", "--reward_scale", "0"], "--reward_scale: 0 is not allowed", "above 0"),
+    (["train", "a3c", "--epochs", "5"], "unknown flag --epochs", "train a3c --help"),
+    (["train", "a3c", "--preset", "tuned", "--env", "Acrobot-v1", "--mode", "sync"], "default sync", "default async"),
     (["list", "vpg"], "'vpg'", "nothing"),
     (["train", "dqn", "--episodes", "3000000000"], "--episodes: 3000000000 is not allowed", "whole number"),
     (["train", "dqn", "--target_update", "3000000000"], "--target_update: 3000000000 is not allowed", "whole number"),
@@ -329,7 +341,13 @@ def test_episodes_log_off_writes_no_episodes(tmp_path):
 def test_list(capsys):
     assert main(["list"]) == 0
     printed = capsys.readouterr().out
-    for word in ("vpg, dqn", "CartPole-v0", "Acrobot-v1", "dqn --env CartPole-v1"):
+    for word in (
+        "vpg, a3c, dqn",
+        "a3c --env CartPole-v1 --observation_type default --mode sync",
+        "CartPole-v0",
+        "Acrobot-v1",
+        "dqn --env CartPole-v1",
+    ):
         assert word in printed
 
 

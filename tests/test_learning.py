@@ -18,8 +18,23 @@ def test_dqn_learns_cartpole():
     assert np.mean(final > 120) >= 0.75, final
 
 
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_a3c_learns_cartpole(mode):
+    result = purejaxrl.train("a3c", preset="tuned", env="CartPole-v1", mode=mode, seeds=8, env_steps=300_000)
+    final = np.array(result.summary["final_return_per_run"])
+    assert np.mean(final > 400) >= 0.75, final
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["vpg", "a3c"])
+def test_presets_swing_the_pendulum_up(algorithm):
+    result = purejaxrl.train(algorithm, preset="tuned", env="Pendulum-v1", seeds=8)
+    final = np.array(result.summary["final_return_per_run"])
+    assert np.sum(final > -700) >= 6, final
+
+
 @pytest.mark.slow
 def test_presets_solve_cartpole_v1():
-    for algorithm, env_steps in (("vpg", 1_000_000), ("dqn", 200_000)):
+    for algorithm, env_steps in (("vpg", 500_000), ("a3c", 500_000), ("dqn", 200_000)):
         result = purejaxrl.train(algorithm, preset="tuned", env="CartPole-v1", seeds=8, env_steps=env_steps)
         assert result.summary["solved_runs"] >= 7

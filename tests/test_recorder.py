@@ -42,6 +42,21 @@ def cut(log, first, last):
     )
 
 
+def test_vectors_of_whole_numbers_are_averaged_and_tallied():
+    """Two runs; the second has ended after its first iteration, so what it reports afterwards does not count."""
+    recorder = Recorder([0, 1], steps=1, log_every=2, max_episodes=None, solved_at=None)
+    log = log_of(np.zeros((3, 2, 1, 1), int), active=[[1, 1], [1, 0], [1, 0]])
+    log.metrics["delay"] = np.array([[[0, 1], [1, 0]], [[3, 3], [9, 9]], [[3, -2], [9, 9]]])
+    _, first = recorder.add(0, cut(log, 0, 2), None, is_over=np.array([False, True]))
+    _, second = recorder.add(2, cut(log, 2, 3), None, is_over=YES)
+    assert [(row["run"], row["iteration"], row["delay"]) for row in first + second] == [
+        (1, 1, 0.5),
+        (0, 2, 1.75),
+        (0, 3, 0.5),
+    ]
+    assert recorder.tallies == {"delay": {0: 2, 1: 2, 3: 3, -2: 1}}
+
+
 def test_rows_by_hand():
     # One run, T = 2 steps of N = 2 actors: four env steps per iteration; intervals of 8 env steps.
     lengths = [[[[0, 3], [5, 0]]], [[[0, 0], [0, 0]]], [[[7, 7], [0, 0]]]]

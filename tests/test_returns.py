@@ -135,3 +135,19 @@ def test_nothing_leaks_over_an_episode_boundary(ending):
         discounted_returns(r, next_value, flags["terminated"], flags["truncated"], 0.99) for r in (reward, changed)
     )
     assert np.max(np.abs(np.asarray(before - after)[:9])) == 0
+
+
+@pytest.mark.parametrize("kind", ["terminated", "truncated", "both"])
+@pytest.mark.parametrize("position", range(T))
+def test_advantage_plus_value_is_the_n_step_return_where_lam_is_1(position, kind):
+    """Mnih et al. 2016, algorithm S3, one episode ending at every position; the value of s' is that of the next s."""
+    reward, value, next_value, _, _ = map(np.asarray, random_batch(5))
+    terminated, truncated = np.zeros((2, T, N), bool)
+    terminated[position] = kind != "truncated"
+    truncated[position] = kind != "terminated"
+    follows = ~(terminated | truncated)[:-1]
+    next_value = np.concatenate([np.where(follows, value[1:], next_value[:-1]), next_value[-1:]])
+
+    advantage = generalized_advantages(*map(jnp.asarray, (reward, value, next_value, terminated, truncated)), 0.9, 1.0)
+    expected = returns_by_loop(reward, next_value, terminated, truncated, 0.9)
+    np.testing.assert_allclose(advantage + value, expected, atol=2e-5)

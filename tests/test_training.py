@@ -10,7 +10,7 @@ import pytest
 from helpers import bits, flat, train_many, train_one
 from probes import Choice, Counter, Endless
 
-from purejaxrl.agents import dqn, vpg
+from purejaxrl.agents import a3c, dqn, vpg
 from purejaxrl.config import Budget
 from purejaxrl.envs import make
 from purejaxrl.learning.replay import Replay
@@ -22,7 +22,15 @@ from purejaxrl.training.loop import fraction_used, init_run, iterate, iterations
 CARTPOLE = make("CartPole-v0")
 VPG = vpg.Config(epochs=50, steps_per_epoch=100, actors=5, train_v_iters=3, hidden_sizes=(16,))
 DQN = dqn.Config(episodes=None, env_steps=114, batch_size=64, memory_size=300, hidden_sizes=(16,), target_update=2)
-CASES = pytest.mark.parametrize(("agent", "config"), [(vpg.agent, VPG), (dqn.agent, DQN)], ids=["vpg", "dqn"])
+A3C = a3c.Config(
+    episodes=None, env_steps=20 * 25, actors=5, t_max=4, lr=1e-4, hidden_sizes=(16,), optimizer="rmsprop",
+    order="random", sync_every=2, max_grad_norm=1.0, normalize_observations=True,
+)  # fmt: skip
+CASES = pytest.mark.parametrize(
+    ("agent", "config"),
+    [(vpg.agent, VPG), (dqn.agent, DQN), (a3c.agent, A3C)],
+    ids=["vpg", "dqn", "a3c"],
+)
 
 
 @CASES
@@ -60,7 +68,8 @@ def test_vmapped_make_train_is_the_batch(agent, config):
 def test_all_seeds_start_from_different_networks_and_environments(agent, config):
     keys = jax.vmap(jax.random.key)(jnp.arange(16))
     states = jax.vmap(lambda key: init_run(agent, CARTPOLE, config, key))(keys)
-    kernels = [leaf for leaf in jax.tree.leaves(without_replay(states.learner)) if leaf.ndim == 3 and np.any(leaf)]
+    learners = without_replay(states.learner)._replace(moments=None)
+    kernels = [leaf for leaf in jax.tree.leaves(learners) if leaf.ndim >= 3 and np.any(leaf)]
     assert kernels
     for leaf in [*kernels, states.observation]:
         assert len({row.tobytes() for row in np.asarray(leaf)}) == 16

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 POINTS = 400
 COLOR = "#1f77b4"
@@ -41,6 +42,23 @@ def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = 
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def histogram(tally: dict[int, int], title: str, label: str) -> Figure:
+    """How often each whole number came, value -> count, as a share of all; the mean is marked."""
+    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    values, counts = np.array(list(tally)), np.array(list(tally.values()))
+    shares = counts / counts.sum()
+    mean = float(values @ shares)
+    axes.bar(values, shares, width=0.9, color=COLOR)
+    axes.axvline(mean, color=EVAL_COLOR, linewidth=1.5, label=f"mean {mean:.1f}")
+    axes.set(title=title, xlabel=label, ylabel="share", xlim=(values.min() - 0.75, values.max() + 0.75))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25, axis="y")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     return figure
 
 

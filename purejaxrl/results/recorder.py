@@ -47,6 +47,8 @@ class RunRecord:
 class Recorder:
     """Turns the chunks of a training into rows.
 
+    Vectors of whole numbers among the metrics are tallied over all runs: `tallies[name][value]` is how often it came.
+
     steps: env steps of one iteration. log_every: env steps of a logging interval. max_episodes: an episode budget,
     beyond which rows are dropped. solved_at: the mean return over 100 episodes that counts as solved.
     """
@@ -57,6 +59,7 @@ class Recorder:
         self.seeds, self.steps, self.log_every = seeds, steps, log_every
         self.max_episodes, self.solved_at = max_episodes, solved_at
         self.runs = [RunRecord() for _ in seeds]
+        self.tallies: dict[str, dict[int, int]] = {}
 
     def add(
         self, start: int, log: Any, eval_return: np.ndarray | None, is_over: np.ndarray
@@ -111,8 +114,18 @@ class Recorder:
         record.episodes += len(rows)
         record.env_steps = (start + last) * self.steps
         record.interval_returns.append(returns)
-        record.interval_metrics.append({name: value[first:last, run] for name, value in log.metrics.items()})
+        metrics = {name: value[first:last, run] for name, value in log.metrics.items()}
+        record.interval_metrics.append(metrics)
+        for name, value in metrics.items():
+            if value.ndim > 1 and np.issubdtype(value.dtype, np.integer):
+                self._tally(name, value)
         return rows
+
+    def _tally(self, name: str, values: np.ndarray) -> None:
+        """Count how often each whole number came, over all runs."""
+        tally = self.tallies.setdefault(name, {})
+        for value, count in zip(*np.unique(values, return_counts=True), strict=True):
+            tally[int(value)] = tally.get(int(value), 0) + int(count)
 
     def _look_for_solution(self, record: RunRecord, returns: np.ndarray, env_steps: np.ndarray) -> None:
         """Move the window of 100 episodes over new returns; note the first that is at or above the threshold."""

@@ -1,4 +1,4 @@
-"""The files of a run: config.json, episodes.csv, metrics.csv, summary.json, params/, learning_curve.png."""
+"""The files of a run: config.json, episodes.csv, metrics.csv, summary.json, params/, pictures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ FILES = (
     "metrics.csv",
     "summary.json",
     "learning_curve.png",
+    "*_histogram.png",
     "params/last.safetensors",
     "params/best.safetensors",
 )
@@ -99,7 +101,7 @@ def check_free(path: Path, *, overwrite: bool) -> list[Path]:
         raise InputError(f"--out: cannot read {path}: {error.strerror or error}") from error
     if files and not overwrite:
         raise InputError(f"--out: {path} exists; give --overwrite to replace it, or another --out")
-    strangers = [name for name in names if name not in FILES]
+    strangers = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in FILES)]
     if strangers or (files and "config.json" not in names):
         which = f"holds {strangers[0]!r}, which is not part of a run" if strangers else "has no config.json"
         raise InputError(f"--out: {path} {which}; nothing was removed")
