@@ -16,9 +16,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: $(INSTALLED) ## train DQN and VPG, 8 seeds each, and say where the curves lie
+demo: $(INSTALLED) ## train DQN, VPG and A3C, 8 seeds each, and say where the curves lie
 	$(BIN)/purejaxrl train dqn --preset tuned --seeds 8 --out results/demo-dqn --overwrite
 	$(BIN)/purejaxrl train vpg --preset tuned --seeds 8 --out results/demo-vpg --overwrite
+	$(BIN)/purejaxrl train a3c --preset tuned --seeds 8 --out results/demo-a3c --overwrite
 
 test: $(INSTALLED) ## the test suite, under ten minutes on two cores
 	$(BIN)/python -m pytest -n 2 -m "not slow"
@@ -42,6 +43,7 @@ bench-quick: $(INSTALLED) ## the same with fewer repetitions, printed only
 
 bench-learning: $(INSTALLED) ## the learning results of benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/learning.py
+	$(BIN)/python benchmarks/delay.py
 	$(BIN)/python benchmarks/report.py
 
 lock: $(INSTALLED) ## write requirements.lock anew from pyproject.toml

@@ -12,11 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import machine
 import numpy as np
 import pandas as pd
 
 from purejaxrl import cli
+from purejaxrl.envs import make
 
 FILE = Path(__file__).with_name("learning.json")
 RESULTS = Path("results/learning")
@@ -26,8 +29,18 @@ EXPERIMENTS = {
     "dqn-original-v0": "train dqn --env CartPole-v0 --seeds 16",
     "vpg-tuned-v1": "train vpg --env CartPole-v1 --preset tuned --seeds 32",
     "dqn-tuned-v1": "train dqn --env CartPole-v1 --preset tuned --seeds 32 --eval_every 10000",
+    "a3c-original-v0": "train a3c --env CartPole-v0 --seeds 8",
+    "a3c-original-v0-lr-3e-4": "train a3c --env CartPole-v0 --lr 3e-4 --seeds 8",
+    "a3c-original-v0-lr-3e-3": "train a3c --env CartPole-v0 --lr 3e-3 --seeds 8",
+    "a3c-async-tuned-v1": "train a3c --env CartPole-v1 --preset tuned --seeds 32",
+    "a3c-sync-tuned-v1": "train a3c --env CartPole-v1 --preset tuned --mode sync --seeds 32",
+    "vpg-tuned-pendulum": "train vpg --env Pendulum-v1 --preset tuned --seeds 8",
+    "a3c-async-tuned-pendulum": "train a3c --env Pendulum-v1 --preset tuned --seeds 8",
+    "a3c-sync-tuned-pendulum": "train a3c --env Pendulum-v1 --preset tuned --mode sync --seeds 8",
     "vpg-tuned-v0": "train vpg --env CartPole-v0 --preset tuned --seeds 32",
     "dqn-tuned-v0": "train dqn --env CartPole-v0 --preset tuned --seeds 32",
+    "a3c-async-tuned-v0": "train a3c --env CartPole-v0 --preset tuned --seeds 32",
+    "a3c-sync-tuned-v0": "train a3c --env CartPole-v0 --preset tuned --mode sync --seeds 32",
 }
 
 KEPT = (
@@ -57,6 +70,26 @@ def first_epoch_at(metrics: pd.DataFrame, threshold: float, window: int = 20) ->
     return firsts
 
 
+def random_return(env_name: str, episodes: int = 1000) -> float:
+    """Mean return of actions drawn uniformly between the bounds of a continuous action space."""
+    env = make(env_name)
+    low, high, shape = env.action_space.low, env.action_space.high, env.action_space.shape
+
+    def play(key: jax.Array) -> jax.Array:
+        start_key, *step_keys = jax.random.split(key, 2 * env.max_episode_steps + 1)
+        action_keys, env_keys = jnp.stack(step_keys).reshape(2, -1)
+
+        def step(carry: Any, keys: Any) -> Any:
+            state, is_running = carry
+            after = env.step(keys[1], state, jax.random.uniform(keys[0], shape, minval=low, maxval=high))
+            return (after.state, is_running & ~(after.terminated | after.truncated)), after.reward * is_running
+
+        start = (env.reset(start_key)[1], jnp.ones((), bool))
+        return jnp.sum(jax.lax.scan(step, start, (action_keys, env_keys))[1])
+
+    return float(jnp.mean(jax.jit(jax.vmap(play))(jax.random.split(jax.random.key(0), episodes))))
+
+
 def run(name: str, command: str) -> dict[str, Any]:
     """One experiment through the command line."""
     out = RESULTS / name
@@ -72,7 +105,9 @@ def run(name: str, command: str) -> dict[str, Any]:
         **{key: summary[key] for key in KEPT},
         "best_return_100_per_run": metrics.groupby("run")["return_100"].max().tolist(),
     }
-    if summary["algorithm"] == "vpg":
+    if summary["solved_at"] is None:
+        result["random_policy_return"] = random_return(summary["env"])
+    elif summary["algorithm"] == "vpg":
         result["first_epoch_of_20_at_threshold_per_run"] = first_epoch_at(metrics, summary["solved_at"])
     if metrics["eval_return"].notna().any():
         result["best_eval_return_per_run"] = metrics.groupby("run")["eval_return"].max().tolist()

@@ -1,11 +1,17 @@
-"""Write RESULTS.md from learning.json and speed.json: what was measured, and the commands that measured it."""
+"""Write RESULTS.md from learning.json, speed.json and delay.json: what was measured, and the commands that did it."""
 
 from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from learning import EXPERIMENTS
+from matplotlib.figure import Figure
+from speed import UNITS
 
 HERE = Path(__file__).parent
 
@@ -14,14 +20,23 @@ GOALS = {
     "dqn-original-v0": "100-episode mean at 195 within 1200 episodes in at least 10 of 16 runs",
     "vpg-tuned-v1": "100-episode mean at 475 within 1 M env steps in at least 30 of 32 runs",
     "dqn-tuned-v1": "100-episode mean at 475 within 200 k env steps in at least 30 of 32 runs",
+    "a3c-original-v0": "above 180, which the PyTorch original shows after 9000 episodes",
+    "a3c-async-tuned-v1": "100-episode mean at 475 within 500 k env steps in at least 30 of 32 runs",
+    "a3c-sync-tuned-v1": "100-episode mean at 475 within 500 k env steps in at least 30 of 32 runs",
+    "vpg-tuned-pendulum": "at least 6 of 8 runs end 500 or more above a random policy within 5 M env steps",
+    "a3c-async-tuned-pendulum": "at least 6 of 8 runs end 500 or more above a random policy within 5 M env steps",
+    "a3c-sync-tuned-pendulum": "at least 6 of 8 runs end 500 or more above a random policy within 5 M env steps",
 }
+ABOVE_RANDOM = 500
 
 
 def main() -> None:
     """Write the file."""
     learning = json.loads((HERE / "learning.json").read_text())
     speed = json.loads((HERE / "speed.json").read_text())
-    lines = ["# Results", "", *speed_lines(speed), "", *learning_lines(learning)]
+    delay = json.loads((HERE / "delay.json").read_text())
+    draw_delay(delay).savefig(HERE / "delay.png", metadata={"Software": None})
+    lines = ["# Results", "", *speed_lines(speed), "", *learning_lines(learning), *delay_lines(delay)]
     (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
 
 
@@ -34,7 +49,8 @@ def learning_lines(learning: dict[str, Any]) -> list[str]:
         "exploration; a dash means never. Wall times here are of a machine that was busy with other work as well.",
         "",
     ]
-    for name, row in learning.items():
+    for name in sorted(learning, key=list(EXPERIMENTS).index):
+        row = learning[name]
         lines += [f"### {name}", "", f"`{row['command']}`", ""]
         if name in GOALS:
             lines += [f"Asked for: {GOALS[name]}.", ""]
@@ -44,6 +60,13 @@ def learning_lines(learning: dict[str, Any]) -> list[str]:
 
 def outcome(row: dict[str, Any]) -> str:
     """The sentence that sums an experiment up."""
+    if row["solved_at"] is None:
+        random = row["random_policy_return"]
+        above = sum(final is not None and final >= random + ABOVE_RANDOM for final in row["final_return_per_run"])
+        return (
+            f"**{above} of {row['runs']} runs** end {ABOVE_RANDOM} or more above a random policy's mean return of {random:.0f} "
+            f"(1000 episodes). {row['env_steps']:,} env steps in {row['run_seconds']:.0f} s."
+        )
     solved = [steps for steps in row["env_steps_to_solve_per_run"] if steps is not None]
     text = f"**{len(solved)} of {row['runs']} runs** reached a 100-episode mean of {row['solved_at']:g}"
     if solved:
@@ -60,7 +83,7 @@ def outcome(row: dict[str, Any]) -> str:
 def table(row: dict[str, Any]) -> list[str]:
     """Numbers per seed."""
     columns = {
-        "env steps to solve": row["env_steps_to_solve_per_run"],
+        "env steps to solve": row["env_steps_to_solve_per_run"] if row["solved_at"] is not None else None,
         "first epoch of the 20-epoch mean": row.get("first_epoch_of_20_at_threshold_per_run"),
         "highest 100-episode mean": row["best_return_100_per_run"],
         "last 100-episode mean": row["final_return_per_run"],
@@ -95,16 +118,17 @@ def speed_lines(speed: dict[str, Any]) -> list[str]:
     lines = [
         "## Speed",
         "",
-        "`make bench`: preset `original`, CartPole-v0, state observations; median (fastest to slowest) of "
+        "`make bench`: VPG and DQN with preset `original` on CartPole-v0, A3C with preset `tuned` (16 actors, t_max 20) on "
+        "CartPole-v1, state observations; median (fastest to slowest) of "
         f"{next(iter(speed['cases'].values()))['repetitions']} chunks after one to warm up, compile time apart, each case in "
         "a process of its own. Cost per seed is wall time / (seeds x iterations); for DQN an iteration is one env step with "
-        "its gradient step.",
+        "its gradient step, for A3C a round of 320 env steps and their updates.",
         "",
         "| case | cores | cost per seed | env steps/s in total | compile | peak memory of the process |",
         "|---|---|---|---|---|---|",
     ]
     for name, row in speed["cases"].items():
-        scale, unit = (1e3, "ms per epoch") if row["algorithm"] == "vpg" else (1e6, "us per env step")
+        scale, unit = UNITS[row["algorithm"]]
         cost, low, high = (row[key] * scale for key in ("seconds_per_iteration_and_seed", "fastest", "slowest"))
         lines.append(
             f"| {name} | {row['cores']} | {cost:.1f} {unit} ({low:.1f} to {high:.1f}) | {row['env_steps_per_second']:,.0f} "
@@ -129,17 +153,99 @@ def speed_lines(speed: dict[str, Any]) -> list[str]:
 def targets(cases: dict[str, Any]) -> list[str]:
     """What was asked for, and what was measured."""
     cost = {name: row["seconds_per_iteration_and_seed"] for name, row in cases.items()}
+    rate = {name: row["env_steps_per_second"] / 1e3 for name, row in cases.items()}
     rows = [
-        ("VPG, 1 seed, ms per epoch", cost["vpg, 1 seed"] * 1e3, 40),
-        ("VPG, 8 seeds, ms per epoch and seed", cost["vpg, 8 seeds"] * 1e3, 22),
-        ("DQN, 1 seed, us per env step", cost["dqn, 1 seed"] * 1e6, 200),
-        ("DQN, 8 seeds, us per env step and seed", cost["dqn, 8 seeds"] * 1e6, 100),
-        ("DQN, 64 seeds, us per env step and seed", cost["dqn, 64 seeds"] * 1e6, 100),
-        ("VPG, cost per seed at 64 seeds over that at 8", cost["vpg, 64 seeds"] / cost["vpg, 8 seeds"], 1.1),
-        ("DQN, cost per seed at 64 seeds over that at 8", cost["dqn, 64 seeds"] / cost["dqn, 8 seeds"], 1.1),
+        ("VPG, 1 seed, ms per epoch", cost["vpg, 1 seed"] * 1e3, "at most 40"),
+        ("VPG, 8 seeds, ms per epoch and seed", cost["vpg, 8 seeds"] * 1e3, "at most 22"),
+        ("DQN, 1 seed, us per env step", cost["dqn, 1 seed"] * 1e6, "at most 200"),
+        ("DQN, 8 seeds, us per env step and seed", cost["dqn, 8 seeds"] * 1e6, "at most 100"),
+        ("DQN, 64 seeds, us per env step and seed", cost["dqn, 64 seeds"] * 1e6, "at most 100"),
+        ("A3C async, 1 seed, thousand env steps/s", rate["a3c async, 1 seed"], "at least 450"),
+        ("A3C async, 8 seeds, thousand env steps/s", rate["a3c async, 8 seeds"], "at least 1500"),
+        ("A3C sync, 1 seed, thousand env steps/s", rate["a3c sync, 1 seed"], "at least 800"),
+        ("A3C sync, 8 seeds, thousand env steps/s", rate["a3c sync, 8 seeds"], "at least 2000"),
+        ("VPG, cost per seed at 64 seeds over that at 8", cost["vpg, 64 seeds"] / cost["vpg, 8 seeds"], "at most 1.1"),
+        ("DQN, cost per seed at 64 seeds over that at 8", cost["dqn, 64 seeds"] / cost["dqn, 8 seeds"], "at most 1.1"),
+        *(
+            (
+                f"A3C {mode}, cost per seed at 256 seeds over that at 8",
+                cost[f"a3c {mode}, 256 seeds"] / cost[f"a3c {mode}, 8 seeds"],
+                "about 1",
+            )
+            for mode in ("async", "sync")
+        ),
     ]
-    table = [f"| {name} | {measured:.3g} | {limit:g} |" for name, measured, limit in rows]
-    return ["| target on two cores | measured | at most |", "|---|---|---|", *table]
+    table = [f"| {name} | {measured:.3g} | {limit} |" for name, measured, limit in rows]
+    return ["| target on two cores | measured | asked for |", "|---|---|---|", *table]
+
+
+def best_settings(delay: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Of every variant and number of actors the row with the learning rate that gave the highest mean return."""
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in delay["settings"]:
+        groups.setdefault((row["variant"], row["actors"]), []).append(row)
+    for _, rows in sorted(groups.items()):
+        yield max(rows, key=lambda row: np.mean(row["mean_return_per_run"]))
+
+
+def steps_to_solve(row: dict[str, Any]) -> np.ndarray:
+    """Quartiles over runs of the env steps to solve; infinite where the runs needed for it never did."""
+    steps = [np.inf if steps is None else steps for steps in row["env_steps_to_solve_per_run"]]
+    return np.percentile(steps, (25, 50, 75), method="lower")
+
+
+def delay_lines(delay: dict[str, Any]) -> list[str]:
+    """The study of learning speed against delay."""
+    lines = [
+        "## A3C: learning speed against delay",
+        "",
+        "`python benchmarks/delay.py`: CartPole-v1, preset `tuned` with other numbers of actors, t_max 20, 500 k env steps, 16 "
+        "seeds. Learning rates 3e-4, 1e-3, 3e-3, 1e-2 and 3e-2 were tried for each; the one with the highest mean return over the "
+        "whole training is shown. The delay of a gradient is the number of updates made to theta since the worker took its "
+        "copy. Quartiles of env steps to a 100-episode mean of 475; inf where fewer runs than that reached it.",
+        "",
+        "![env steps to solve against actors](delay.png)",
+        "",
+        "| variant | actors | learning rate | mean delay | runs solved | env steps to solve, quartiles | mean return of the training |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in best_settings(delay):
+        solved = sum(steps is not None for steps in row["env_steps_to_solve_per_run"])
+        quartiles = " / ".join(f"{steps:,.0f}" for steps in steps_to_solve(row))
+        lines.append(
+            f"| {row['variant']} | {row['actors']} | {row['lr']:g} | {row['mean_delay']:.1f} | {solved} of "
+            f"{len(row['mean_return_per_run'])} | {quartiles} | {np.mean(row['mean_return_per_run']):.0f} |"
+        )
+    return [*lines, "", machine_line(delay["machine"])]
+
+
+def draw_delay(delay: dict[str, Any]) -> Figure:
+    """Median and quartiles of env steps to solve against the number of actors, one line per variant."""
+    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    rows = list(best_settings(delay))
+    for shift, variant in enumerate(sorted({row["variant"] for row in rows})):
+        own = sorted((row for row in rows if row["variant"] == variant), key=lambda row: row["actors"])
+        low, median, high = np.array([steps_to_solve(row) for row in own]).T
+        actors = np.array([row["actors"] for row in own]) * 1.06 ** (shift - 1)
+        axes.errorbar(
+            actors, median, (median - low, high - median), marker="o", capsize=3, linewidth=1.5, label=variant
+        )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        title="A3C on CartPole-v1: env steps to a 100-episode mean of 475, median and quartiles of 16 seeds",
+        xlabel="actors (delay in mode async: actors - 1 updates on average)",
+        ylabel="env steps",
+    )
+    axes.title.set_fontsize(10)
+    axes.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
+    axes.set_yticks([50_000, 100_000, 200_000, 400_000], ["50 k", "100 k", "200 k", "400 k"])
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure
 
 
 if __name__ == "__main__":

@@ -181,6 +181,10 @@ def plan(
     validate(agent, config, made)
     budget, shape = budget_of(config), agent.rollout_shape(config)
     steps = shape[0] * shape[1]
+    if steps > MAX_ENV_STEPS:
+        raise InputError(
+            f"--actors: {shape[1]} with {shape[0]} steps each are more than {MAX_ENV_STEPS} env steps per iteration"
+        )
     if budget.kind != "episodes" and iterations_of(budget, shape, made.max_episode_steps) * steps > MAX_ENV_STEPS:
         raise InputError(f"--{budget.kind}: {budget.amount} is more than {MAX_ENV_STEPS} env steps per run")
     default_log_every = steps if hasattr(config, "epochs") else 1000
@@ -338,7 +342,7 @@ def write_pictures(folder: run_folder.RunFolder, planned: Plan, recorder: Record
     figure = plots.learning_curve(pd.read_csv(folder.path / "metrics.csv"), title, planned.env.solved_at)
     folder.write_picture("learning_curve.png", figure)
     for name, tally in recorder.tallies.items():
-        folder.write_picture(f"{name}_histogram.png", plots.histogram(tally, title, name))
+        folder.write_picture(f"{name}_histogram.png", plots.histogram(tally.counts, tally.width, title, name))
 
 
 def summarize(
@@ -372,7 +376,7 @@ def summarize(
         "solved_at": planned.env.solved_at,
         "solved_runs": sum(run.solved_at_steps is not None for run in runs),
         "env_steps_to_solve_per_run": [run.solved_at_steps for run in runs],
-        **{f"{name}_histogram": dict(sorted(tally.items())) for name, tally in recorder.tallies.items()},
+        **{f"{name}_histogram": tally.as_dict() for name, tally in recorder.tallies.items()},
         "versions": versions(),
     }
 

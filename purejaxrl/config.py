@@ -108,10 +108,13 @@ def field_specs(config_or_class: Any) -> dict[str, Spec]:
 
 
 def check_fields(config: Any) -> None:
-    """Compare every field of a Config with its Spec; arrays and tracers pass. Raises InputError naming the first."""
+    """Compare every field of a Config with its Spec. Raises InputError naming the first that is not allowed.
+
+    Leaves may be scalar arrays and tracers, whose values are not looked at.
+    """
     for name, spec in field_specs(config).items():
         value = getattr(config, name)
-        if (value is None and spec.optional) or isinstance(value, jax.Array):
+        if value is None and spec.optional:
             continue
         if not _is_allowed(value, spec):
             raise InputError(f"--{name}: {_show(value)} is not allowed; it takes {spec.allowed}")
@@ -121,6 +124,8 @@ def _is_allowed(value: Any, spec: Spec) -> bool:
     if spec.length is not None:
         right_length = isinstance(value, tuple) and len(value) > 0 and spec.length in (0, len(value))
         return right_length and all(_is_allowed(entry, spec._replace(length=None)) for entry in value)
+    if isinstance(value, jax.Array):
+        return spec.is_leaf and value.ndim == 0
     if spec.choices:
         return value in spec.choices
     if spec.kind is bool:
@@ -129,9 +134,10 @@ def _is_allowed(value: Any, spec: Spec) -> bool:
     if isinstance(value, bool) or not isinstance(value, accepted):
         return False
     if spec.kind is float:
-        # What a program computes with: a number that is fine in float64 may be 0 or infinite there.
+        # What a program computes with: a number that is fine in float64 may be infinite there, or denormal, which is 0.
         with np.errstate(over="ignore"):
             value = float(np.float32(value))
+        value = value if abs(value) >= np.finfo(np.float32).tiny else 0.0
     return bool(
         math.isfinite(value)
         and (spec.above is None or value > spec.above)

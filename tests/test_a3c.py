@@ -14,10 +14,10 @@ from purejaxrl.envs import make
 from purejaxrl.training.loop import init_run, iteration_keys
 from purejaxrl.training.rollout import rollout
 
-# Episodes of at most 9 steps: most rollouts of 5 hold a truncation or a termination.
-ENV = make("CartPole-v0", max_ep_len=9)
+# Short enough that many episodes are truncated, long enough that many poles have fallen before.
+ENV = make("CartPole-v0", max_ep_len=14)
 BASE = a3c.Config(
-    episodes=None, env_steps=4 * 5 * 15, actors=4, t_max=5, hidden_sizes=(8,), lr=3e-3, entropy_coef=0.02, lam=0.9
+    episodes=None, env_steps=4 * 5 * 20, actors=4, t_max=5, hidden_sizes=(8,), lr=3e-3, entropy_coef=0.02, lam=0.9
 )
 
 
@@ -99,6 +99,7 @@ def serial(config, seed):
     environments = [jax.jit(ENV.reset)(key) for key in jax.random.split(env_key, actors)]
     step_env = jax.jit(ENV.step)
     rounds = config.env_steps // (actors * steps)
+    endings = np.zeros(2, int)
     for iteration in range(rounds):
         rollout_key, update_key, _ = iteration_keys(run_key, jnp.int32(iteration))
         act_key, steps_key = jax.random.split(rollout_key)
@@ -121,6 +122,7 @@ def serial(config, seed):
             observation, action, reward, next_observation, terminated, truncated = map(
                 np.stack, zip(*rows, strict=True)
             )
+            endings += np.sum(terminated & ~truncated), np.sum(truncated & ~terminated)
             values = np.asarray(network(own.v, observation)[:, 0])
             next_values = np.asarray(network(own.v, next_observation)[:, 0])
             advantage, target = advantages_and_targets(config, reward, values, next_values, terminated, truncated)
@@ -133,6 +135,7 @@ def serial(config, seed):
             updates += 1
             if (iteration + 1) % config.sync_every == 0:
                 copies[worker], taken_at[worker] = theta, updates
+    assert min(endings) > 0, "the comparison must see episodes end in both ways"
     return theta, np.stack(copies), np.array(delays)
 
 
@@ -148,7 +151,7 @@ def serial(config, seed):
     ids=str,
 )
 def test_async_is_serial_round_robin(changes):
-    """Sixty gradients: theta, all copies and all delays."""
+    """Eighty gradients: theta, all copies and all delays."""
     config = dataclasses.replace(BASE, **changes)
     theta, copies, delays = serial(config, 0)
     state, log = train_one(a3c.agent, config, ENV)

@@ -39,7 +39,7 @@ def test_a3c_leaves_the_histogram_of_its_delays(tmp_path):
     settings = {"actors": 4, "t_max": 5, "env_steps": 400, "hidden_sizes": (8,)}
     result = purejaxrl.train("a3c", seeds=2, out=tmp_path / "run", log_every=100, **settings)
     # Twenty rounds of four; in the first round the w-th worker waits for w others, afterwards for three.
-    assert result.summary["delay_histogram"] == {0: 2, 1: 2, 2: 2, 3: 2 + 2 * 19 * 4}
+    assert result.summary["delay_histogram"] == {"bin_width": 1, "counts": {0: 2, 1: 2, 2: 2, 3: 2 + 2 * 19 * 4}}
     assert list(result.frame().query("run == 0")["delay"]) == pytest.approx([(1.5 + 4 * 3) / 5, 3, 3, 3])
     assert (result.path / "delay_histogram.png").stat().st_size > 5000
     assert result.state.learner.worker_theta.pi["kernel_0"].shape == (2, 4, 4, 8)
@@ -121,7 +121,8 @@ def test_every_core_works_from_a_fresh_interpreter():
 
 def test_make_train_checks_its_arguments():
     env = purejaxrl.make("CartPole-v0")
-    for wrong in ({"batch_size": 600, "memory_size": 500}, {"gamma": 2.0}, {"episodes": 5, "env_steps": 5}):
+    several = {"lr": jnp.ones(2)}, {"actors": jnp.array(2)}
+    for wrong in ({"batch_size": 600, "memory_size": 500}, {"gamma": 2.0}, {"episodes": 5, "env_steps": 5}, *several):
         with pytest.raises(InputError):
             purejaxrl.make_train(dqn.agent, dqn.Config(**wrong), env)
     config = dqn.Config(**TINY, max_ep_len=5)

@@ -169,6 +169,12 @@ WRONG = [
     (["train", "vpg", "--log_every", "x"], "'x'", "whole number"),
     (["train", "vpg", "--solved_at", "nan"], "nan", "finite"),
     (["train", "a3c", "--actors", "0"], "--actors: 0 is not allowed", "at least 1"),
+    (
+        ["train", "a3c", "--actors", "70000", "--t_max", "70000", "--dry_run"],
+        "--actors: 70000 with 70000",
+        "2147483647",
+    ),
+    (["train", "a3c", "--rmsprop_eps", "1e-40"], "--rmsprop_eps: 1e-40 is not allowed", "above 0"),
     (["train", "a3c", "--t_max", "0"], "--t_max: 0 is not allowed", "at least 1"),
     (["train", "a3c", "--sync_every", "0"], "--sync_every: 0 is not allowed", "at least 1"),
     (["train", "a3c", "--mode", "asink"], "--mode: 'asink' is not allowed", "async, sync"),

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import PROGRESS, train_one
+from helpers import PROGRESS, flat, train_one
 from probes import Endless
 
 from purejaxrl.agents import a3c, dqn, vpg
@@ -12,6 +12,7 @@ from purejaxrl.config import budget_of
 from purejaxrl.envs import make
 from purejaxrl.learning.normalization import LIMIT, Moments, normalize, update_moments
 from purejaxrl.training.loop import init_run, iterate
+from purejaxrl.training.rollout import rollout
 
 CARTPOLE = make("CartPole-v0")
 CONFIGS = {
@@ -102,6 +103,25 @@ def test_gradients_see_the_observations_that_were_acted_on():
     jax.tree.map(np.testing.assert_array_equal, plain.learner.pi_params, counted.learner.pi_params)
 
 
+@pytest.mark.parametrize("name", ["vpg", "a3c"])
+def test_updates_see_observations_by_the_moments_that_were_acted_with(name):
+    """An update with moments is one without them on a batch that was normalised by hand."""
+    agent, config = AGENTS[name], CONFIGS[name]
+    state, _ = train_one(agent, config, CARTPOLE)
+    state = state._replace(key=jax.random.key(5))
+    _, batch, _ = rollout(agent, CARTPOLE, config, state, PROGRESS, jax.random.key(6))
+    moments = state.learner.moments
+    assert np.abs(moments.mean).max() > 0.01
+    given, _ = agent.update(config, CARTPOLE, state.learner, batch, PROGRESS, jax.random.key(7))
+    by_hand = batch._replace(
+        observation=normalize(moments, batch.observation), next_observation=normalize(moments, batch.next_observation)
+    )
+    plain = state.learner._replace(moments=None)
+    expected, _ = agent.update(config, CARTPOLE, plain, by_hand, PROGRESS, jax.random.key(7))
+    assert given.moments.seen == moments.seen + batch.reward.size
+    np.testing.assert_allclose(flat(given._replace(moments=None)), flat(expected), atol=1e-6)
+
+
 def test_dqn_keeps_raw_observations():
     config = CONFIGS["dqn"]
     state, _ = train_one(dqn.agent, config, CARTPOLE)
@@ -110,6 +130,23 @@ def test_dqn_keeps_raw_observations():
     newest = (200 // 4 - 1) % 16 * 4
     follows = np.asarray(rows.next_observation[newest : newest + 4])
     assert np.sum(np.all(follows == np.asarray(state.observation), axis=1)) >= 2
+
+
+def test_dqn_learns_from_normalized_observations():
+    """A gradient step on a raw replay with moments is one on a normalised replay without."""
+    config = CONFIGS["dqn"]
+    learner = dqn.init(config, CARTPOLE, jax.random.key(0))
+    moments = Moments(jnp.float32(10), jnp.array([1.0, -2.0, 0.0, 3.0]), jnp.array([4.0, 0.25, 1.0, 9.0]))
+    observation, next_observation = jax.random.normal(jax.random.key(1), (2, 64, 4))
+    others = (jnp.arange(64) % 2, jnp.ones(64), jnp.arange(64) % 5 == 0)
+    trained = (learner.params, learner.target_params, learner.opt_state)
+    results = []
+    for prepared, given in ((lambda x: x, moments), (lambda x: normalize(moments, x), None)):
+        experience = dqn.Experience(prepared(observation), *others, prepared(next_observation))
+        replay = dqn.ring.Replay(dqn.ring.pack(experience))
+        step = (config, CARTPOLE, replay, given, PROGRESS._replace(iteration=jnp.int32(15)), dqn.q_target, trained)
+        results.append(dqn.gradient_step(*step, jax.random.key(2))[0][0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *results)
 
 
 @pytest.mark.parametrize("name", ["vpg", "a3c"])

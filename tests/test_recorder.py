@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from purejaxrl.results.recorder import Recorder, mean_of_known
+from purejaxrl.results.recorder import Recorder, Tally, mean_of_known
 
 YES, NO = np.ones(2, bool), np.zeros(2, bool)
 
@@ -54,7 +54,16 @@ def test_vectors_of_whole_numbers_are_averaged_and_tallied():
         (0, 2, 1.75),
         (0, 3, 0.5),
     ]
-    assert recorder.tallies == {"delay": {0: 2, 1: 2, 3: 3, -2: 1}}
+    assert recorder.tallies["delay"].as_dict() == {"bin_width": 1, "counts": {-2: 1, 0: 2, 1: 2, 3: 3}}
+
+
+def test_a_tally_stays_small():
+    """A thousand different numbers, in pieces: bins of 4, none lost."""
+    tally = Tally()
+    for piece in np.split(np.arange(-8, 992), 100):
+        tally.add(np.tile(piece, 2))
+    assert tally.width == 4
+    assert tally.counts == dict.fromkeys(range(-8, 992, 4), 8)
 
 
 def test_rows_by_hand():

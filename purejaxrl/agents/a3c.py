@@ -18,6 +18,7 @@ mode `sync` all actors together are one, so that the gradient is their average: 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -104,7 +105,7 @@ def init(config: Config, env: Env, key: ScalarKey) -> Learner:
     theta = Theta(*init_actor_critic(config, env, key))
     return Learner(
         theta,
-        make_optimizer(config).init(ravel_pytree(theta)[0]),
+        make_optimizer(config).init(as_vector(theta)),
         jax.tree.map(lambda leaf: jnp.repeat(leaf[None], workers(config), axis=0), theta),
         jnp.zeros(workers(config), jnp.int32),
         init_moments(config, env),
@@ -127,38 +128,6 @@ def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "
     return likeliest_action(env.action_space, action_distribution(config, env, learner.theta.pi, observation))
 
 
-def update(
-    config: Config, env: Env, learner: Learner, batch: Transition, progress: Progress, key: ScalarKey
-) -> tuple[Learner, Metrics]:
-    """One round of learning from batch[T, N]: W gradients, applied one after another. Consumes `key`."""
-    shares = jax.tree.map(lambda leaf: split_actors(leaf, workers(config)), prepare(config, learner.moments, batch))
-    gradient, metrics = jax.vmap(jax.grad(partial(loss, config, env), has_aux=True))(learner.worker_theta, shares)
-
-    order = jax.random.permutation(key, workers(config)) if config.order == "random" else jnp.arange(workers(config))
-    optimizer = make_optimizer(config, linear_to_zero(progress.fraction) if config.lr_anneal else 1.0)
-    theta, unravel = ravel_pytree(learner.theta)
-    gradient = jax.vmap(lambda tree: ravel_pytree(tree)[0])(gradient)
-
-    def turn(carry: tuple[Array, PyTree], gradient: Array) -> tuple[tuple[Array, PyTree], Array]:
-        theta, opt_state = carry
-        step, opt_state = optimizer.update(gradient, opt_state)
-        theta = optax.apply_updates(theta, step)
-        return (theta, opt_state), theta
-
-    (theta, opt_state), after_turn = jax.lax.scan(turn, (theta, learner.opt_state), gradient[order])
-
-    turn_of = jnp.argsort(order)
-    updates = progress.iteration * workers(config) + turn_of
-    fresh = (jax.vmap(unravel)(after_turn[turn_of]), updates + 1)
-    kept = (learner.worker_theta, learner.taken_at)
-    is_taking = (progress.iteration + 1) % config.sync_every == 0
-    worker_theta, taken_at = jax.tree.map(partial(jnp.where, is_taking), fresh, kept)
-
-    moments = update_moments(learner.moments, batch.observation)
-    metrics = jax.tree.map(jnp.mean, metrics) | {"delay": updates - learner.taken_at}
-    return Learner(unravel(theta), opt_state, worker_theta, taken_at, moments), metrics
-
-
 def loss(config: Config, env: Env, theta: Theta, batch: Transition) -> tuple[Float[Array, ""], Metrics]:
     """-mean(log pi(a|s) A) - entropy_coef H + value_coef mean((V(s) - R)^2) over a worker's batch[T, n]."""
     value = state_value(config, env, theta.v, batch.observation)
@@ -175,7 +144,62 @@ def loss(config: Config, env: Env, theta: Theta, batch: Transition) -> tuple[Flo
     return pi_loss + config.value_coef * v_loss, metrics
 
 
-def split_actors(leaf: Shaped[Array, "T N ..."], workers: int) -> Shaped[Array, "W T n ..."]:
+def update(
+    config: Config,
+    env: Env,
+    learner: Learner,
+    batch: Transition,
+    progress: Progress,
+    key: ScalarKey,
+    loss: Callable[..., tuple[Array, Metrics]] = loss,
+) -> tuple[Learner, Metrics]:
+    """One round of learning from batch[T, N]: W gradients, applied one after another. Consumes `key`."""
+    count = workers(config)
+    shares = jax.tree.map(partial(split_actors, count), prepare(config, learner.moments, batch))
+    gradient, metrics = jax.vmap(jax.grad(partial(loss, config, env), has_aux=True))(learner.worker_theta, shares)
+
+    order = jax.random.permutation(key, count) if config.order == "random" else jnp.arange(count)
+    optimizer = make_optimizer(config, linear_to_zero(progress.fraction) if config.lr_anneal else 1.0)
+    gradient = jax.vmap(as_vector)(gradient)
+    opt_state, after_turn = take_turns(optimizer, as_vector(learner.theta), learner.opt_state, gradient[order])
+
+    turn_of = jnp.argsort(order)
+    updates = progress.iteration * count + turn_of
+    _, as_theta = ravel_pytree(learner.theta)
+    fresh = (jax.vmap(as_theta)(after_turn[turn_of]), updates + 1)
+    kept = (learner.worker_theta, learner.taken_at)
+    is_taking = (progress.iteration + 1) % config.sync_every == 0
+    worker_theta, taken_at = jax.tree.map(partial(jnp.where, is_taking), fresh, kept)
+
+    moments = update_moments(learner.moments, batch.observation)
+    metrics = jax.tree.map(jnp.mean, metrics) | {"delay": updates - learner.taken_at}
+    return Learner(as_theta(after_turn[-1]), opt_state, worker_theta, taken_at, moments), metrics
+
+
+def take_turns(
+    optimizer: optax.GradientTransformation,
+    theta: Float[Array, " P"],
+    opt_state: PyTree,
+    gradients: Float[Array, "W P"],
+) -> tuple[PyTree, Float[Array, "W P"]]:
+    """Apply gradients one after another; the optimiser's state after the last, and theta after each."""
+
+    def turn(carry: tuple[Array, PyTree], gradient: Array) -> tuple[tuple[Array, PyTree], Array]:
+        theta, opt_state = carry
+        step, opt_state = optimizer.update(gradient, opt_state)
+        theta = optax.apply_updates(theta, step)
+        return (theta, opt_state), theta
+
+    (_, opt_state), after_turn = jax.lax.scan(turn, (theta, opt_state), gradients)
+    return opt_state, after_turn
+
+
+def as_vector(theta: PyTree) -> Float[Array, " P"]:
+    """All parameters as one vector."""
+    return ravel_pytree(theta)[0]
+
+
+def split_actors(workers: int, leaf: Shaped[Array, "T N ..."]) -> Shaped[Array, "W T n ..."]:
     """Each worker's share of a batch, the workers in front."""
     return jnp.moveaxis(leaf.reshape(leaf.shape[0], workers, -1, *leaf.shape[2:]), 1, 0)
 

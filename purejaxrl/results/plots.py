@@ -45,16 +45,16 @@ def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = 
     return figure
 
 
-def histogram(tally: dict[int, int], title: str, label: str) -> Figure:
-    """How often each whole number came, value -> count, as a share of all; the mean is marked."""
+def histogram(counts: dict[int, int], width: int, title: str, label: str) -> Figure:
+    """How often whole numbers came, first number of a bin -> count, as a share of all; the mean is marked."""
     figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
     axes = figure.subplots()
-    values, counts = np.array(list(tally)), np.array(list(tally.values()))
-    shares = counts / counts.sum()
+    values = np.array(list(counts)) + (width - 1) / 2
+    shares = np.array(list(counts.values())) / sum(counts.values())
     mean = float(values @ shares)
-    axes.bar(values, shares, width=0.9, color=COLOR)
+    axes.bar(values, shares, width=0.9 * width, color=COLOR)
     axes.axvline(mean, color=EVAL_COLOR, linewidth=1.5, label=f"mean {mean:.1f}")
-    axes.set(title=title, xlabel=label, ylabel="share", xlim=(values.min() - 0.75, values.max() + 0.75))
+    axes.set(title=title, xlabel=label, ylabel="share", xlim=(values.min() - 0.75 * width, values.max() + 0.75 * width))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25, axis="y")
     axes.spines[["top", "right"]].set_visible(False)

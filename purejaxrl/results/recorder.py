@@ -7,12 +7,13 @@ What is kept is bounded: the returns of each run's last 100 episodes, and the in
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 WINDOW = 100
+MAX_BINS = 256
 
 
 class EpisodeRow(NamedTuple):
@@ -44,10 +45,37 @@ class RunRecord:
         return float(np.mean(self.last_returns)) if len(self.last_returns) == WINDOW else np.nan
 
 
+class Tally:
+    """How often whole numbers came, in bins of `width`: `counts` by the first number of a bin.
+
+    The width is 1 and doubles whenever there would be more than MAX_BINS bins, so memory stays bounded.
+    """
+
+    def __init__(self) -> None:
+        self.width = 1
+        self.counts: dict[int, int] = {}
+
+    def add(self, values: np.ndarray) -> None:
+        """Count values of any shape in."""
+        self._merge(zip(*np.unique(values // self.width * self.width, return_counts=True), strict=True))
+        while len(self.counts) > MAX_BINS:
+            self.width *= 2
+            old, self.counts = self.counts, {}
+            self._merge((value // self.width * self.width, count) for value, count in old.items())
+
+    def _merge(self, bins: Iterable[tuple[int, int]]) -> None:
+        for value, count in bins:
+            self.counts[int(value)] = self.counts.get(int(value), 0) + int(count)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For summary.json."""
+        return {"bin_width": self.width, "counts": dict(sorted(self.counts.items()))}
+
+
 class Recorder:
     """Turns the chunks of a training into rows.
 
-    Vectors of whole numbers among the metrics are tallied over all runs: `tallies[name][value]` is how often it came.
+    Vectors of whole numbers among the metrics are tallied over all runs, `tallies` by name.
 
     steps: env steps of one iteration. log_every: env steps of a logging interval. max_episodes: an episode budget,
     beyond which rows are dropped. solved_at: the mean return over 100 episodes that counts as solved.
@@ -59,7 +87,7 @@ class Recorder:
         self.seeds, self.steps, self.log_every = seeds, steps, log_every
         self.max_episodes, self.solved_at = max_episodes, solved_at
         self.runs = [RunRecord() for _ in seeds]
-        self.tallies: dict[str, dict[int, int]] = {}
+        self.tallies: dict[str, Tally] = {}
 
     def add(
         self, start: int, log: Any, eval_return: np.ndarray | None, is_over: np.ndarray
@@ -118,14 +146,8 @@ class Recorder:
         record.interval_metrics.append(metrics)
         for name, value in metrics.items():
             if value.ndim > 1 and np.issubdtype(value.dtype, np.integer):
-                self._tally(name, value)
+                self.tallies.setdefault(name, Tally()).add(value)
         return rows
-
-    def _tally(self, name: str, values: np.ndarray) -> None:
-        """Count how often each whole number came, over all runs."""
-        tally = self.tallies.setdefault(name, {})
-        for value, count in zip(*np.unique(values, return_counts=True), strict=True):
-            tally[int(value)] = tally.get(int(value), 0) + int(count)
 
     def _look_for_solution(self, record: RunRecord, returns: np.ndarray, env_steps: np.ndarray) -> None:
         """Move the window of 100 episodes over new returns; note the first that is at or above the threshold."""
