@@ -26,7 +26,7 @@ SHARED = PartitionSpec()
 KINDS = ("auto", "cpu", "cuda", "tpu")
 # On CPU a group's arrays should stay in a core's caches: so many rows of a batch at a time, at most so many runs.
 CPU_GROUP_ROWS = 4096
-CPU_GROUP_RUNS = 8
+CPU_GROUP_RUNS = 4
 
 
 def usable_cores() -> int:
