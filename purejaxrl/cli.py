@@ -106,7 +106,7 @@ def train(words: list[str]) -> int:
         raise InputError(f"unknown algorithm {words[0]!r}; use one of {', '.join(AGENTS)}")
     agent = AGENTS[words[0]]
     flags = parse(train_parser(agent), agent, words[1:])
-    _prepare_devices(flags["device"])
+    _prepare_jax(flags["device"], use_cache=not flags.pop("no_cache"))
 
     from purejaxrl import api
     from purejaxrl.results.run_folder import check_free, plain
@@ -178,6 +178,9 @@ def train_parser(agent: Agent) -> Parser:
     output.add_argument("--episodes_log", help="on, off, or auto (default): episodes.csv is written up to 256 runs")
     output.add_argument("--quiet", action="store_true", help="print nothing but errors")
     output.add_argument("--json", action="store_true", help="print the summary as JSON and nothing else")
+    output.add_argument(
+        "--no_cache", action="store_true", help="compile anew, and keep nothing compiled for later runs"
+    )
     output.add_argument("--dry_run", action="store_true", help="check everything, print the configuration and stop")
     output.add_argument("--debug", action="store_true", help="show tracebacks")
     own = parser.add_argument_group("hyperparameters", "defaults are those of the preset original")
@@ -258,15 +261,18 @@ def _whole(text: str) -> int:
         return int(number)
 
 
-def _prepare_devices(device: str) -> None:
+def _prepare_jax(device: str, *, use_cache: bool) -> None:
     """Settle what JAX may use, before it starts. Only a program may do this; importing the package never does."""
     import jax
 
+    from purejaxrl.training.compilation_cache import use_compilation_cache
     from purejaxrl.training.devices import ask_for_cpu_devices
 
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     ask_for_cpu_devices()
+    if use_cache:
+        use_compilation_cache()
 
 
 def _terminal(planned: Any) -> Any:
