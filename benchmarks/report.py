@@ -144,7 +144,7 @@ def speed_lines(speed: dict[str, Any]) -> list[str]:
         f"Peak memory of the process (VPG, 4 seeds, median of five): {peaks}. A replay of 100 000 CartPole transitions "
         f"takes {replay:.1f} MB per seed (11 float32 each).",
         "",
-        "On an accelerator: not measured.",
+        "On an accelerator: not measured. Other libraries on this machine: not measured yet.",
         "",
         machine_line(speed["machine"]),
     ]
