@@ -285,7 +285,15 @@ def _terminal(planned: Any) -> Any:
     is_tuned = tuned_key(planned.agent, planned.env.name, planned.observation_type, as_dict(planned.config)) in TUNED
     hint = "; --preset tuned is quicker" if planned.preset == "original" and is_tuned else ""
     limit = iterations_of(planned.budget, planned.shape, planned.env.max_episode_steps)
-    return Terminal(title, planned.agent.name, planned.budget.kind, planned.budget.amount, limit, hint)
+    return Terminal(
+        title,
+        planned.agent.name,
+        planned.budget.kind,
+        planned.budget.amount,
+        limit,
+        hint,
+        planned.env.solved_at is not None,
+    )
 
 
 def _print_summary(summary: dict[str, Any], path: Path) -> None:

@@ -48,7 +48,7 @@ class Terminal:
     """A progress bar counted in the budget's unit, or plain lines where there is no terminal.
 
     title: said first. label: before the bar. kind, amount: the budget. max_iterations: after which it is used up for
-    certain. hint: what to add of a training that will take long.
+    certain. hint: what to add of a training that will take long. can_be_solved: whether there is a threshold.
     """
 
     def __init__(
@@ -59,9 +59,10 @@ class Terminal:
         amount: int,
         max_iterations: int,
         hint: str = "",
+        can_be_solved: bool = True,
         stream: TextIO | None = None,
     ) -> None:
-        self.title, self.label, self.hint = title, label, hint
+        self.title, self.label, self.hint, self.can_be_solved = title, label, hint, can_be_solved
         self.kind, self.amount, self.max_iterations = kind, amount, max_iterations
         self.stream = stream or sys.stderr
         self.is_terminal = self.stream.isatty()
@@ -93,7 +94,7 @@ class Terminal:
         solved = sum(run.solved_at_steps is not None for run in runs)
         facts = [
             f"return {np.mean(returns):.1f}" if returns else "return -",
-            f"solved {solved}/{len(runs)}",
+            *([f"solved {solved}/{len(runs)}"] if self.can_be_solved else []),
             f"{env_steps / max(seconds, 1e-9):,.0f} env steps/s",
         ]
         done = counts[self.kind]
