@@ -154,40 +154,19 @@ def plan(
     lists = [name for name, value in hyperparameters.items() if isinstance(value, list)]
     if lists:
         raise InputError(f"--{lists[0]}: a list is a sweep; train takes one value, alternatives are for `sweep`")
-    if observation_type not in ("default", "img"):
-        raise InputError(f"--observation_type: {observation_type!r} is not allowed; use default")
-    if observation_type == "img":
-        raise InputError("--observation_type: img is not available yet; use default")
-    device = device_kind(device)
-    check_whole("seeds", seeds, at_least=1)
-    check_whole("seed", seed, at_least=0, at_most=2**32 - seeds)
-    if episodes_log not in ("auto", "on", "off"):
-        raise InputError(f"--episodes_log: {episodes_log!r} is not allowed; use auto, on or off")
-    for name, value in (("log_every", log_every), ("eval_every", eval_every), ("devices", devices)):
-        if value is not None:
-            check_whole(name, value, at_least=1)
-    check_whole("eval_episodes", eval_episodes, at_least=1)
-    if eval_every is not None and log_every is not None and log_every > eval_every:
-        raise InputError(
-            f"--log_every: {log_every} is more than --eval_every {eval_every}; rows would lose evaluations"
-        )
+    check_observation_type(observation_type)
+    check_counts(seeds, seed, devices)
+    check_logging(log_every, eval_every, eval_episodes, episodes_log)
     if solved_at is not None and not (isinstance(solved_at, int | float) and np.isfinite(solved_at)):
         raise InputError(f"--solved_at: {solved_at} is not allowed; it takes a finite number")
 
     config = presets.resolve(agent, name_of(env), observation_type, preset, hyperparameters)
-    check_fields(config)
     max_ep_len = getattr(config, "max_ep_len", None)
     made = make(env, env_params, max_ep_len=max_ep_len, solved_at=solved_at)
     validate(agent, config, made)
     budget, shape = budget_of(config), agent.rollout_shape(config)
-    steps = shape[0] * shape[1]
-    if steps > MAX_ENV_STEPS:
-        raise InputError(
-            f"--actors: {shape[1]} with {shape[0]} steps each are more than {MAX_ENV_STEPS} env steps per iteration"
-        )
-    if budget.kind != "episodes" and iterations_of(budget, shape, made.max_episode_steps) * steps > MAX_ENV_STEPS:
-        raise InputError(f"--{budget.kind}: {budget.amount} is more than {MAX_ENV_STEPS} env steps per run")
-    default_log_every = steps if hasattr(config, "epochs") else 1000
+    check_extent(budget, shape, made)
+    default_log_every = shape[0] * shape[1] if hasattr(config, "epochs") else 1000
     return Plan(
         agent,
         made,
@@ -196,7 +175,7 @@ def plan(
         shape,
         observation_type,
         preset,
-        device,
+        device_kind(device),
         devices,
         seeds,
         seed,
@@ -433,6 +412,47 @@ def agent_of(algorithm: str | Agent) -> Agent:
     if algorithm not in AGENTS:
         raise InputError(f"unknown algorithm {algorithm!r}; use one of {', '.join(AGENTS)}")
     return AGENTS[algorithm]
+
+
+def check_observation_type(observation_type: str) -> None:
+    """Raise InputError unless the observation type is one there is."""
+    if observation_type == "img":
+        raise InputError("--observation_type: img is not available yet; use default")
+    if observation_type != "default":
+        raise InputError(f"--observation_type: {observation_type!r} is not allowed; use default")
+
+
+def check_counts(seeds: Any, seed: Any, devices: Any) -> None:
+    """Raise InputError unless seeds are whole numbers that 32 bits hold, and there is a number of devices, if any."""
+    check_whole("seeds", seeds, at_least=1)
+    check_whole("seed", seed, at_least=0, at_most=2**32 - seeds)
+    if devices is not None:
+        check_whole("devices", devices, at_least=1)
+
+
+def check_logging(log_every: Any, eval_every: Any, eval_episodes: Any, episodes_log: Any) -> None:
+    """Raise InputError unless what is logged, and how often, makes sense together."""
+    for name, value in (("log_every", log_every), ("eval_every", eval_every)):
+        if value is not None:
+            check_whole(name, value, at_least=1)
+    check_whole("eval_episodes", eval_episodes, at_least=1)
+    if eval_every is not None and log_every is not None and log_every > eval_every:
+        raise InputError(
+            f"--log_every: {log_every} is more than --eval_every {eval_every}; rows would lose evaluations"
+        )
+    if episodes_log not in ("auto", "on", "off"):
+        raise InputError(f"--episodes_log: {episodes_log!r} is not allowed; use auto, on or off")
+
+
+def check_extent(budget: Budget, shape: tuple[int, int], env: Env) -> None:
+    """Raise InputError where env steps would pass int32, within one iteration or over the budget."""
+    steps = shape[0] * shape[1]
+    if steps > MAX_ENV_STEPS:
+        raise InputError(
+            f"--actors: {shape[1]} with {shape[0]} steps each are more than {MAX_ENV_STEPS} env steps per iteration"
+        )
+    if budget.kind != "episodes" and iterations_of(budget, shape, env.max_episode_steps) * steps > MAX_ENV_STEPS:
+        raise InputError(f"--{budget.kind}: {budget.amount} is more than {MAX_ENV_STEPS} env steps per run")
 
 
 def check_whole(name: str, value: Any, *, at_least: int, at_most: int = MAX_INT) -> None:

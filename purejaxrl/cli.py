@@ -106,7 +106,7 @@ def train(words: list[str]) -> int:
         raise InputError(f"unknown algorithm {words[0]!r}; use one of {', '.join(AGENTS)}")
     agent = AGENTS[words[0]]
     flags = parse(train_parser(agent), agent, words[1:])
-    _prepare_jax(flags["device"], use_cache=not flags.pop("no_cache"))
+    _prepare_jax(flags["device"], use_cache=not flags.pop("no_cache"), is_silent=flags["quiet"] or flags["json"])
 
     from purejaxrl import api
     from purejaxrl.results.run_folder import check_free, plain
@@ -261,18 +261,18 @@ def _whole(text: str) -> int:
         return int(number)
 
 
-def _prepare_jax(device: str, *, use_cache: bool) -> None:
+def _prepare_jax(device: str, *, use_cache: bool, is_silent: bool) -> None:
     """Settle what JAX may use, before it starts. Only a program may do this; importing the package never does."""
     import jax
 
-    from purejaxrl.training.compilation_cache import use_compilation_cache
+    from purejaxrl.training.compilation_cache import cache_folder, use_compilation_cache
     from purejaxrl.training.devices import ask_for_cpu_devices
 
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     ask_for_cpu_devices()
-    if use_cache:
-        use_compilation_cache()
+    if use_cache and use_compilation_cache() is None and not is_silent:
+        print(f"no compilation cache: {cache_folder()} is not a private folder (mode 0700)", file=sys.stderr)
 
 
 def _terminal(planned: Any) -> Any:

@@ -5,7 +5,7 @@ import stat
 import subprocess
 import sys
 
-from purejaxrl.training.compilation_cache import VARIABLE, cache_folder, make_private
+from purejaxrl.training.compilation_cache import VARIABLE, cache_folder, is_private
 
 TINY = ["train", "a3c", "--env_steps", "400", "--actors", "4", "--t_max", "5", "--hidden_sizes", "8", "--quiet"]
 
@@ -44,20 +44,23 @@ def test_training_goes_on_without_a_cache_where_none_can_be(tmp_path):
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_the_folder_is_made_private_and_must_be_a_folder(tmp_path):
+def test_a_folder_that_others_can_enter_is_left_alone_and_not_used(tmp_path):
     shared = tmp_path / "shared"
     shared.mkdir()
-    shared.chmod(0o777)
-    assert make_private(shared)
-    assert stat.S_IMODE(shared.stat().st_mode) == 0o700
-    link = tmp_path / "link"
-    link.symlink_to(shared)
-    assert not make_private(link)
+    shared.chmod(0o750)
+    train(tmp_path, shared, "run")
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o750
+    assert list(shared.iterdir()) == []
 
 
-def test_a_folder_of_somebody_else_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
-    assert not make_private(tmp_path)
+def test_private_is_a_folder_of_ones_own(tmp_path, monkeypatch):
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir(mode=0o700)
+    link.symlink_to(folder)
+    assert is_private(folder)
+    assert not is_private(link)
+    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+    assert not is_private(folder)
 
 
 def test_the_environment_variable_moves_the_folder(monkeypatch):

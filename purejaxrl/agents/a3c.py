@@ -11,9 +11,10 @@ Parameters theta = (pi, V) and one optimiser are shared; every worker w has a co
         theta   <- optimiser step with g_w
         theta_w <- theta, at every sync_every-th of the worker's rounds
 
-A rollout depends on nothing but theta_w, so this is exactly what workers taking turns would do; the delay of a gradient
-is the number of updates that others made to theta since theta_w was taken. In mode `async` every actor is a worker, in
-mode `sync` all actors together are one, so that the gradient is their average: advantage actor-critic, A2C.
+A rollout depends on nothing but theta_w (and moments of observations, if asked for, which change between rounds only),
+so this is exactly what workers taking turns would do. The delay of a gradient is the number of updates made to theta
+since theta_w was taken. In mode `async` every actor is a worker, in mode `sync` all actors together are one, so that the
+gradient is their average: advantage actor-critic, A2C.
 """
 
 from __future__ import annotations
@@ -161,11 +162,11 @@ def update(
     order = jax.random.permutation(key, count) if config.order == "random" else jnp.arange(count)
     optimizer = make_optimizer(config, linear_to_zero(progress.fraction) if config.lr_anneal else 1.0)
     gradient = jax.vmap(as_vector)(gradient)
-    opt_state, after_turn = take_turns(optimizer, as_vector(learner.theta), learner.opt_state, gradient[order])
+    theta, as_theta = ravel_pytree(learner.theta)
+    opt_state, after_turn = take_turns(optimizer, theta, learner.opt_state, gradient[order])
 
     turn_of = jnp.argsort(order)
     updates = progress.iteration * count + turn_of
-    _, as_theta = ravel_pytree(learner.theta)
     fresh = (jax.vmap(as_theta)(after_turn[turn_of]), updates + 1)
     kept = (learner.worker_theta, learner.taken_at)
     is_taking = (progress.iteration + 1) % config.sync_every == 0

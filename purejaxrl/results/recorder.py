@@ -98,6 +98,9 @@ class Recorder:
         evaluation followed the chunk, NaN for runs that it left out. is_over: [runs], whether the run has ended by now,
         so that its open interval is closed.
         """
+        for name, values in log.metrics.items():
+            if values.ndim > 2 and np.issubdtype(values.dtype, np.integer):
+                self.tallies.setdefault(name, Tally()).add(values[log.active.astype(bool)])
         episode_rows: list[EpisodeRow] = []
         metric_rows: list[dict[str, Any]] = []
         for run, record in enumerate(self.runs):
@@ -142,11 +145,7 @@ class Recorder:
         record.episodes += len(rows)
         record.env_steps = (start + last) * self.steps
         record.interval_returns.append(returns)
-        metrics = {name: value[first:last, run] for name, value in log.metrics.items()}
-        record.interval_metrics.append(metrics)
-        for name, value in metrics.items():
-            if value.ndim > 1 and np.issubdtype(value.dtype, np.integer):
-                self.tallies.setdefault(name, Tally()).add(value)
+        record.interval_metrics.append({name: value[first:last, run] for name, value in log.metrics.items()})
         return rows
 
     def _look_for_solution(self, record: RunRecord, returns: np.ndarray, env_steps: np.ndarray) -> None:

@@ -28,9 +28,9 @@ def use_compilation_cache() -> Path | None:
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not make_private(folder):
-            return None
     except OSError:
+        return None
+    if not is_private(folder):
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -38,11 +38,8 @@ def use_compilation_cache() -> Path | None:
     return folder
 
 
-def make_private(folder: Path) -> bool:
-    """Take others' rights to a folder away; False where it belongs to somebody else or is a link."""
+def is_private(folder: Path) -> bool:
+    """Whether this is a folder, no link to one, which belongs to the user and which nobody else has any right to."""
     found = os.lstat(folder)
-    if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
-        return False
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        folder.chmod(0o700)
-    return True
+    is_own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+    return stat.S_ISDIR(found.st_mode) and is_own and not stat.S_IMODE(found.st_mode) & 0o077
