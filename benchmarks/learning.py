@@ -24,6 +24,9 @@ from purejaxrl.envs import make
 FILE = Path(__file__).with_name("learning.json")
 RESULTS = Path("results/learning")
 
+# A3C as the paper has it, but for 20 steps per update and the budget.
+PAPER = "--env CartPole-v1 --preset tuned --optimizer rmsprop --entropy_coef 0.01 --lam 1 --reward_scale 1"
+
 EXPERIMENTS = {
     "vpg-original-v0": "train vpg --env CartPole-v0 --seeds 8 --epochs 400",
     "dqn-original-v0": "train dqn --env CartPole-v0 --seeds 16",
@@ -34,6 +37,9 @@ EXPERIMENTS = {
     "a3c-original-v0-lr-3e-3": "train a3c --env CartPole-v0 --lr 3e-3 --seeds 8",
     "a3c-async-tuned-v1": "train a3c --env CartPole-v1 --preset tuned --seeds 32",
     "a3c-sync-tuned-v1": "train a3c --env CartPole-v1 --preset tuned --mode sync --seeds 32",
+    "a3c-async-rmsprop-v1": f"train a3c {PAPER} --seeds 32",
+    "a3c-async-rmsprop-clipped-v1": f"train a3c {PAPER} --max_grad_norm 0.5 --seeds 32",
+    "a3c-async-adam-clipped-v1": "train a3c --env CartPole-v1 --preset tuned --max_grad_norm 0.5 --seeds 32",
     "vpg-tuned-pendulum": "train vpg --env Pendulum-v1 --preset tuned --seeds 8",
     "a3c-async-tuned-pendulum": "train a3c --env Pendulum-v1 --preset tuned --seeds 8",
     "a3c-sync-tuned-pendulum": "train a3c --env Pendulum-v1 --preset tuned --mode sync --seeds 8",

@@ -13,8 +13,8 @@ Parameters theta = (pi, V) and one optimiser are shared; every worker w has a co
 
 A rollout depends on nothing but theta_w (and moments of observations, if asked for, which change between rounds only),
 so this is exactly what workers taking turns would do. The delay of a gradient is the number of updates made to theta
-since theta_w was taken. In mode `async` every actor is a worker, in mode `sync` all actors together are one, so that the
-gradient is their average: advantage actor-critic, A2C.
+since theta_w was taken. In mode `async` every actor is a worker, in mode `sync` all actors together are one, so that
+the gradient is their average: advantage actor-critic, A2C.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Config:
     entropy_coef: Real = leaf(0.0, "weight of the entropy bonus", at_least=0)
     value_coef: Real = leaf(0.5, "weight of the value loss", at_least=0)
     max_grad_norm: Real | None = leaf(
-        None, "scale every applied gradient down to this norm; small values ruin async", optional=True, above=0
+        None, "scale every applied gradient down to this norm; in async each worker's own", optional=True, above=0
     )
     reward_scale: Real = leaf(1.0, "what rewards are multiplied with for learning", above=0)
     normalize_observations: bool = static(False, "by their running mean and variance", kind=bool)
