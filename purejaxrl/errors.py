@@ -19,3 +19,7 @@ class ResourceError(PurejaxrlError, OSError):
     """The disk or the memory does not suffice."""
 
     exit_code = 6
+
+
+class HostError(PurejaxrlError):
+    """Another process of the same training has failed or stopped, or never came."""

@@ -1,0 +1,482 @@
+"""Several processes, usually one per host, that train the runs of one command together.
+
+JAX's multi-controller runtime gives every process its index and its local devices. Runs are independent, so devices of
+different processes never talk to each other; what the processes tell each other goes over TCP between process 0 and
+each of the others. JAX's coordination service could carry it too, but it aborts every process with a stack trace as
+soon as one of them dies, and cannot be told otherwise, so it is left again once all have started.
+
+Whoever reaches the coordinator's port can take part, as with JAX itself: that port belongs in a private network.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import NoReturn
+
+import jax
+from jax._src.clusters import ClusterEnv
+
+from purejaxrl.errors import HostError, InputError
+from purejaxrl.training.devices import first_line
+
+JOIN_SECONDS = 60.0
+SILENCE_SECONDS = 30.0
+# A process says several times within the allowed silence that it is there.
+BEATS = 6
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+HANDSHAKE_SECONDS = 5.0
+WAITING_SECONDS = 0.5
+PIECE_BYTES = 1 << 20
+
+# Kinds of message.
+HELLO, WELCOME, BEAT, WANT, PIECE, STATUS, HERE, FAILURE, STOP = (bytes([code]) for code in range(1, 10))
+HEADER = struct.Struct(">cI")
+WHO = struct.Struct(">9sII")
+MAGIC = b"purejaxrl"
+
+
+def check_hosts(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Raises InputError unless the three values belong together and are possible, or all are missing."""
+    flags = {"--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id}
+    missing = [flag for flag, value in flags.items() if value is None]
+    if len(missing) == len(flags):
+        return
+    if coordinator is None or num_processes is None or process_id is None:
+        given = next(flag for flag, value in flags.items() if value is not None)
+        raise InputError(f"{given}: {' and '.join(missing)} must be given too")
+    split_address(coordinator)
+    if num_processes < 1:
+        raise InputError(f"--num_processes: {num_processes} is not allowed; it must be at least 1")
+    if not 0 <= process_id < num_processes:
+        raise InputError(f"--process_id: {process_id} is not allowed; it must be from 0 to {num_processes - 1}")
+
+
+def split_address(coordinator: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT or [IPv6]:PORT. Raises InputError for anything else."""
+    host, _, port = coordinator.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host.replace(":", " ")
+    is_port = port.isascii() and port.isdigit() and 1 <= int(port) <= 65535
+    if not bare or len(bare.split()) != 1 or not is_port:
+        raise InputError(f"--coordinator: {coordinator!r} is not HOST:PORT with a port from 1 to 65535")
+    return bare, int(port)
+
+
+def detect_cluster(seconds: float) -> tuple[str, int, int] | None:
+    """Process 0's HOST:PORT, the number of processes and this one's index, where SLURM, Open MPI, a TPU pod or an
+    indexed Kubernetes job says them. Raises HostError where that fails.
+    """
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # In any pod JAX would recommend the kubernetes package.
+            found = ClusterEnv.auto_detect_unset_distributed_params(address, None, None, [], None, int(seconds))
+    except Exception as error:
+        if "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_COMPLETION_INDEX" not in os.environ:
+            return None
+        raise HostError(
+            f"this cluster does not say which processes there are ({first_line(error)}); "
+            "give --coordinator, --num_processes and --process_id"
+        ) from error
+    coordinator, count, index, _ = found
+    return None if coordinator is None or count is None or index is None else (coordinator, count, index)
+
+
+def start(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    join_timeout: float = JOIN_SECONDS,
+    silence_timeout: float = SILENCE_SECONDS,
+) -> Hosts:
+    """Join the other processes, as told or as the cluster's scheduler says, and start JAX on the local devices.
+
+    Must come after JAX's configuration (`jax_platforms`, `jax_num_cpu_devices`) and before its first use; a process by
+    itself leaves JAX alone. join_timeout: seconds to wait for the others; silence_timeout: after so many seconds
+    without a sign of life a process counts as lost. Raises InputError for wrong values, HostError where the processes
+    do not come together.
+    """
+    check_hosts(coordinator, num_processes, process_id)
+    if coordinator is None or num_processes is None or process_id is None:
+        coordinator, num_processes, process_id = detect_cluster(join_timeout) or ("", 1, 0)
+    if num_processes == 1:
+        return Hosts(0, 1, {}, silence_timeout)
+    host, port = split_address(coordinator)
+    if process_id == 0:
+        jax_port = free_port()
+        links = gather_processes(host, port, num_processes, jax_port, join_timeout)
+    else:
+        link, jax_port = join_process_0(host, port, process_id, num_processes, join_timeout)
+        links = {0: link}
+    hosts = Hosts(process_id, num_processes, links, silence_timeout)
+    start_jax(hosts, coordinator.rpartition(":")[0], jax_port, join_timeout)
+    return hosts
+
+
+def start_jax(hosts: Hosts, host: str, port: int, timeout: float) -> None:
+    """Let JAX of all processes learn of each other's devices. Raises HostError where JAX had started before.
+
+    Any later failure ends the process here, in whichever thread: others may sit in C++ for minutes, and JAX aborts a
+    process that lingers.
+    """
+    hosts.ends_at_failure = True
+    try:
+        # It would take over SIGTERM.
+        jax.config.update("jax_enable_preemption_service", False)
+        # Gloo, the default, needs the coordination service even for devices of one process.
+        jax.config.update("jax_cpu_collectives_implementation", None)
+        jax.distributed.initialize(
+            f"{host}:{port}",
+            hosts.count,
+            hosts.index,
+            initialization_timeout=max(int(timeout), 1),
+            coordinator_bind_address=f"{host if host in LOOPBACK else '[::]'}:{port}",
+        )
+        jax.local_devices()
+        hosts.meet()
+        jax.distributed.shutdown()
+    except Exception as error:
+        with hosts.lock:
+            message = hosts.failure or f"JAX could not start: {first_line(error)}"
+            hosts.fail(message)
+            if jax.distributed.is_initialized():
+                hosts.end(message)
+        raise HostError(message) from error
+    with hosts.lock:
+        hosts.ends_at_failure = False
+
+
+class Hosts:
+    """The place of a process among those that train together, and its connections; one process alone has none.
+
+    Process 0 is linked to every other process, each of the others to process 0 alone. One thread per link reads, so
+    that a lost process is noticed whatever the main thread does; the main thread learns of it from any method here.
+    """
+
+    def __init__(self, index: int, count: int, links: dict[int, Link], silence_timeout: float) -> None:
+        self.index = index
+        self.count = count
+        self.links = links
+        self.silence_timeout = silence_timeout
+        self.ends_at_failure = False
+        self.is_asked_to_stop = False
+        self.failure: str | None = None
+        # Held by whoever ends the process, so that only one thread does.
+        self.lock = threading.RLock()
+        self.is_over = threading.Event()
+        self.has_failed = threading.Event()
+        self.latest = [b""] * count
+        for process, link in links.items():
+            link.socket.settimeout(silence_timeout)
+            threading.Thread(target=self._read, args=(process, link), daemon=True).start()
+        if index:
+            threading.Thread(target=self._beat, daemon=True).start()
+
+    def send(self, name: str, data: bytes | bytearray | memoryview, to: int = 0) -> None:
+        """Hand over data of any size once the other process receives that name. Raises HostError if that fails."""
+        link = self.links[to]
+        asked = self._next(link.wants)
+        if asked != name.encode():
+            raise HostError(f"process {to} wants {asked.decode()!r}, but process {self.index} sends {name!r}")
+        view = memoryview(data).cast("B")
+        self._write(to, PIECE, len(view).to_bytes(8))
+        for start_byte in range(0, len(view), PIECE_BYTES):
+            self._write(to, PIECE, view[start_byte : start_byte + PIECE_BYTES])
+
+    def receive(self, process: int, name: str, while_waiting: Callable[[], object] = bool) -> bytearray:
+        """What the process sends under that name, once it does. Raises HostError if it cannot any more.
+
+        while_waiting: called twice a second until it comes.
+        """
+        link = self.links[process]
+        self._write(process, WANT, name.encode())
+        called = time.monotonic()
+        while link.pieces.empty() and self.failure is None:
+            time.sleep(0.02)
+            if time.monotonic() > called + WAITING_SECONDS:
+                called = time.monotonic()
+                while_waiting()
+        data = bytearray(int.from_bytes(self._next(link.pieces)))
+        filled = 0
+        while filled < len(data):
+            piece = self._next(link.pieces)
+            data[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        return data
+
+    def publish(self, status: bytes) -> None:
+        """Let process 0 see this process's newest status, of at most a mebibyte. Raises HostError as `check` does."""
+        self.latest[self.index] = status
+        if self.index:
+            self._write(0, STATUS, status)
+
+    def statuses(self) -> list[bytes]:
+        """In process 0 the newest status of each process, empty where there is none yet."""
+        return list(self.latest)
+
+    def ask_to_stop(self) -> None:
+        """In process 0, let the others' `is_asked_to_stop` be true. Raises HostError as `check` does."""
+        if not self.is_asked_to_stop:
+            self.is_asked_to_stop = True
+            for process in self.links:
+                self._write(process, STOP)
+
+    def check(self) -> None:
+        """Raises HostError if another process has failed or is lost; costs nothing."""
+        if self.failure is not None:
+            raise HostError(self.failure)
+
+    @contextmanager
+    def telling_of_errors(self) -> Iterator[None]:
+        """Whatever is raised inside is told to the others, see `fail`."""
+        try:
+            yield
+        except BaseException as error:
+            self.fail(" ".join(str(error).split()) or type(error).__name__)
+            raise
+
+    def fail(self, message: str) -> None:
+        """Tell the others of this process's own error, which they raise as HostError; it takes no part any more."""
+        self.is_over.set()
+        self._spread(f"process {self.index} of {self.count} failed: {message}")
+
+    def finish(self) -> None:
+        """Wait until all processes have come here, then part. Raises HostError if one is lost."""
+        self.meet(is_last=True)
+        for link in self.links.values():
+            link.socket.close()
+
+    def meet(self, is_last: bool = False) -> None:
+        """Wait until all processes have come here. Raises HostError if one is lost."""
+        if self.index:
+            self._write(0, HERE)
+        for link in self.links.values():
+            self._next(link.heres)
+        if is_last:
+            self.is_over.set()
+        if self.index == 0:
+            for process in self.links:
+                self._write(process, HERE)
+
+    def end(self, message: str) -> NoReturn:
+        """End the process at once, from any thread."""
+        sys.stderr.write(f"purejaxrl: {message}\n")
+        sys.stderr.flush()
+        if self.index == 0:
+            # JAX aborts the others when its service goes; they first read why.
+            time.sleep(0.5)
+        os._exit(HostError.exit_code)
+
+    def _next(self, queue: SimpleQueue[bytes | None]) -> bytes:
+        item = queue.get()
+        while item is None:
+            queue.put(None)
+            self.check()
+        return item
+
+    def _write(self, process: int, kind: bytes, payload: bytes | memoryview = b"") -> None:
+        self.check()
+        try:
+            self.links[process].write(kind, payload)
+        except OSError:
+            # The process may have said why it leaves; that is still being read.
+            if not self.has_failed.wait(1.0):
+                self._lose(f"process {process} of {self.count} has stopped")
+            self.check()
+
+    def _read(self, process: int, link: Link) -> None:
+        queues = {WANT: link.wants, PIECE: link.pieces, HERE: link.heres}
+        try:
+            while True:
+                kind, payload = link.read()
+                if kind in queues:
+                    queues[kind].put(payload)
+                elif kind == STATUS:
+                    self.latest[process] = payload
+                elif kind == STOP:
+                    self.is_asked_to_stop = True
+                elif kind == FAILURE:
+                    return self._lose(payload.decode(errors="replace"))
+                elif self.index == 0:
+                    link.write(BEAT)
+        except TimeoutError:
+            self._lose(f"process {process} of {self.count} has not responded for {self.silence_timeout:.0f} s")
+        except (OSError, EOFError):
+            self._lose(f"process {process} of {self.count} has stopped; its own output may say why")
+
+    def _beat(self) -> None:
+        while not self.is_over.wait(self.silence_timeout / BEATS):
+            try:
+                self.links[0].write(BEAT)
+            except OSError:
+                return
+
+    def _lose(self, message: str) -> None:
+        with self.lock:
+            if self.is_over.is_set() or self.failure is not None:
+                return
+            self.failure = message
+            if self.index == 0:
+                self._spread(message)
+            if self.ends_at_failure:
+                self.end(message)
+        self.has_failed.set()
+        for link in self.links.values():
+            for queue in (link.wants, link.pieces, link.heres):
+                queue.put(None)
+
+    def _spread(self, message: str) -> None:
+        for link in self.links.values():
+            try:
+                link.write(FAILURE, message.encode()[:PIECE_BYTES])
+            except OSError:
+                continue
+
+
+ALONE = Hosts(0, 1, {}, SILENCE_SECONDS)
+
+
+class Link:
+    """A connection to another process, and what has come from it and not been used yet."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.lock = threading.Lock()
+        self.wants: SimpleQueue[bytes | None] = SimpleQueue()
+        self.pieces: SimpleQueue[bytes | None] = SimpleQueue()
+        self.heres: SimpleQueue[bytes | None] = SimpleQueue()
+
+    def write(self, kind: bytes, payload: bytes | memoryview = b"") -> None:
+        """Send one message. Raises OSError."""
+        with self.lock:
+            self.socket.sendall(HEADER.pack(kind, len(payload)))
+            self.socket.sendall(payload)
+
+    def read(self) -> tuple[bytes, bytes]:
+        """Wait for one message. Raises OSError, or EOFError where the other end has closed or is no such process."""
+        kind, size = HEADER.unpack(self._read_bytes(HEADER.size))
+        if size > PIECE_BYTES:
+            raise EOFError
+        return kind, self._read_bytes(size)
+
+    def _read_bytes(self, count: int) -> bytes:
+        data = bytearray(count)
+        view = memoryview(data)
+        while view:
+            got = self.socket.recv_into(view)
+            if got == 0:
+                raise EOFError
+            view = view[got:]
+        return bytes(data)
+
+
+def gather_processes(host: str, port: int, count: int, jax_port: int, timeout: float) -> dict[int, Link]:
+    """Links to all other processes, once they have come. Raises HostError if they do not."""
+    links: dict[int, Link] = {}
+    deadline = time.monotonic() + timeout
+    with listen(host, port) as listener:
+        while len(links) < count - 1:
+            listener.settimeout(max(deadline - time.monotonic(), 0.001))
+            try:
+                link = Link(listener.accept()[0])
+            except TimeoutError:
+                missing = ", ".join(str(process) for process in range(1, count) if process not in links)
+                message = f"only {len(links) + 1} of {count} processes came within {timeout:.0f} s; missing: {missing}"
+                for link in links.values():
+                    try_to_write(link, FAILURE, message.encode())
+                raise HostError(message) from None
+            welcome(link, count, links)
+    for link in links.values():
+        try_to_write(link, WELCOME, jax_port.to_bytes(2))
+    return links
+
+
+def welcome(link: Link, count: int, links: dict[int, Link]) -> None:
+    """Add a newcomer's link to the links if it says rightly who it is; otherwise tell it so."""
+    link.socket.settimeout(HANDSHAKE_SECONDS)
+    try:
+        kind, payload = link.read()
+        magic, index, told = WHO.unpack(payload)
+    except (OSError, EOFError, struct.error):
+        return link.socket.close()
+    if kind != HELLO or magic != MAGIC:
+        return link.socket.close()
+    if told != count:
+        reason = f"process 0 was started with --num_processes {count}, process {index} with {told}"
+    elif index in links or not 0 < index < count:
+        reason = f"there is a process {index} already; every process needs its own --process_id"
+    else:
+        links[index] = link
+        return None
+    try_to_write(link, FAILURE, reason.encode())
+    return link.socket.close()
+
+
+def try_to_write(link: Link, kind: bytes, payload: bytes) -> None:
+    """Send one message to a process that may have gone; if so, reading from it will tell."""
+    try:
+        link.write(kind, payload)
+    except OSError:
+        return
+
+
+def join_process_0(host: str, port: int, index: int, count: int, timeout: float) -> tuple[Link, int]:
+    """A link to process 0 and the port of JAX's coordination service. Raises HostError if the two do not meet."""
+    link = Link(connect(host, port, timeout))
+    try:
+        link.write(HELLO, WHO.pack(MAGIC, index, count))
+        # Process 0 may have started later, and waits for the others as long.
+        link.socket.settimeout(timeout + HANDSHAKE_SECONDS)
+        kind, payload = link.read()
+    except (OSError, EOFError) as error:
+        raise HostError(f"process 0 at {host}:{port} has stopped or is not one of purejaxrl") from error
+    if kind == FAILURE:
+        raise HostError(payload.decode(errors="replace"))
+    return link, int.from_bytes(payload)
+
+
+def connect(host: str, port: int, timeout: float) -> socket.socket:
+    """Connect to process 0, which may start later. Raises HostError if it does not."""
+    deadline = time.monotonic() + timeout
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return socket.create_connection((host, port), timeout=max(min(left, HANDSHAKE_SECONDS), 0.1))
+        except OSError as error:
+            if left <= 0:
+                raise HostError(
+                    f"process 0 did not answer at {host}:{port} within {timeout:.0f} s ({error.strerror or error})"
+                ) from error
+        time.sleep(0.2)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that the other processes can connect to, from this machine alone where the host is the loopback.
+
+    Raises HostError where the port is taken.
+    """
+    try:
+        if host in ("localhost", "127.0.0.1"):
+            return socket.create_server(("127.0.0.1", port))
+        if host == "::1":
+            return socket.create_server((host, port), family=socket.AF_INET6)
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", port))
+    except OSError as error:
+        raise HostError(f"process 0 cannot listen on port {port}: {error.strerror}") from error
+
+
+def free_port() -> int:
+    """A TCP port that nothing uses now."""
+    with socket.create_server(("", 0)) as listener:
+        return int(listener.getsockname()[1])
