@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -10,36 +12,29 @@ from matplotlib.ticker import MaxNLocator
 POINTS = 400
 COLOR = "#1f77b4"
 EVAL_COLOR = "#d95f02"
+FAINT_LINES = 100
+CURVES = 8
+ROWS = 30
+LABEL_LENGTH = 36
+# Okabe and Ito's colours, which colour-blind people can tell apart, with wine for their yellow, too light for a line.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9", "#882255")
+OTHER_COLOR = "0.45"
 
 
 def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = None) -> Figure:
-    """Mean return of the last 100 episodes against env steps: a faint line per run, their mean, a band.
+    """Mean return of the last 100 episodes against env steps: faint lines of up to 100 runs, the mean of all, a band.
 
-    The band is the standard deviation over runs. A run that ended earlier goes on with its last value. Where no run has
-    100 episodes the mean of each interval is drawn. Greedy evaluations, if any, are a second line.
+    The band is the standard deviation over all runs. A run that ended earlier goes on with its last value. Where no run
+    has 100 episodes the mean of each interval is drawn. Greedy evaluations, if any, are a second line.
     """
     figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
     axes = figure.subplots()
-    has_windows = "return_100" in metrics and metrics["return_100"].notna().any()
-    column = "return_100" if has_windows else "return_mean"
-    label = "training, mean of 100 episodes" if has_windows else "training, mean of the interval"
-    _draw_runs(axes, metrics, column, label, COLOR)
+    _draw_runs(axes, metrics, _training_column(metrics), f"training, {_meaning(metrics)}", COLOR)
     if "eval_return" in metrics and metrics["eval_return"].notna().any():
         _draw_runs(axes, metrics, "eval_return", "greedy evaluation", EVAL_COLOR)
-    if solved_at is not None:
-        axes.axhline(solved_at, color="0.4", linestyle=":", linewidth=1)
-        axes.annotate(
-            f"solved: {solved_at:g}",
-            (0.01, solved_at),
-            xycoords=("axes fraction", "data"),
-            fontsize=8,
-            color="0.3",
-            va="bottom",
-        )
+    _draw_threshold(axes, solved_at)
     axes.set(title=title, xlabel="env steps", ylabel="return")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} k")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    _style_env_steps(axes)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower right", frameon=False)
     return figure
@@ -62,17 +57,149 @@ def histogram(counts: dict[int, int], width: int, title: str, label: str) -> Fig
     return figure
 
 
-def _draw_runs(axes, metrics: pd.DataFrame, column: str, label: str, color: str) -> None:  # type: ignore[no-untyped-def]
-    known = metrics.loc[metrics[column].notna(), ["run", "env_steps", column]]
-    if known.empty:
+def sweep(
+    metrics: pd.DataFrame,
+    statistics: pd.DataFrame,
+    labels: Sequence[str],
+    setting_of_run: np.ndarray,
+    title: str,
+    solved_at: float | None = None,
+) -> Figure:
+    """Settings side by side: learning curves of the 8 best, 95% intervals of the 30 best, best on top.
+
+    A curve is the interquartile mean over a setting's runs of the mean return of the last 100 episodes (where no run
+    has 100 episodes, of each interval), its band the middle half of the runs; a run that ended earlier goes on with its
+    last value. Dots are interquartile means, bars their intervals, in the colours of the curves.
+
+    metrics: run, env_steps, return_100, return_mean. statistics: of `statistics.describe`, a row per setting.
+    setting_of_run: [runs], the setting of each run number in metrics.
+    """
+    # scipy takes long to import, and the picture of a single training does without.
+    from purejaxrl.results.statistics import ranking, shorten
+
+    order = ranking(statistics)
+    rows = min(len(order), ROWS)
+    figure = Figure(figsize=(14, max(4.8, 1.6 + 0.24 * rows)), dpi=120, layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    curves, final, area = figure.subplots(1, 3, width_ratios=(2.2, 1, 1))
+    _draw_settings(curves, metrics, order[:CURVES], setting_of_run)
+    _draw_threshold(curves, solved_at)
+    which = f", {CURVES} best of {len(order)} settings" if len(order) > CURVES else ""
+    curves.set(title=f"learning curves{which}", xlabel="env steps", ylabel=f"return, {_meaning(metrics)}")
+    _style_env_steps(curves)
+    best = statistics.iloc[order[:rows]]
+    _draw_intervals(final, best, "final_return")
+    _draw_intervals(area, best, "area")
+    if solved_at is not None and best["runs_final"].any():
+        final.axvline(solved_at, color="0.4", linestyle=":", linewidth=1)
+    which = f", {ROWS} best" if len(order) > ROWS else ""
+    final.set(title=f"final return{which}", xlabel="IQM, 95% interval")
+    area.set(title=f"area under curve{which}", xlabel="IQM, 95% interval")
+    final.set_yticks(range(rows), [shorten(labels[row], LABEL_LENGTH) for row in order[:rows]], parse_math=False)
+    area.set_yticks(range(rows), [""] * rows)
+    for label, color in zip(final.get_yticklabels(), _colors(rows), strict=True):
+        label.set_color(color)
+    return figure
+
+
+def _training_column(metrics: pd.DataFrame) -> str:
+    return "return_100" if "return_100" in metrics and metrics["return_100"].notna().any() else "return_mean"
+
+
+def _meaning(metrics: pd.DataFrame) -> str:
+    return "mean of 100 episodes" if _training_column(metrics) == "return_100" else "mean of the interval"
+
+
+def _draw_threshold(axes, solved_at: float | None) -> None:  # type: ignore[no-untyped-def]
+    if solved_at is None:
         return
-    curves = [group.sort_values("env_steps") for _, group in known.groupby("run")]
-    for curve in curves:
-        axes.plot(curve["env_steps"], curve[column], color=color, alpha=0.25, linewidth=0.8)
-    start = max(curve["env_steps"].iloc[0] for curve in curves)
-    grid = np.linspace(start, known["env_steps"].max(), POINTS)
-    values = np.stack([np.interp(grid, curve["env_steps"], curve[column]) for curve in curves])
+    axes.axhline(solved_at, color="0.4", linestyle=":", linewidth=1)
+    axes.annotate(
+        f"solved: {solved_at:g}",
+        (0.01, solved_at),
+        xycoords=("axes fraction", "data"),
+        fontsize=8,
+        color="0.3",
+        va="bottom",
+    )
+
+
+def _style_env_steps(axes) -> None:  # type: ignore[no-untyped-def]
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} k")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_runs(axes, metrics: pd.DataFrame, column: str, label: str, color: str) -> None:  # type: ignore[no-untyped-def]
+    curves = _curves(metrics, column)
+    if not curves:
+        return
+    for env_steps, values in curves[:: -(-len(curves) // FAINT_LINES)]:
+        axes.plot(env_steps, values, color=color, alpha=0.25, linewidth=0.8)
+    grid, values = _on_one_grid(curves)
     mean, deviation = values.mean(axis=0), values.std(axis=0)
     axes.plot(grid, mean, color=color, linewidth=2, label=f"{label} ({len(curves)} runs)")
     if len(curves) > 1:
         axes.fill_between(grid, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)
+
+
+def _draw_settings(axes, metrics: pd.DataFrame, settings: np.ndarray, setting_of_run: np.ndarray) -> None:  # type: ignore[no-untyped-def]
+    from purejaxrl.results.statistics import interquartile_mean
+
+    column = _training_column(metrics)
+    setting_of_row = setting_of_run[metrics["run"].to_numpy(np.int64)]
+    if not metrics[column].notna().any():
+        _say_empty(axes, "no returns")
+    for rank, (setting, color) in enumerate(zip(settings, COLORS, strict=False)):
+        curves = _curves(metrics[setting_of_row == setting], column)
+        if not curves:
+            continue
+        grid, values = _on_one_grid(curves)
+        # The best is drawn last, above the others.
+        axes.plot(grid, interquartile_mean(values, axis=0), color=color, linewidth=1.8, zorder=3 - rank / CURVES)
+        if len(curves) > 1:
+            low, high = np.quantile(values, (0.25, 0.75), axis=0)
+            axes.fill_between(grid, low, high, color=color, alpha=0.12, linewidth=0)
+
+
+def _draw_intervals(axes, best: pd.DataFrame, figure_name: str) -> None:  # type: ignore[no-untyped-def]
+    """Interquartile mean and interval of each row, first row on top."""
+    rows = np.arange(len(best))
+    mean, low, high = (best[f"{figure_name}_{part}"].to_numpy(float) for part in ("iqm", "low", "high"))
+    colors = np.array(_colors(len(best)))
+    has_mean, has_interval = np.isfinite(mean), np.isfinite(low)
+    axes.hlines(rows[has_interval], low[has_interval], high[has_interval], colors=colors[has_interval], linewidth=2)
+    axes.scatter(mean[has_mean], rows[has_mean], c=colors[has_mean], s=26, zorder=3)
+    axes.locator_params(axis="x", nbins=5)
+    if not has_mean.any():
+        _say_empty(axes, "not known")
+    axes.set_ylim(len(best) - 0.4, -0.6)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _colors(count: int) -> list[str]:
+    """A colour for each row: the first are those of the curves."""
+    return [*COLORS, *[OTHER_COLOR] * count][:count]
+
+
+def _say_empty(axes, text: str) -> None:  # type: ignore[no-untyped-def]
+    axes.text(0.5, 0.6, text, transform=axes.transAxes, ha="center", color="0.4")
+    axes.set_xticks([])
+
+
+def _curves(metrics: pd.DataFrame, column: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Env steps and values of each run that has any, by run."""
+    known = metrics.loc[metrics[column].notna(), ["run", "env_steps", column]].sort_values(["run", "env_steps"])
+    if known.empty:
+        return []
+    run, env_steps, values = (known[name].to_numpy(float) for name in known)
+    starts = np.flatnonzero(np.diff(run)) + 1
+    return list(zip(np.split(env_steps, starts), np.split(values, starts), strict=True))
+
+
+def _on_one_grid(curves: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Env steps [points] from where every run has begun, and the runs' values there [runs, points]."""
+    start = max(env_steps[0] for env_steps, _ in curves)
+    grid = np.linspace(start, max(env_steps[-1] for env_steps, _ in curves), POINTS)
+    return grid, np.stack([np.interp(grid, env_steps, values) for env_steps, values in curves])

@@ -1,0 +1,239 @@
+"""Run folders beside one another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from purejaxrl.errors import InputError, PurejaxrlError, ResourceError
+from purejaxrl.results import plots
+from purejaxrl.results.statistics import Scores, describe, improvements, table
+
+# Settings of which all pairs are printed.
+PAIRS_SHOWN_OF = 6
+METRICS = ("run", "env_steps", "return_100", "return_mean")
+
+
+class Folder(NamedTuple):
+    """What summary.json of a run folder says: a label and the Scores of each setting, in order."""
+
+    env: str
+    solved_at: float | None
+    labels: list[str]
+    scores: list[Scores]
+
+
+class Comparison(NamedTuple):
+    """Settings of several run folders, in the order of the folders: a row of the frame, a label, Scores for each."""
+
+    frame: pd.DataFrame
+    labels: list[str]
+    scores: list[Scores]
+    env: str
+    solved_at: float | None
+
+    @property
+    def setting_of_run(self) -> np.ndarray:
+        """The setting of each run of `metrics_of`, [runs]."""
+        return np.repeat(np.arange(len(self.scores)), [len(scores.is_ok) for scores in self.scores])
+
+
+def compare(paths: Sequence[str | Path]) -> Comparison:
+    """Statistics of the settings of two or more run folders.
+
+    A label is the folder's name, its path as given where names repeat, and the swept values. Raises InputError where
+    there are fewer than two folders, one is given twice or is none, see `read`, or they differ in environment or
+    threshold.
+    """
+    if len(paths) < 2:
+        raise InputError(f"compare: {len(paths)} folders given; give two or more")
+    folders = [read(path) for path in paths]
+    resolved = [Path(path).resolve() for path in paths]
+    for number in range(1, len(resolved)):
+        if resolved[number] in resolved[:number]:
+            raise InputError(f"compare: {paths[number]} is given twice; give each folder once")
+    first = folders[0]
+    for path, folder in zip(paths, folders, strict=True):
+        for what, one, other in (
+            ("environment", first.env, folder.env),
+            ("threshold", first.solved_at, folder.solved_at),
+        ):
+            if one != other:
+                raise InputError(f"compare: {what} {one} in {paths[0]}, {other} in {path}; give folders of one {what}")
+    if len({place.name for place in resolved}) < len(resolved):
+        folders = [read(path, str(path)) for path in paths]
+    labels = [label for folder in folders for label in folder.labels]
+    scores = [scores for folder in folders for scores in folder.scores]
+    frame = describe(scores, has_threshold=first.solved_at is not None)
+    return Comparison(frame, labels, scores, first.env, first.solved_at)
+
+
+def in_words(comparison: Comparison) -> str:
+    """A table for a terminal: the settings, best first, and the probability of improvement of each pair, if few."""
+    lines = [table(comparison.frame, comparison.labels)]
+    if 1 < len(comparison.scores) <= PAIRS_SHOWN_OF:
+        lines.append("probability that a run of the first is better than one of the second:")
+        for setting, other, *figures in improvements(comparison.scores).itertuples(index=False):
+            probability, low, high = ("-" if np.isnan(figure) else f"{figure:.2f}" for figure in figures)
+            pair = f"{comparison.labels[int(setting)]} > {comparison.labels[int(other)]}"
+            lines.append(f"  {probability} [{low}, {high}]  {pair}")
+    return "\n".join(lines)
+
+
+def write(comparison: Comparison, paths: Sequence[str | Path], out: Path) -> None:
+    """Write compare.csv, improvement.csv and compare.png to a folder. Raises InputError where it holds anything."""
+    files = ("compare.csv", "improvement.csv", "compare.png")
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"--out: {out} exists; give another folder")
+        # What may be refused comes before anything is written.
+        figure = plots.sweep(
+            metrics_of(paths),
+            comparison.frame,
+            comparison.labels,
+            comparison.setting_of_run,
+            f"{comparison.env}: {len(paths)} folders",
+            comparison.solved_at,
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        comparison.frame.assign(setting=comparison.labels).to_csv(out / files[0], index=False)
+        improvements(comparison.scores).to_csv(out / files[1], index=False)
+        figure.savefig(out / files[2], metadata={"Software": None})
+    except OSError as error:
+        if isinstance(error, PurejaxrlError):
+            raise
+        raise ResourceError(f"cannot write to {out}: {error.strerror or error}") from error
+
+
+def read(path: str | Path, name: str | None = None) -> Folder:
+    """The results of a run folder, from its summary.json; labels begin with `name`, by default the folder's.
+
+    Run r belongs to setting r // seeds. Raises InputError where the folder or its summary.json is missing, cannot be
+    read, or lacks something.
+    """
+    path = Path(path)
+    content = _read_summary(path)
+    try:
+        seeds = _whole(content, "seeds")
+        settings = _list(content, "settings")
+        if not settings or not all(isinstance(values, dict) for values in settings):
+            raise InputError("settings is not a list of swept values")
+        runs = seeds * len(settings)
+        failed = _list(content, "failed_runs")
+        if not all(type(run) is int and 0 <= run < runs for run in failed):
+            raise InputError(f"failed_runs is not a list of runs below {runs}")
+        all_scores = Scores(
+            _numbers(content, "final_return_per_run", runs, missing=np.nan),
+            _numbers(content, "area_under_curve_per_run", runs, missing=np.nan),
+            _numbers(content, "env_steps_to_solve_per_run", runs, missing=np.inf),
+            ~np.isin(np.arange(runs), failed),
+        )
+        env = _field(content, "env")
+        if not isinstance(env, str):
+            raise InputError("env is not a name")
+        solved_at = None if _field(content, "solved_at") is None else _number(content["solved_at"], "solved_at")
+    except InputError as error:
+        raise InputError(f"compare: {path / 'summary.json'}: {error}") from error
+    by_setting = zip(*(np.split(values, len(settings)) for values in all_scores), strict=True)
+    name = path.resolve().name if name is None else name
+    labels = [" ".join([name, *(f"{key}={_text(value)}" for key, value in values.items())]) for values in settings]
+    return Folder(env, solved_at, labels, [Scores(*values) for values in by_setting])
+
+
+def metrics_of(paths: Sequence[str | Path]) -> pd.DataFrame:
+    """metrics.csv of several run folders below one another, the columns that `plots.sweep` needs.
+
+    Runs are numbered through in the order of the folders. A folder without metrics.csv, or with an empty one, adds no
+    rows. Raises InputError where one cannot be read.
+    """
+    frames, runs = [], 0
+    for path in paths:
+        in_folder = sum(len(scores.is_ok) for scores in read(path).scores)
+        file = Path(path) / "metrics.csv"
+        try:
+            metrics = pd.read_csv(file, usecols=METRICS, dtype=np.float64).dropna(subset=["run", "env_steps"])
+            if not metrics["run"].isin(range(in_folder)).all():
+                raise ValueError(f"a run that is not among the {in_folder} of summary.json")
+        except (FileNotFoundError, pd.errors.EmptyDataError):
+            pass
+        except (OSError, ValueError) as error:
+            raise InputError(f"compare: cannot read {file}: {_in_one_line(error)}") from error
+        else:
+            frames.append(metrics.assign(run=metrics["run"].astype(np.int64) + runs))
+        runs += in_folder
+    nothing = pd.DataFrame({name: np.empty(0, np.int64 if name == "run" else np.float64) for name in METRICS})
+    return pd.concat(frames, ignore_index=True) if frames else nothing
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    file = path / "summary.json"
+    try:
+        if not path.exists():
+            raise InputError(f"compare: {path} does not exist; give the folder of a run")
+        if not path.is_dir():
+            raise InputError(f"compare: {path} is a file; give the folder of a run")
+        if not file.exists():
+            raise InputError(f"compare: {path} holds no summary.json; give the folder of a run that has ended")
+        content = json.loads(file.read_text())
+    except OSError as error:
+        raise InputError(f"compare: cannot read {file}: {error.strerror or error}") from error
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"compare: {file} is not valid JSON: {_in_one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"compare: {file} holds a {type(content).__name__}; it should hold a JSON object")
+    return content
+
+
+def _field(content: dict[str, Any], name: str) -> Any:
+    if name not in content:
+        raise InputError(f"lacks {name}")
+    return content[name]
+
+
+def _list(content: dict[str, Any], name: str) -> list[Any]:
+    values = _field(content, name)
+    if not isinstance(values, list):
+        raise InputError(f"{name} is not a list")
+    return values
+
+
+def _whole(content: dict[str, Any], name: str) -> int:
+    value = _field(content, name)
+    if type(value) is not int or value < 1:
+        raise InputError(f"{name} is not a whole number of at least 1")
+    return value
+
+
+def _numbers(content: dict[str, Any], name: str, count: int, missing: float) -> np.ndarray:
+    """A list of as many numbers, null as `missing`."""
+    values = _list(content, name)
+    if len(values) != count:
+        raise InputError(f"{name} has {len(values)} entries for {count} runs")
+    return np.array([missing if value is None else _number(value, name) for value in values])
+
+
+def _number(value: Any, name: str) -> float:
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    except OverflowError:
+        pass
+    raise InputError(f"{name} holds {str(value)[:20]!r}, which is not a number")
+
+
+def _text(value: Any) -> str:
+    """A swept value as in a command line: 0.001, 32x32, true."""
+    if isinstance(value, list):
+        return "x".join(map(_text, value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

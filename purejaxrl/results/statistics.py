@@ -1,0 +1,265 @@
+"""What many runs say together: interquartile means, bootstrap intervals, probabilities of improvement.
+
+Agarwal et al. 2021, Deep Reinforcement Learning at the Edge of the Statistical Precipice, arXiv:2108.13264. There is
+one environment here, so the strata of the stratified bootstrap are the settings: the runs of each are resampled on
+their own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+SEED = 0
+ELEMENTS_AT_ONCE = 4_000_000
+TABLE_ROWS = 20
+TABLE_WIDTH = 120
+SHORTEST_LABEL = 12
+FINAL = ("final_return_iqm", "final_return_low", "final_return_high")
+AREA = ("area_iqm", "area_low", "area_high")
+IMPROVES = ("best_improves", "best_improves_low", "best_improves_high")
+
+
+class Scores(NamedTuple):
+    """Runs of one setting: one entry per run, each [runs].
+
+    final_return: mean return of the last 100 episodes, NaN where a run had fewer. area_under_curve: mean training
+    return per env step, NaN where no episode ended. env_steps_to_solve: infinity where the run never reached the
+    threshold. is_ok: False where the run diverged.
+    """
+
+    final_return: np.ndarray
+    area_under_curve: np.ndarray
+    env_steps_to_solve: np.ndarray
+    is_ok: np.ndarray
+
+
+def interquartile_mean(values: np.ndarray, axis: int = -1) -> Any:
+    """Mean of what is left without the lowest and the highest floor(n / 4) values; below four values, the mean."""
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def interval(values: np.ndarray) -> tuple[Any, Any]:
+    """95% percentile bootstrap interval of the interquartile mean, (low, high).
+
+    values: [..., n] without NaN; low, high: [...], NaN for fewer than two values.
+    """
+    if values.shape[-1] < 2:
+        nothing = np.full(values.shape[:-1], np.nan)[()]
+        return nothing, nothing
+    return _bootstrap((values,), interquartile_mean, elements=values.size)
+
+
+def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """Probability that a run of x is higher than one of y, (probability, low, high).
+
+    P = 1 / (n m) sum_ij (1[x_i > y_j] + 1/2 1[x_i = y_j]), the Mann-Whitney U statistic over n m (Agarwal et al. 2021,
+    section 4.3). The 95% percentile bootstrap interval resamples x and y each on its own.
+
+    x: [n], y: [m] without NaN. P is NaN where either is empty, the interval where either has fewer than two values.
+    """
+    n, m = len(x), len(y)
+    if not n or not m:
+        return math.nan, math.nan, math.nan
+    distinct, ranks = np.unique(np.concatenate([x, y]), return_inverse=True)
+    ranks_of_x, ranks_of_y = ranks[:n], ranks[n:]
+
+    def share_of_wins(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+        counts_of_x, counts_of_y = (_count(ranks, len(distinct)) for ranks in (x, y))
+        beaten = np.cumsum(counts_of_y, axis=axis) - counts_of_y / 2
+        return np.sum(counts_of_x * beaten, axis=axis) / (n * m)
+
+    probability = share_of_wins(ranks_of_x[None], ranks_of_y[None], -1).item()
+    if min(n, m) < 2:
+        return probability, math.nan, math.nan
+    low, high = _bootstrap((ranks_of_x, ranks_of_y), share_of_wins, elements=n + m)
+    return probability, float(low), float(high)
+
+
+def describe(settings: Sequence[Scores], has_threshold: bool) -> pd.DataFrame:
+    """One row per setting, in the given order.
+
+    runs, runs_ok (did not diverge), runs_final (have a final return); final_return_* and area_*: interquartile mean,
+    95% interval and median; solved_fraction; env_steps_to_solve_median over all runs, infinity where that run never
+    solved; best_improves*: probability that a run of the best setting, see `ranking`, is better than one of this.
+
+    A run that diverged counts with the returns it had. A run without a final return is left out of the final_return_*
+    columns. NaN stands where there is nothing: in the best setting's own best_improves*, and in what is about solving
+    without a threshold.
+    """
+    finals = [scores.final_return[np.isfinite(scores.final_return)] for scores in settings]
+    areas = [scores.area_under_curve[np.isfinite(scores.area_under_curve)] for scores in settings]
+    steps = [scores.env_steps_to_solve for scores in settings]
+    frame = pd.DataFrame(
+        {
+            "runs": [len(scores.is_ok) for scores in settings],
+            "runs_ok": [int(np.sum(scores.is_ok)) for scores in settings],
+            "runs_final": [len(final) for final in finals],
+        }
+    )
+    frame[list(FINAL)] = _means_with_intervals(finals)
+    frame["final_return_median"] = [_median(final) for final in finals]
+    frame[list(AREA)] = _means_with_intervals(areas)
+    frame["area_median"] = [_median(area) for area in areas]
+    frame["solved_fraction"] = [float(np.mean(np.isfinite(step))) if has_threshold else math.nan for step in steps]
+    frame["env_steps_to_solve_median"] = [_median(step) if has_threshold else math.nan for step in steps]
+    best, compared = ranking(frame)[0], compared_values(settings)
+    frame[list(IMPROVES)] = [
+        (math.nan, math.nan, math.nan) if row == best else probability_of_improvement(compared[best], values)
+        for row, values in enumerate(compared)
+    ]
+    return frame
+
+
+def compared_values(settings: Sequence[Scores]) -> list[np.ndarray]:
+    """What settings are compared by: final returns, or, where some run has none, areas under the curve.
+
+    A run may have had fewer than 100 episodes because they were long: leaving it out would punish the best.
+    """
+    is_complete = all(np.isfinite(scores.final_return).all() for scores in settings)
+    measures = [scores.final_return if is_complete else scores.area_under_curve for scores in settings]
+    return [values[np.isfinite(values)] for values in measures]
+
+
+def ranking(frame: pd.DataFrame) -> np.ndarray:
+    """Rows of `describe`, best first, as positions.
+
+    By interquartile mean of the final return; ties by that of the area, then by the env steps to solve, then as given.
+    Where some run has no final return, by that of the area first, see `compared_values`.
+    """
+    by = ["final_return_iqm", "area_iqm", "env_steps_to_solve_median"]
+    if (frame["runs_final"] < frame["runs"]).any():
+        frame = frame.assign(final_return_iqm=math.nan)
+    ordered = frame.reset_index(drop=True).sort_values(by, ascending=[False, False, True], na_position="last")
+    return ordered.index.to_numpy()
+
+
+def improvements(settings: Sequence[Scores]) -> pd.DataFrame:
+    """`probability_of_improvement` of setting over other, for every pair: setting, other, probability, low, high."""
+    compared = compared_values(settings)
+    rows = [
+        (setting, other, *probability_of_improvement(compared[setting], compared[other]))
+        for setting, other in itertools.combinations(range(len(compared)), 2)
+    ]
+    return pd.DataFrame(rows, columns=["setting", "other", "probability", "low", "high"])
+
+
+def table(frame: pd.DataFrame, labels: Sequence[str]) -> str:
+    """`describe` as text, the 20 best first: interquartile means with their 95% intervals, the median final return.
+
+    A star marks final returns that not every run has. Labels are shortened to keep within 120 characters.
+    """
+    order = ranking(frame)[:TABLE_ROWS]
+    shown = frame.iloc[order]
+    has_all = not (frame["runs_final"] < frame["runs"]).any()
+    is_partial = (shown["runs_final"] < shown["runs"]) & (shown["runs_final"] > 0)
+    marks = np.where(is_partial, "*", " " if is_partial.any() else "")
+    columns = [
+        ("runs", "ok", [f"{ok} of {runs}" for ok, runs in zip(shown["runs_ok"], shown["runs"], strict=True)]),
+        ("final return", "IQM [95%]", [a + b for a, b in zip(_with_intervals(shown, FINAL), marks, strict=True)]),
+        ("median", "return", _numbers(shown["final_return_median"])),
+        ("area under curve", "IQM [95%]", _with_intervals(shown, AREA)),
+        ("", "solved", ["-" if math.isnan(share) else f"{share:.0%}" for share in shown["solved_fraction"]]),
+        ("env steps", "to solve", [_env_steps(steps) for steps in shown["env_steps_to_solve_median"]]),
+        ("P(best", "improves)", ["-" if math.isnan(share) else f"{share:.2f}" for share in shown["best_improves"]]),
+    ]
+    cells = [_aligned(column) for column in columns]
+    room = max(SHORTEST_LABEL, TABLE_WIDTH - sum(2 + len(column[0]) for column in cells))
+    names = ["", "setting", *(shorten(labels[row], room) for row in order)]
+    width = max(map(len, names))
+    lines = ["  ".join([name.ljust(width), *row]).rstrip() for name, *row in zip(names, *cells, strict=True)]
+    if len(frame) > len(shown):
+        lines.append(f"... and {len(frame) - len(shown)} more")
+    if not has_all:
+        star = "* over fewer runs. " if is_partial.any() else ""
+        lines.append(f"{star}Some runs had fewer than 100 episodes, so settings are ranked by area under curve.")
+    return "\n".join(lines)
+
+
+def shorten(label: str, length: int) -> str:
+    """A label in one line of at most `length` characters: what is too long loses its middle."""
+    label = " ".join(label.split())
+    if len(label) <= length:
+        return label
+    head = (length - 3) // 2
+    return f"{label[:head]}...{label[len(label) - (length - 3 - head) :]}"
+
+
+def _bootstrap(samples: tuple[np.ndarray, ...], statistic: Any, elements: int) -> tuple[Any, Any]:
+    """Percentile bootstrap; `elements` of one resample decide how many are held in memory at once."""
+    found = stats.bootstrap(
+        samples,
+        statistic,
+        n_resamples=RESAMPLES,
+        batch=max(1, ELEMENTS_AT_ONCE // elements),
+        vectorized=True,
+        axis=-1,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=SEED,
+    )
+    return found.confidence_interval.low, found.confidence_interval.high
+
+
+def _count(ranks: np.ndarray, distinct: int) -> np.ndarray:
+    """How often each of the whole numbers below `distinct` is in each row: [rows, n] -> [rows, distinct]."""
+    rows = len(ranks)
+    flat = (ranks + distinct * np.arange(rows)[:, None]).ravel()
+    return np.bincount(flat, minlength=rows * distinct).reshape(rows, distinct)
+
+
+def _means_with_intervals(samples: Sequence[np.ndarray]) -> np.ndarray:
+    """Interquartile mean, low and high of each sample, [samples, 3]. Samples of one size are resampled together."""
+    figures = np.full((len(samples), 3), np.nan)
+    sizes = np.array([len(sample) for sample in samples])
+    for size in np.unique(sizes[sizes > 0]):
+        rows = np.flatnonzero(sizes == size)
+        values = np.stack([samples[row] for row in rows.tolist()])
+        figures[rows] = np.stack([interquartile_mean(values), *interval(values)], axis=-1)
+    return figures
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values)) if len(values) else math.nan
+
+
+def _with_intervals(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Three columns as `mean [low, high]`, the parts below one another."""
+    values = frame[list(columns)].to_numpy()
+    numbers = np.array(_numbers(values.ravel())).reshape(values.shape)
+    width = max(map(len, numbers.ravel()))
+    has_interval = ~np.isnan(values[:, 1])
+    blank = " " * (2 * width + 5) if has_interval.any() else ""
+    return [
+        f"{mean:>{width}}" + (f" [{low:>{width}}, {high:>{width}}]" if is_known else blank)
+        for (mean, low, high), is_known in zip(numbers, has_interval, strict=True)
+    ]
+
+
+def _numbers(values: Any) -> list[str]:
+    """Numbers with as many decimals as the largest of them leaves room for: four digits, at most four decimals."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    is_plain = largest == 0 or 1e-3 <= largest < 1e6
+    spec = f"z.{np.clip(3 - math.floor(math.log10(largest or 1)), 0, 4)}f" if is_plain else ".3g"
+    return ["-" if math.isnan(value) else format(value, spec) for value in values]
+
+
+def _env_steps(steps: float) -> str:
+    if math.isnan(steps):
+        return "-"
+    return "never" if math.isinf(steps) else f"{steps:.0f}"
+
+
+def _aligned(column: tuple[str, str, list[str]]) -> list[str]:
+    """Both lines of the heading and the cells of a column, as wide as one another."""
+    upper, lower, cells = column
+    width = max(map(len, [upper, lower, *cells]))
+    return [text.rjust(width) for text in (upper, lower, *cells)]

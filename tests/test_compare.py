@@ -1,0 +1,418 @@
+"""Run folders read back, and what is said of those that cannot be."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from purejaxrl.cli import main
+from purejaxrl.errors import InputError, ResourceError
+from purejaxrl.results import statistics
+from purejaxrl.results.compare import compare, in_words, metrics_of, read, write
+
+PLAIN = {
+    "algorithm": "dqn",
+    "env": "CartPole-v1",
+    "preset": "tuned",
+    "seeds": 3,
+    "solved_at": 475.0,
+    "failed_runs": [1],
+    "final_return_per_run": [10.0, None, 30],
+    "area_under_curve_per_run": [1, 2.5, None],
+    "env_steps_to_solve_per_run": [None, 800, None],
+    "settings": [{}],
+}
+SWEEP = PLAIN | {
+    "seeds": 2,
+    "failed_runs": [3],
+    "final_return_per_run": [1, 2, 300, 400],
+    "area_under_curve_per_run": [5, 6, 7, 8],
+    "env_steps_to_solve_per_run": [None, None, 10, 20],
+    "settings": [
+        {"lr": 0.001, "hidden_sizes": [32, 32], "normalize": True},
+        {"lr": 1e-05, "hidden_sizes": [8], "normalize": False},
+    ],
+}
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Write run folders: name -> summary, as JSON or as the text that is to stand in it."""
+
+    def write(**summaries):
+        for name, summary in summaries.items():
+            (tmp_path / name).mkdir(parents=True, exist_ok=True)
+            text = summary if isinstance(summary, str) else json.dumps(summary)
+            (tmp_path / name / "summary.json").write_text(text)
+        return [tmp_path / name for name in summaries]
+
+    return write
+
+
+def error_of(call, *arguments):
+    with pytest.raises(InputError) as caught:
+        call(*arguments)
+    message = str(caught.value)
+    assert message.startswith("compare: ")
+    assert "\n" not in message
+    return message
+
+
+def test_read_a_plain_run(folders):
+    (path,) = folders(first=PLAIN)
+    folder = read(path)
+    assert (folder.env, folder.solved_at, folder.labels) == ("CartPole-v1", 475, ["first"])
+    (scores,) = folder.scores
+    np.testing.assert_array_equal(scores.final_return, [10, np.nan, 30])
+    np.testing.assert_array_equal(scores.area_under_curve, [1, 2.5, np.nan])
+    np.testing.assert_array_equal(scores.env_steps_to_solve, [np.inf, 800, np.inf])
+    np.testing.assert_array_equal(scores.is_ok, [True, False, True])
+
+
+def test_read_a_sweep(folders):
+    (path,) = folders(night=SWEEP)
+    folder = read(path)
+    assert folder.labels == [
+        "night lr=0.001 hidden_sizes=32x32 normalize=true",
+        "night lr=1e-05 hidden_sizes=8 normalize=false",
+    ]
+    np.testing.assert_array_equal([scores.final_return for scores in folder.scores], [[1, 2], [300, 400]])
+    np.testing.assert_array_equal([scores.is_ok for scores in folder.scores], [[True, True], [True, False]])
+
+
+def test_compare(folders):
+    comparison = compare(folders(first=PLAIN, night=SWEEP))
+    assert [label.split()[0] for label in comparison.labels] == ["first", "night", "night"]
+    assert (comparison.env, comparison.solved_at) == ("CartPole-v1", 475)
+    assert list(comparison.frame["final_return_iqm"]) == [20, 1.5, 350]
+    assert list(comparison.frame["runs_ok"]) == [2, 2, 1]
+    assert list(comparison.frame["env_steps_to_solve_median"]) == [np.inf, np.inf, 15]
+    assert list(comparison.setting_of_run) == [0, 0, 0, 1, 1, 2, 2]
+    assert len(comparison.scores) == 3
+
+
+def test_folders_of_one_name_are_told_apart_by_their_paths(folders):
+    paths = folders(**{"a/run": PLAIN, "b/run": SWEEP})
+    assert [label.split()[0] for label in compare(paths).labels] == [str(paths[0]), str(paths[1]), str(paths[1])]
+
+
+def test_without_a_threshold_nothing_is_solved(folders):
+    paths = folders(a=PLAIN | {"solved_at": None}, b=PLAIN | {"solved_at": None})
+    assert compare([str(path) for path in paths]).frame["solved_fraction"].isna().all()
+
+
+def test_folders_that_cannot_be_compared(folders, tmp_path, monkeypatch):
+    one, other, high, free = folders(
+        one=PLAIN,
+        other=PLAIN | {"env": "Acrobot-v1"},
+        high=PLAIN | {"solved_at": 499},
+        free=PLAIN | {"solved_at": None},
+    )
+    assert "1 folders given; give two or more" in error_of(compare, [one])
+    message = error_of(compare, [one, other])
+    assert f"environment CartPole-v1 in {one}, Acrobot-v1 in {other}" in message
+    assert f"threshold 475.0 in {one}, 499.0 in {high}" in error_of(compare, [one, high])
+    assert f"threshold 475.0 in {one}, None in {free}" in error_of(compare, [one, free])
+    monkeypatch.chdir(tmp_path)
+    assert "one is given twice" in error_of(compare, [one, "one"])
+    (tmp_path / "link").symlink_to(one)
+    assert "link is given twice" in error_of(compare, [one, tmp_path / "link"])
+
+
+def test_paths_that_are_no_run(folders, tmp_path):
+    (good,) = folders(good=PLAIN)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "odd" / "summary.json").mkdir(parents=True)
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for name, said in {
+        "nowhere": "nowhere does not exist",
+        "circle": "circle does not exist",
+        "good/summary.json": "summary.json is a file",
+        "empty": "empty holds no summary.json",
+        "odd": "cannot read",
+        "x" * 300: "cannot read",
+    }.items():
+        assert said in error_of(compare, [good, tmp_path / name])
+
+
+@pytest.mark.parametrize("field", sorted(PLAIN.keys() - {"algorithm", "preset"}))
+def test_a_lacking_field_is_named(folders, field):
+    paths = folders(good=PLAIN, bad={name: value for name, value in PLAIN.items() if name != field})
+    assert f"bad/summary.json: lacks {field}" in error_of(compare, paths)
+
+
+@pytest.mark.parametrize("text", ["", "{", "\0", '{"env": "Cart', "[" * 100_000])
+def test_broken_json(folders, text):
+    assert "summary.json is not valid JSON" in error_of(compare, folders(good=PLAIN, bad=text))
+
+
+def test_bytes_that_are_no_text(folders):
+    good, bad = folders(good=PLAIN, bad="")
+    (bad / "summary.json").write_bytes(b"\xff\xfe\x00\xd8")
+    assert "summary.json is not valid JSON" in error_of(compare, [good, bad])
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"a"'])
+def test_json_that_is_no_object(folders, text):
+    assert "should hold a JSON object" in error_of(compare, folders(good=PLAIN, bad=text))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("env", 3, "env is not a name"),
+        ("seeds", 0, "seeds is not a whole number"),
+        ("seeds", "3", "seeds is not a whole number"),
+        ("seeds", True, "seeds is not a whole number"),
+        ("seeds", 4, "has 3 entries for 4 runs"),
+        ("solved_at", "high", "solved_at holds 'high'"),
+        ("solved_at", [1], "solved_at holds '[1]'"),
+        ("failed_runs", {}, "failed_runs is not a list"),
+        ("failed_runs", [3], "failed_runs is not a list of runs below 3"),
+        ("failed_runs", ["1"], "failed_runs is not a list of runs below 3"),
+        ("settings", [], "settings is not a list of swept values"),
+        ("settings", [[]], "settings is not a list of swept values"),
+        ("settings", [{}, {}], "has 3 entries for 6 runs"),
+        ("final_return_per_run", "many", "final_return_per_run is not a list"),
+        ("final_return_per_run", [1, 2], "final_return_per_run has 2 entries for 3 runs"),
+        ("area_under_curve_per_run", [1, 2, "x"], "area_under_curve_per_run holds 'x'"),
+        ("env_steps_to_solve_per_run", [1, 2, False], "env_steps_to_solve_per_run holds 'False'"),
+        ("final_return_per_run", [1, 2, 10**400], "final_return_per_run holds"),
+    ],
+)
+def test_a_wrong_field_is_named(folders, field, value, said):
+    assert said in error_of(compare, folders(good=PLAIN, bad=PLAIN | {field: value}))
+
+
+HEADER = "run,seed,iteration,env_steps,episodes,return_mean,return_min,return_100,loss\n"
+
+
+def test_metrics_of_several_folders(folders):
+    """The run numbers go on where the folder before had its last run, whether that run has rows or not."""
+    paths = folders(first=PLAIN, absent=PLAIN, empty=PLAIN, night=SWEEP)
+    (paths[0] / "metrics.csv").write_text(HEADER + "0,0,1,100,2,5,1,,3\n1,1,1,100,2,,1,7,3\n")
+    (paths[2] / "metrics.csv").write_text("")
+    (paths[3] / "metrics.csv").write_text(HEADER + "0,0,1,50,2,8,1,,3\n3,1,1,60,2,9,1,6,3\n3,1")
+    metrics = metrics_of(paths)
+    assert set(metrics.columns) == {"run", "env_steps", "return_100", "return_mean"}
+    assert list(metrics["run"]) == [0, 1, 9, 12]
+    assert metrics["run"].dtype == np.int64
+    assert list(metrics["env_steps"]) == [100, 100, 50, 60]
+    np.testing.assert_array_equal(metrics["return_mean"], [5, np.nan, 8, 9])
+    np.testing.assert_array_equal(metrics["return_100"], [np.nan, 7, np.nan, 6])
+
+
+def test_no_metrics_at_all(folders):
+    paths = folders(first=PLAIN, header=PLAIN)
+    (paths[1] / "metrics.csv").write_text(HEADER)
+    for given in (paths[:1], paths):
+        metrics = metrics_of(given)
+        assert len(metrics) == 0
+        assert metrics["run"].dtype == np.int64
+        assert pd.api.types.is_float_dtype(metrics["return_100"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("run,env_steps\n0,1\n", "return_100"),
+        (HEADER + "0,0,1,many,2,5,1,,3\n", "many"),
+        (HEADER + "3,0,1,100,2,5,1,,3\n", "a run that is not among the 3"),
+        (HEADER + "-1,0,1,100,2,5,1,,3\n", "a run that is not among the 3"),
+        (HEADER + "0.5,0,1,100,2,5,1,,3\n", "a run that is not among the 3"),
+        (HEADER + '"0,0,1,100', "EOF"),
+    ],
+)
+def test_broken_metrics(folders, text, said):
+    (path,) = folders(first=PLAIN)
+    (path / "metrics.csv").write_text(text)
+    message = error_of(metrics_of, [path])
+    assert "metrics.csv" in message
+    assert said in message
+
+
+def test_metrics_that_cannot_be_read(folders):
+    (path,) = folders(first=PLAIN)
+    (path / "metrics.csv").mkdir()
+    assert "metrics.csv" in error_of(metrics_of, [path])
+
+
+# Every run of `good` beats every run of `poor`, in final return and in area; both are complete.
+GOOD = PLAIN | {
+    "failed_runs": [],
+    "final_return_per_run": [480, 490, 500],
+    "area_under_curve_per_run": [300, 310, 320],
+    "env_steps_to_solve_per_run": [900, 800, 1000],
+}
+POOR = GOOD | {
+    "final_return_per_run": [20, 10, 30],
+    "area_under_curve_per_run": [15, 14, 16],
+    "env_steps_to_solve_per_run": [None, None, None],
+}
+OUT = ["compare.csv", "compare.png", "improvement.csv"]
+
+
+def test_in_words(folders):
+    """The table has the best first, pairs are in the order given: 10, 20 and 30 never beat 480, 490 and 500."""
+    words = in_words(compare(folders(poor=POOR, good=GOOD))).splitlines()
+    assert [line.split()[0] for line in words[2:4]] == ["good", "poor"]
+    assert words[2].split()[-3:] == ["100%", "900", "-"]
+    assert words[3].split()[-3:] == ["0%", "never", "1.00"]
+    assert words[4:] == [
+        "probability that a run of the first is better than one of the second:",
+        "  0.00 [0.00, 0.00]  poor > good",
+    ]
+
+
+def test_in_words_says_what_is_not_known(folders):
+    """One run has no interval, and no run with an area no probability."""
+    one = GOOD | {"seeds": 1, "final_return_per_run": [5], "area_under_curve_per_run": [5]}
+    one |= {"env_steps_to_solve_per_run": [None]}
+    none = one | {"final_return_per_run": [None], "area_under_curve_per_run": [None]}
+    paths = folders(one=one, none=none, poor=one | {"area_under_curve_per_run": [4]})
+    assert in_words(compare(paths)).splitlines()[-3:] == [
+        "  - [-, -]  one > none",
+        "  1.00 [-, -]  one > poor",
+        "  - [-, -]  none > poor",
+    ]
+
+
+def test_pairs_of_many_settings_are_not_printed(folders):
+    """All 15 pairs of six settings are; the 21 of seven are left to improvement.csv."""
+    paths = folders(**{f"run{n}": POOR for n in range(7)})
+    assert in_words(compare(paths[:6])).count(" > ") == 15
+    assert " > " not in in_words(compare(paths))
+
+
+def test_what_is_written(folders, tmp_path):
+    paths = folders(poor=POOR, good=GOOD)
+    (paths[0] / "metrics.csv").write_text(HEADER + "0,0,1,100,2,5,1,,3\n")
+    before = {path: sorted(path.iterdir()) for path in paths}
+    out = tmp_path / "a" / "b"
+    comparison = compare(paths)
+    write(comparison, paths, out)
+    assert sorted(path.name for path in out.iterdir()) == OUT
+    frame = pd.read_csv(out / "compare.csv")
+    assert list(frame["setting"]) == ["poor", "good"]
+    assert list(frame["final_return_iqm"]) == [20, 490]
+    assert list(frame["env_steps_to_solve_median"]) == [np.inf, 900]
+    pd.testing.assert_frame_equal(frame.drop(columns="setting"), comparison.frame)
+    pairs = pd.read_csv(out / "improvement.csv")
+    assert pairs.to_dict("list") == {"setting": [0], "other": [1], "probability": [0], "low": [0], "high": [0]}
+    assert (out / "compare.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert {path: sorted(path.iterdir()) for path in paths} == before
+
+
+def test_nothing_is_written_where_metrics_are_broken(folders, tmp_path):
+    paths = folders(poor=POOR, good=GOOD)
+    (paths[1] / "metrics.csv").write_text("run,env_steps\n0,1\n")
+    message = error_of(write, compare(paths), paths, tmp_path / "out")
+    assert f"cannot read {paths[1] / 'metrics.csv'}" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_holds_anything_is_not_written_to(folders, tmp_path, capsys):
+    words = ["compare", *map(str, folders(poor=POOR, good=GOOD)), "--out"]
+    assert main([*words, str(tmp_path / "good")]) == 2
+    assert one_line(capsys) == f"--out: {tmp_path / 'good'} exists; give another folder"
+    assert main([*words, str(tmp_path / "good" / "summary.json")]) == 2
+    assert one_line(capsys) == f"--out: {tmp_path / 'good' / 'summary.json'} exists; give another folder"
+    assert [path.name for path in (tmp_path / "good").iterdir()] == ["summary.json"]
+    (tmp_path / "empty").mkdir()
+    assert main([*words, str(tmp_path / "empty")]) == 0
+    assert sorted(path.name for path in (tmp_path / "empty").iterdir()) == OUT
+
+
+def one_line(capsys):
+    """The one line of an error, without the program's name; nothing else was printed."""
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("purejaxrl: ")
+    assert printed.err.count("\n") == 1
+    return printed.err.removeprefix("purejaxrl: ").rstrip("\n")
+
+
+def test_a_folder_that_cannot_be_written_to(folders, tmp_path, capsys):
+    """Root may write to read-only folders, so that a file, a loop of links and a name too long stand in the way."""
+    paths = folders(poor=POOR, good=GOOD)
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for below in (paths[0] / "summary.json" / "below", tmp_path / "circle", tmp_path / ("x" * 300)):
+        assert main(["compare", *map(str, paths), "--out", str(below)]) == 6
+        assert one_line(capsys).startswith(f"cannot write to {below}: ")
+
+
+def test_a_full_disk(folders, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    paths = folders(poor=POOR, good=GOOD)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(ResourceError, match=r"cannot write to .*out: No space left on device") as caught:
+        write(compare(paths), paths, tmp_path / "out")
+    assert caught.value.exit_code == 6
+
+
+def test_compare_on_the_command_line(folders, tmp_path, capsys, monkeypatch):
+    """Flags may stand anywhere, and hyphens mean underscores; the order of folders stays."""
+    folders(poor=POOR, good=GOOD)
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "poor", "good"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == in_words(compare(["poor", "good"])) + "\n"
+    assert printed.err == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "poor"]
+    for number, words in enumerate((["poor", "--out", "0", "good"], ["--out=1", "poor", "good"])):
+        assert main(["compare", *words]) == 0
+        assert list(pd.read_csv(tmp_path / str(number) / "compare.csv")["setting"]) == ["poor", "good"]
+        assert capsys.readouterr().out == printed.out
+
+
+@pytest.mark.parametrize("threshold", [475.0, None])
+def test_compare_prints_json_and_nothing_else(folders, tmp_path, capsys, threshold):
+    """JSON knows neither NaN nor infinity: null stands for the run that never solved and for what is not known."""
+    paths = folders(poor=POOR | {"solved_at": threshold}, good=GOOD | {"solved_at": threshold})
+    assert main(["compare", str(paths[0]), "--json", str(paths[1]), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+
+    def refuse(constant):
+        pytest.fail(f"{constant} is not JSON")
+
+    poor, good = json.loads(printed.out, parse_constant=refuse)
+    assert (poor["setting"], poor["runs"], poor["final_return_iqm"]) == ("poor", 3, 20)
+    assert (good["setting"], good["runs"], good["final_return_iqm"]) == ("good", 3, 490)
+    assert (poor["best_improves"], good["best_improves"]) == (1, None)
+    assert poor["env_steps_to_solve_median"] is None
+    assert good["env_steps_to_solve_median"] == (None if threshold is None else 900)
+    assert good.keys() == {"setting", *statistics.describe(compare(paths).scores, True).columns}
+    assert math.isinf(pd.read_csv(tmp_path / "out" / "compare.csv")["env_steps_to_solve_median"][0]) == bool(threshold)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["poor"], ["compare: 1 folders given", "two or more"]),
+        (["--json"], ["compare: 0 folders given", "two or more"]),
+        (["poor", "nowhere"], ["compare: nowhere does not exist", "folder of a run"]),
+        (["poor", "good", "poor"], ["compare: poor is given twice"]),
+        (["poor", "good", "--jsn"], ["unknown flag --jsn", "--json"]),
+        (["poor", "good", "--seeds", "3"], ["unknown flag --seeds", "purejaxrl compare --help"]),
+        (["poor", "good", "--json=yes"], ["--json", "'yes'"]),
+        (["poor", "good", "--out"], ["--out: expected one argument"]),
+    ],
+    ids=" ".join,
+)
+def test_wrong_input_to_compare(folders, tmp_path, capsys, monkeypatch, words, said):
+    folders(poor=POOR, good=GOOD)
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", *words]) == 2
+    message = one_line(capsys)
+    assert all(part in message for part in said), message
+
+
+def test_help_of_compare(capsys):
+    for words in ([], ["--help"], ["-h"]):
+        assert main(["compare", *words]) == 0
+        assert "--out FOLDER" in capsys.readouterr().out

@@ -1,0 +1,168 @@
+"""What is on the pictures: which lines, where they run, and that nothing is cut off."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from purejaxrl.results import plots, statistics
+from purejaxrl.results.statistics import Scores
+
+
+def metrics_of(curves, env_steps=None, return_100=True):
+    """Curves, one per run, as metrics.csv has them; 100, 200, ... env steps."""
+    frames = [
+        pd.DataFrame(
+            {
+                "run": run,
+                "env_steps": 100 * np.arange(1, len(curve) + 1) if env_steps is None else env_steps[run],
+                "return_100": np.asarray(curve, float) if return_100 else np.nan,
+                "return_mean": np.asarray(curve, float) + 0.25,
+            }
+        )
+        for run, curve in enumerate(curves)
+    ]
+    return pd.concat(frames, ignore_index=True).sample(frac=1, random_state=0)
+
+
+def picture(curves, runs, labels, return_100=True, solved_at=None, final=None):
+    """The sweep's picture of curves, as many for each setting."""
+    settings = len(curves) // runs
+    ends = np.array([curve[-1] if return_100 else np.nan for curve in curves], float) if final is None else final
+    areas = np.array([np.mean(curve) for curve in curves])
+    scores = [
+        Scores(ends[part], areas[part], np.full(runs, np.inf), np.ones(runs, bool))
+        for part in np.split(np.arange(len(curves)), settings)
+    ]
+    frame = statistics.describe(scores, has_threshold=solved_at is not None)
+    of_run = np.repeat(np.arange(settings), runs)
+    return plots.sweep(metrics_of(curves, return_100=return_100), frame, labels, of_run, "title", solved_at)
+
+
+def names_of(axes):
+    return [label.get_text() for label in axes.get_yticklabels()]
+
+
+def test_at_most_100_faint_lines_and_a_mean_over_all_runs():
+    """Run r is a constant r; a hundred lines of the 250 would not average 124.5."""
+    axes = plots.learning_curve(metrics_of([[run, run] for run in range(250)]), "many").axes[0]
+    *faint, mean = axes.lines
+    assert 50 < len(faint) <= 100
+    assert len({line.get_ydata()[0] for line in faint}) == len(faint)
+    np.testing.assert_allclose(mean.get_ydata(), 124.5)
+    band = axes.collections[0].get_paths()[0].get_extents()
+    deviation = np.arange(250).std()
+    np.testing.assert_allclose((band.y0, band.y1), (124.5 - deviation, 124.5 + deviation))
+    assert "250 runs" in mean.get_label()
+
+
+@pytest.mark.parametrize(("runs", "lines"), [(1, 1), (3, 3), (100, 100), (101, 51)])
+def test_few_runs_are_all_drawn(runs, lines):
+    axes = plots.learning_curve(metrics_of([[1, 2]] * runs), "few").axes[0]
+    assert len(axes.lines) == lines + 1
+
+
+def test_a_run_that_ended_earlier_goes_on_with_its_last_value():
+    """Three runs of differing length in mixed-up rows; the mean begins where the last of them has."""
+    metrics = metrics_of([[0, 2, 4, 6], [10, 10], [5, 1, 2]], [[100, 200, 300, 400], [50, 250], [100, 200, 300]])
+    mean = plots.learning_curve(metrics, "ended").axes[0].lines[-1]
+    at = lambda env_steps: np.interp(env_steps, *mean.get_data())  # noqa: E731
+    assert mean.get_xdata()[[0, -1]].tolist() == [100, 400]
+    assert at(100) == pytest.approx((0 + 10 + 5) / 3)
+    assert at(250) == pytest.approx((3 + 10 + 1.5) / 3, abs=0.01)
+    assert at(400) == pytest.approx((6 + 10 + 2) / 3)
+
+
+def test_interval_means_where_no_run_has_100_episodes():
+    axes = plots.learning_curve(metrics_of([[1, 1]], return_100=False), "short").axes[0]
+    assert axes.lines[-1].get_ydata()[0] == 1.25
+    assert "mean of the interval" in axes.lines[-1].get_label()
+
+
+def test_evaluations_are_a_second_line():
+    metrics = metrics_of([[1, 1], [3, 3]]).assign(eval_return=9.0)
+    labels = [line.get_label() for line in plots.learning_curve(metrics, "evaluated", 7.0).axes[0].lines]
+    assert "training, mean of 100 episodes (2 runs)" in labels
+    assert "greedy evaluation (2 runs)" in labels
+
+
+def test_sweep_draws_interquartile_means_best_on_top():
+    """Four runs of a setting: the middle two are averaged, their band reaches from one quartile to the other."""
+    curves = [[0, 0], [10, 20], [30, 40], [900, 900], *[[500, 500]] * 4]
+    figure = picture(curves, 4, ["low", "high"], solved_at=100.0)
+    axes, final, area = figure.axes
+    high, low = axes.lines[:2]
+    assert names_of(final) == ["high", "low"]
+    np.testing.assert_allclose(high.get_ydata(), 500)
+    np.testing.assert_allclose(low.get_ydata()[[0, -1]], [(10 + 30) / 2, (20 + 40) / 2])
+    band = axes.collections[1].get_paths()[0].get_extents()
+    np.testing.assert_allclose((band.y0, band.y1), (7.5, 255))
+    dots = final.collections[-1].get_offsets()
+    np.testing.assert_allclose(dots, [[500, 0], [30, 1]])
+    np.testing.assert_allclose(area.collections[-1].get_offsets()[:, 0], [500, 25])
+    bars = final.collections[0].get_segments()
+    assert bars[1][0][0] < 30 < bars[1][1][0]
+    bottom, top = final.get_ylim()
+    assert bottom > 1 > 0 > top
+    assert [label.get_color() for label in final.get_yticklabels()] == [high.get_color(), low.get_color()]
+    assert [line.get_ydata()[0] for line in axes.lines[2:]] == [100]
+
+
+def test_sweep_says_how_many_settings_are_not_drawn():
+    figure = picture([[n, n] for n in range(40)], 1, [f"setting {n}" for n in range(40)])
+    axes, final, area = figure.axes
+    assert len(axes.lines) == 8
+    assert axes.get_title() == "learning curves, 8 best of 40 settings"
+    assert final.get_title() == "final return, 30 best"
+    assert names_of(final) == [f"setting {n}" for n in range(39, 9, -1)]
+    assert len(area.collections[-1].get_offsets()) == 30
+    few = picture([[n, n] for n in range(8)], 1, [f"setting {n}" for n in range(8)])
+    assert [axes.get_title() for axes in few.axes] == ["learning curves", "final return", "area under curve"]
+
+
+def test_single_runs_have_dots_without_bars():
+    _, final, _ = picture([[1, 2], [3, 4]], 1, ["a", "b"]).axes
+    assert len(final.collections[0].get_segments()) == 0
+    assert len(final.collections[1].get_offsets()) == 2
+
+
+def test_a_setting_without_returns_has_a_row_but_no_curve():
+    curves = [[1, 1], [3, 3], [np.nan, np.nan], [np.nan, np.nan]]
+    axes, final, _ = picture(curves, 2, ["known", "unknown"]).axes
+    assert len(axes.lines) == 1
+    assert names_of(final) == ["known", "unknown"]
+    assert len(final.collections[-1].get_offsets()) == 1
+
+
+def test_sweep_of_interval_means_has_no_final_returns():
+    axes, final, area = picture([[1, 1], [3, 3]], 1, ["a", "b"], return_100=False, solved_at=2.0).axes
+    assert axes.lines[0].get_ydata()[0] == 3.25
+    assert axes.get_ylabel() == "return, mean of the interval"
+    assert [text.get_text() for text in final.texts] == ["not known"]
+    assert not final.lines
+    assert not area.texts
+
+
+def test_sweep_without_metrics():
+    frame = statistics.describe([Scores(np.ones(2), np.ones(2), np.ones(2), np.ones(2, bool))], has_threshold=False)
+    metrics = metrics_of([[1]]).iloc[:0]
+    axes = plots.sweep(metrics, frame, ["a"], np.zeros(2, int), "title", None).axes[0]
+    assert not axes.lines
+    assert [text.get_text() for text in axes.texts] == ["no returns"]
+
+
+@pytest.mark.parametrize("settings", [1, 2, 40])
+def test_long_labels_are_neither_cut_off_nor_laid_over_the_curves(settings, tmp_path):
+    labels = [
+        f"a-folder-with-a-long-name learning_rate=${n}$ hidden_sizes=64x64x64 gamma=0.9{n}" for n in range(settings)
+    ]
+    figure = picture([[n, n + 1] for n in range(2 * settings)], 2, labels, solved_at=3.0)
+    figure.savefig(tmp_path / "sweep.png")
+    curves, final, area = (axes.get_window_extent() for axes in figure.axes)
+    names = [label.get_window_extent() for label in figure.axes[1].get_yticklabels()]
+    assert all(curves.x1 < name.x0 and name.x1 < final.x0 for name in names)
+    assert all(below.y1 < above.y0 for above, below in itertools.pairwise(names))
+    assert area.x1 <= figure.bbox.x1
+    assert curves.width > 0.35 * figure.bbox.width
+    assert not any(label.get_parse_math() for label in figure.axes[1].get_yticklabels())

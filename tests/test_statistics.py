@@ -1,0 +1,291 @@
+"""Figures over runs, against numbers worked out by hand and a bootstrap written as a loop."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from purejaxrl.results import statistics
+from purejaxrl.results.statistics import Scores
+
+INF, NAN = np.inf, np.nan
+
+
+def scores_of(final, area=None, steps=None, ok=None):
+    n = len(final)
+    return Scores(
+        np.asarray(final, float),
+        np.asarray([1] * n if area is None else area, float),
+        np.asarray([INF] * n if steps is None else steps, float),
+        np.ones(n, bool) if ok is None else np.asarray(ok, bool),
+    )
+
+
+def frame_of(final, area, steps):
+    """A frame with what the ranking looks at."""
+    settings = [scores_of([f], [a], [s]) for f, a, s in zip(final, area, steps, strict=True)]
+    return statistics.describe(settings, has_threshold=True)
+
+
+def test_interquartile_mean_by_hand():
+    """Of eight numbers the two lowest and the two highest go; of ten floor(2.5) = 2 each; of three none."""
+    assert statistics.interquartile_mean(np.array([100, 3, 1, 4, 1000, -50, 2, 6.0])) == (2 + 3 + 4 + 6) / 4
+    assert statistics.interquartile_mean(np.array([-99, -98, 1, 2, 3, 4, 5, 9, 98, 99.0])) == 4
+    assert statistics.interquartile_mean(np.array([1, 2, 9.0])) == 4
+    both = np.array([[0, 1, 3, 100.0], [0, 5, 7, 8.0]])
+    np.testing.assert_array_equal(statistics.interquartile_mean(both), [2, 6])
+    np.testing.assert_array_equal(statistics.interquartile_mean(both.T, axis=0), [2, 6])
+
+
+def test_interval_is_that_of_a_loop():
+    """Resampling one by one, trimming by sorting: the ends agree within the noise of 2000 resamples."""
+    values = np.random.default_rng(1).gamma(2.0, 10.0, 12)
+    rng = np.random.default_rng(2)
+    means = [np.sort(rng.choice(values, 12))[3:9].mean() for _ in range(4000)]
+    np.testing.assert_allclose(statistics.interval(values), np.quantile(means, (0.025, 0.975)), rtol=0.04)
+
+
+def test_intervals_cover():
+    """Of normal data with 32 runs, about 95% of the intervals hold the true mean, and as many miss on either side."""
+    low, high = statistics.interval(np.random.default_rng(0).normal(3.0, 2.0, (600, 32)))
+    assert 0.91 < np.mean((low <= 3) & (high >= 3)) < 0.98
+    assert np.mean(low > 3) > 0.01
+    assert np.mean(high < 3) > 0.01
+
+
+def test_intervals_of_many_settings_are_those_of_each():
+    values = np.random.default_rng(0).normal(size=(3, 7))
+    low, high = statistics.interval(values)
+    assert [statistics.interval(row) for row in values] == list(zip(low, high, strict=True))
+    assert np.isnan(statistics.interval(np.array([1.0]))).all()
+    assert np.isnan(statistics.interval(np.ones((4, 1)))).all()
+    assert statistics.interval(np.ones((4, 1)))[0].shape == (4,)
+
+
+def test_memory_is_bounded(monkeypatch):
+    """With room for two resamples of 3 x 5 at a time no larger piece is ever made, and the interval stays."""
+    seen = []
+    interquartile_mean = statistics.interquartile_mean
+    watched = lambda values, axis: (seen.append(values.size), interquartile_mean(values, axis))[1]  # noqa: E731
+    values = np.random.default_rng(0).normal(size=(3, 5))
+    expected = statistics.interval(values)
+    monkeypatch.setattr(statistics, "interquartile_mean", watched)
+    monkeypatch.setattr(statistics, "ELEMENTS_AT_ONCE", 30)
+    np.testing.assert_array_equal(statistics.interval(values), expected)
+    assert max(seen) == 30
+    assert sum(seen) == 2000 * 15
+
+
+def test_probability_of_improvement_by_hand():
+    """Pairs of (1, 3, 5) and (3, 4): 1 beats none, 3 ties one, 5 beats two: 2.5 of 6."""
+    x, y = np.array([5, 1, 3.0]), np.array([4, 3.0])
+    assert statistics.probability_of_improvement(x, y)[0] == 2.5 / 6
+    assert statistics.probability_of_improvement(y, x)[0] == 3.5 / 6
+    assert statistics.probability_of_improvement(x, x)[0] == 0.5
+    assert statistics.probability_of_improvement(x + 9, y) == (1, 1, 1)
+
+
+def test_interval_of_the_probability_of_improvement_is_that_of_a_loop():
+    rng = np.random.default_rng(3)
+    x, y = rng.integers(0, 9, 15).astype(float), rng.integers(0, 7, 10).astype(float)
+
+    def probability(x, y):
+        return np.mean([(a > b) + (a == b) / 2 for a, b in itertools.product(x, y)])
+
+    found, low, high = statistics.probability_of_improvement(x, y)
+    assert found == pytest.approx(probability(x, y), abs=1e-12)
+    resampled = [probability(rng.choice(x, len(x)), rng.choice(y, len(y))) for _ in range(1500)]
+    np.testing.assert_allclose((low, high), np.quantile(resampled, (0.025, 0.975)), atol=0.03)
+    assert low < found < high
+
+
+def test_too_few_runs_have_no_probability_or_no_interval():
+    some = np.array([1.0, 2.0])
+    assert np.isnan(statistics.probability_of_improvement(some, np.empty(0))).all()
+    assert np.isnan(statistics.probability_of_improvement(np.empty(0), some)).all()
+    probability, low, high = statistics.probability_of_improvement(some, np.array([1.0]))
+    assert probability == 0.75
+    assert np.isnan([low, high]).all()
+
+
+def test_describe_by_hand():
+    """The second setting is best. Runs that diverged or have no final return stay in all that can be said of them."""
+    worse = scores_of(
+        [10, NAN, 30, NAN, 20], area=[1, 2, 3, 4, NAN], steps=[500, INF, 100, INF, INF], ok=[1, 0, 1, 0, 1]
+    )
+    better = scores_of([20, 40], area=[3, 8], steps=[300, INF])
+    frame = statistics.describe([worse, better], has_threshold=True)
+    row, best = frame.iloc[0], frame.iloc[1]
+    assert (row["runs"], row["runs_ok"], row["runs_final"]) == (5, 3, 3)
+    assert (row["final_return_iqm"], row["final_return_median"]) == (20, 20)
+    assert 10 <= row["final_return_low"] < 20 < row["final_return_high"] <= 30
+    assert (row["area_iqm"], row["area_median"]) == (2.5, 2.5)
+    assert (row["solved_fraction"], row["env_steps_to_solve_median"]) == (0.4, INF)
+    # Some run has no final return, so areas are compared: pairs of (3, 8) and (1, 2, 3, 4): 1 + 1 + 1/2 + 0 + 4 of 8.
+    assert row["best_improves"] == 6.5 / 8
+    assert row["best_improves_low"] < 6.5 / 8 <= row["best_improves_high"]
+    assert (best["solved_fraction"], best["env_steps_to_solve_median"]) == (0.5, INF)
+    assert best[["best_improves", "best_improves_low", "best_improves_high"]].isna().all()
+
+
+def test_final_returns_are_compared_where_every_run_has_one():
+    """Areas would turn the order round. Pairs of (20, 40) and (10, 20, 30): 1 + 1/2 + 0 + 3 of 6."""
+    frame = statistics.describe([scores_of([10, 30, 20], area=[9, 9, 9]), scores_of([20, 40], area=[7, 8])], True)
+    assert list(statistics.ranking(frame)) == [1, 0]
+    assert frame["best_improves"][0] == 4.5 / 6
+
+
+@pytest.mark.parametrize("final", [[NAN, NAN, NAN], [NAN, 120, 130]])
+def test_the_best_may_have_no_final_return_because_its_episodes_are_long(final):
+    """It learned to balance for 500 steps, so that the budget ended before its 100th episode; the other fails early."""
+    poor = scores_of([200, 210, 190], area=[150, 160, 140])
+    best = scores_of(final, area=[450, 145, 470])
+    frame = statistics.describe([poor, best], has_threshold=True)
+    assert list(statistics.ranking(frame)) == [1, 0]
+    # 450 and 470 beat all three, 145 beats 140.
+    assert frame["best_improves"][0] == 7 / 9
+    assert statistics.improvements([poor, best])["probability"][0] == pytest.approx(2 / 9, abs=1e-12)
+    *_, first, _, note = statistics.table(frame, ["poor", "best"]).splitlines()
+    assert first.split()[0] == "best"
+    assert note.endswith("Some runs had fewer than 100 episodes, so settings are ranked by area under curve.")
+    assert note.startswith("*") == np.isfinite(final).any()
+
+
+def test_a_diverged_run_counts_with_its_returns():
+    frame = statistics.describe([scores_of([1, 2, 9], ok=[1, 1, 0])], has_threshold=False)
+    assert (frame["final_return_iqm"][0], frame["runs_final"][0], frame["runs_ok"][0]) == (4, 3, 2)
+
+
+def test_median_to_solve_is_over_all_runs():
+    """Solved by three of five: the median run took the most of them. Means of two middles and no threshold."""
+    settings = [scores_of([1] * len(steps), steps=steps) for steps in ([30, INF, 10, INF, 20], [10, 30], [10, INF])]
+    assert list(statistics.describe(settings, True)["env_steps_to_solve_median"]) == [30, 20, INF]
+    frame = statistics.describe(settings, has_threshold=False)
+    assert frame[["solved_fraction", "env_steps_to_solve_median"]].isna().all(axis=None)
+
+
+def test_nothing_known_is_nan():
+    """No run has a final return or an area; a single run has no interval."""
+    settings = [scores_of([NAN, NAN], area=[NAN, NAN], ok=[0, 0]), scores_of([3], area=[4])]
+    frame = statistics.describe(settings, has_threshold=True)
+    assert frame.iloc[0].filter(regex="final_return|area|improves").isna().all()
+    assert list(frame["runs_final"]) == [0, 1]
+    assert list(frame.iloc[1][["final_return_iqm", "final_return_median", "area_iqm", "area_median"]]) == [3, 3, 4, 4]
+    assert frame.iloc[1][["final_return_low", "final_return_high", "area_low", "area_high"]].isna().all()
+    assert statistics.describe(settings[:1], True)["best_improves"].isna().all()
+
+
+def test_settings_with_different_numbers_of_runs_keep_their_rows():
+    settings = [scores_of(np.arange(n) ** 2 + 10.0 * n) for n in (3, 2, 4, 3, 2)]
+    frame = statistics.describe(settings, has_threshold=True)
+    for row, scores in zip(frame.itertuples(), settings, strict=True):
+        assert row.final_return_iqm == statistics.interquartile_mean(scores.final_return)
+        assert (row.final_return_low, row.final_return_high) == statistics.interval(scores.final_return)
+
+
+def test_ranking():
+    """By final return, ties by area, then by env steps to solve, then as given; unknown comes last."""
+    frame = frame_of(final=[5, 5, 5, 5, 9, 5], area=[2, 2, 3, 2, 0, NAN], steps=[INF, 7, INF, 7, INF, 1])
+    assert list(statistics.ranking(frame)) == [4, 2, 1, 3, 0, 5]
+    frame["env_steps_to_solve_median"] = NAN
+    assert list(statistics.ranking(frame)) == [4, 2, 0, 1, 3, 5]
+    assert list(statistics.ranking(frame.set_index(frame.index + 50))) == [4, 2, 0, 1, 3, 5]
+
+
+def test_ranking_where_some_run_has_no_final_return():
+    """By area, ties by env steps to solve, then as given; the final returns that there are do not count."""
+    frame = frame_of(
+        final=[NAN, 5, 5, 5, 6, 9, NAN, 5], area=[8, 2, 2, 3, 2, 0, 9, NAN], steps=[1, INF, 7, INF, 7, INF, 1, 1]
+    )
+    assert list(statistics.ranking(frame)) == [6, 0, 3, 2, 4, 1, 5, 7]
+    assert list(statistics.ranking(frame.set_index(frame.index + 50))) == [6, 0, 3, 2, 4, 1, 5, 7]
+
+
+def test_improvements_of_every_pair():
+    settings = [scores_of([1, 3]), scores_of([2, 2]), scores_of([9, 3])]
+    frame = statistics.improvements(settings)
+    assert list(zip(frame["setting"], frame["other"], strict=True)) == [(0, 1), (0, 2), (1, 2)]
+    assert list(frame["probability"]) == [0.5, 0.125, 0]
+    assert (frame["low"][0], frame["high"][0]) == (0, 1)
+    assert list(statistics.improvements(settings[:1]).columns) == ["setting", "other", "probability", "low", "high"]
+
+
+def test_improvements_in_area_where_some_run_has_no_final_return():
+    """That is decided once for all pairs: the first two have all final returns, and yet are compared by area."""
+    settings = [scores_of([1, 1], [8, 2]), scores_of([2, 2], [5, 5]), scores_of([NAN, 9], [2, NAN])]
+    assert list(statistics.improvements(settings)["probability"]) == [0.5, 0.75, 1]
+
+
+def test_table_by_hand():
+    settings = [
+        scores_of([100, 100], area=[50, 50], steps=[4000, INF], ok=[1, 0]),
+        scores_of([200, 200], area=[150, 150], steps=[3000, 1000]),
+        scores_of([7], area=[NAN]),
+        scores_of([150, NAN, 150], area=[20, 20, 20]),
+    ]
+    frame = statistics.describe(settings, has_threshold=True)
+    assert statistics.table(frame, ["one", "two", "three", "four"]).splitlines() == [
+        "           runs           final return  median      area under curve          env steps     P(best",
+        "setting      ok              IQM [95%]  return             IQM [95%]  solved   to solve  improves)",
+        "two      2 of 2  200.0 [200.0, 200.0]    200.0  150.0 [150.0, 150.0]    100%       2000          -",
+        "one      1 of 2  100.0 [100.0, 100.0]    100.0   50.0 [ 50.0,  50.0]     50%      never       1.00",
+        "four     3 of 3  150.0 [150.0, 150.0]*   150.0   20.0 [ 20.0,  20.0]      0%      never       1.00",
+        "three    1 of 1    7.0                     7.0      -                     0%      never          -",
+        "* over fewer runs. Some runs had fewer than 100 episodes, so settings are ranked by area under curve.",
+    ]
+    frame = statistics.describe(settings[:2], has_threshold=True)
+    assert statistics.table(frame, ["one", "two"]).splitlines() == [
+        "           runs          final return  median      area under curve          env steps     P(best",
+        "setting      ok             IQM [95%]  return             IQM [95%]  solved   to solve  improves)",
+        "two      2 of 2  200.0 [200.0, 200.0]   200.0  150.0 [150.0, 150.0]    100%       2000          -",
+        "one      1 of 2  100.0 [100.0, 100.0]   100.0   50.0 [ 50.0,  50.0]     50%      never       1.00",
+    ]
+
+
+def test_table_without_a_threshold():
+    frame = statistics.describe([scores_of([1, 2]), scores_of([3, 4])], has_threshold=False)
+    assert [line.split()[-3:] for line in statistics.table(frame, ["a", "b"]).splitlines()[2:]] == [
+        ["-", "-", "-"],
+        ["-", "-", "1.00"],
+    ]
+
+
+def test_table_shows_the_20_best_within_120_characters():
+    labels = [f"sweep-of-the-night learning_rate=0.{n:04d} hidden_sizes=64x64 seed_offset={n}" for n in range(23)]
+    rng = np.random.default_rng(0)
+    settings = [scores_of(rng.normal(-480 + n, 9, 10), rng.normal(-490, 9, 10)) for n in range(23)]
+    frame = statistics.describe(settings, has_threshold=True)
+    lines = statistics.table(frame, labels).splitlines()
+    assert len(lines) == 2 + 20 + 1
+    assert lines[-1] == "... and 3 more"
+    assert 100 < max(map(len, lines)) <= 120
+    for line, row in zip(lines[2:22], statistics.ranking(frame)[:20], strict=True):
+        assert line.split("  ")[0].endswith(f"offset={row}")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([487.31, -3.14159, NAN], ["487.3", "-3.1", "-"]),
+        ([0.98765, -0.00001], ["0.9877", "0.0000"]),
+        ([12.345, 1], ["12.35", "1.00"]),
+        ([123456.7], ["123457"]),
+        ([12345678.0, 1], ["1.23e+07", "1"]),
+        ([0.0, NAN], ["0.000", "-"]),
+        ([0.000012345], ["1.23e-05"]),
+        ([NAN], ["-"]),
+    ],
+)
+def test_numbers_have_the_decimals_of_the_largest(values, expected):
+    shown = statistics.table(
+        statistics.describe([scores_of([value]) for value in values], has_threshold=True), list("abc")[: len(values)]
+    )
+    medians = {line.split()[0]: line.split()[5] for line in shown.splitlines()[2 : 2 + len(values)]}
+    assert medians == dict(zip("abc", expected, strict=False))
+
+
+def test_shorten():
+    assert statistics.shorten("short", 12) == "short"
+    assert statistics.shorten("exactly12345", 12) == "exactly12345"
+    assert statistics.shorten("abcdefghijklm", 12) == "abcd...ijklm"
+    assert statistics.shorten("two\nlines", 12) == "two lines"
