@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from purejaxrl.results.recorder import Recorder, Tally, mean_of_known
+from purejaxrl.results.recorder import Recorder, Tally
 
-YES, NO = np.ones(2, bool), np.zeros(2, bool)
+YES, NO = np.ones(1, bool), np.zeros(1, bool)
 
 
 class Ended(NamedTuple):
@@ -33,6 +33,16 @@ def log_of(lengths, active=None, loss=None):
     )
 
 
+def recorder_of(runs=1, **options):
+    """A Recorder of runs 0, 1, ... with seeds 40, 41, ..."""
+    return Recorder(np.arange(runs), 40 + np.arange(runs), **{"max_episodes": None, "solved_at": None, **options})
+
+
+def rows_of(table):
+    """A table's rows, each a dict."""
+    return [dict(zip(table, row, strict=True)) for row in zip(*map(np.ndarray.tolist, table.values()), strict=True)]
+
+
 def cut(log, first, last):
     take = lambda leaf: leaf[first:last]  # noqa: E731
     return Log(
@@ -44,12 +54,12 @@ def cut(log, first, last):
 
 def test_vectors_of_whole_numbers_are_averaged_and_tallied():
     """Two runs; the second has ended after its first iteration, so what it reports afterwards does not count."""
-    recorder = Recorder([0, 1], steps=1, log_every=2, max_episodes=None, solved_at=None)
+    recorder = recorder_of(2, steps=1, log_every=2)
     log = log_of(np.zeros((3, 2, 1, 1), int), active=[[1, 1], [1, 0], [1, 0]])
     log.metrics["delay"] = np.array([[[0, 1], [1, 0]], [[3, 3], [9, 9]], [[3, -2], [9, 9]]])
     _, first = recorder.add(0, cut(log, 0, 2), None, is_over=np.array([False, True]))
-    _, second = recorder.add(2, cut(log, 2, 3), None, is_over=YES)
-    assert [(row["run"], row["iteration"], row["delay"]) for row in first + second] == [
+    _, second = recorder.add(2, cut(log, 2, 3), None, is_over=np.ones(2, bool))
+    assert [(row["run"], row["iteration"], row["delay"]) for row in rows_of(first) + rows_of(second)] == [
         (1, 1, 0.5),
         (0, 2, 1.75),
         (0, 3, 0.5),
@@ -69,14 +79,16 @@ def test_a_tally_stays_small():
 def test_rows_by_hand():
     # One run, T = 2 steps of N = 2 actors: four env steps per iteration; intervals of 8 env steps.
     lengths = [[[[0, 3], [5, 0]]], [[[0, 0], [0, 0]]], [[[7, 7], [0, 0]]]]
-    recorder = Recorder([40], steps=4, log_every=8, max_episodes=None, solved_at=None)
+    recorder = recorder_of(steps=4, log_every=8)
     episodes, metrics = recorder.add(0, log_of(lengths, loss=[[1], [np.nan], [5]]), None, is_over=YES)
-    assert [tuple(row) for row in episodes] == [
+    assert list(episodes) == ["run", "seed", "episode", "env_steps", "return", "length"]
+    assert [tuple(row.values()) for row in rows_of(episodes)] == [
         (0, 40, 1, 2, 6.0, 3),
         (0, 40, 2, 3, 10.0, 5),
         (0, 40, 3, 9, 14.0, 7),
         (0, 40, 4, 10, 14.0, 7),
     ]
+    metrics = rows_of(metrics)
     assert [row["env_steps"] for row in metrics] == [8, 12]
     assert [row["iteration"] for row in metrics] == [2, 3]
     assert [row["episodes"] for row in metrics] == [2, 4]
@@ -86,70 +98,135 @@ def test_rows_by_hand():
 
 
 def test_an_interval_without_an_ended_episode_has_empty_returns():
-    recorder = Recorder([0], steps=1, log_every=1, max_episodes=None, solved_at=None)
-    _, (row,) = recorder.add(0, log_of([[[[0]]]]), None, is_over=YES)
+    recorder = recorder_of(steps=1, log_every=1)
+    (row,) = rows_of(recorder.add(0, log_of([[[[0]]]]), None, is_over=YES)[1])
     assert np.isnan(row["return_mean"])
     assert np.isnan(row["return_min"])
     assert np.isnan(row["return_max"])
 
 
-@pytest.mark.parametrize("cuts", [[], [1], [3, 4, 5], list(range(1, 40))])
-def test_chunks_do_not_show(cuts):
+def loop_rows(log, active, steps, log_every, max_episodes, solved_at):
+    """What a Recorder should say, one event at a time: episode rows, metric rows, solved steps, areas, of every run."""
+    length, returns = log.ended.length, log.ended.returns
+    episode_rows, metric_rows, solved, areas = [], [], [], []
+    for run, iterations in enumerate(active):
+        history, since, losses, solved_at_steps, area, closed_at, last_mean = [], [], [], -1, [], 0, None
+        for iteration in range(iterations):
+            flat = zip(length[iteration, run].ravel(), returns[iteration, run].ravel(), strict=True)
+            for position, (episode_length, total) in enumerate(flat):
+                if episode_length and len(history) < max_episodes:
+                    history.append(total)
+                    since.append(total)
+                    at = iteration * steps + position + 1
+                    episode_rows.append((at, run, 40 + run, len(history), total, episode_length))
+                    if len(history) >= 100 and np.mean(history[-100:]) >= solved_at and solved_at_steps < 0:
+                        solved_at_steps = at
+            losses.append(log.metrics["loss"][iteration, run])
+            end = (iteration + 1) * steps
+            if end // log_every > (end - steps) // log_every or iteration == iterations - 1:
+                known = [loss for loss in losses if not np.isnan(loss)]
+                last_mean = np.mean(since) if since else last_mean
+                if last_mean is not None:
+                    area.append((last_mean, end - closed_at))
+                metric_rows.append({
+                    "run": run, "seed": 40 + run, "iteration": iteration + 1, "env_steps": end,
+                    "episodes": len(history),
+                    "return_mean": np.mean(since) if since else np.nan,
+                    "return_min": min(since, default=np.nan), "return_max": max(since, default=np.nan),
+                    "return_100": np.mean(history[-100:]) if len(history) >= 100 else np.nan, "eval_return": np.nan,
+                    "loss": np.mean(known) if known else np.nan,
+                })  # fmt: skip
+                since, losses, closed_at = [], [], end
+        solved.append(solved_at_steps)
+        areas.append(np.average([v for v, _ in area], weights=[w for _, w in area]) if area else np.nan)
+    metric_rows.sort(key=lambda row: (row["iteration"], row["run"]))
+    return sorted(episode_rows), metric_rows, solved, areas
+
+
+@pytest.mark.parametrize("log_every", [4, 10, 1000])
+@pytest.mark.parametrize("cuts", [[], [1], [3, 4, 5], list(range(1, 100))])
+def test_rows_are_those_of_a_plain_loop_however_training_is_cut(cuts, log_every):
     rng = np.random.default_rng(0)
-    lengths = rng.integers(0, 3, (40, 3, 2, 2))
-    active = np.arange(40)[:, None] < np.array([40, 25, 7])
-    log = log_of(lengths, active, rng.normal(size=(40, 3)))
-    whole = Recorder([0, 1, 2], steps=4, log_every=10, max_episodes=60, solved_at=4.0)
-    parts = Recorder([0, 1, 2], steps=4, log_every=10, max_episodes=60, solved_at=4.0)
-    expected = whole.add(0, log, None, is_over=np.ones(3, bool))
+    lengths = rng.integers(0, 3, (100, 4, 2, 2)) * rng.integers(0, 2, (100, 4, 1, 1))
+    ends = [100, 25, 7, 100]
+    active = np.arange(100)[:, None] < np.array(ends)
+    loss = np.where(rng.random((100, 4)) < 0.3, np.nan, rng.normal(size=(100, 4)))
+    lengths[:9, 0] = 0
+    log = log_of(lengths, active, loss)
+    options = {"steps": 4, "log_every": log_every, "max_episodes": 115, "solved_at": 2.99}
+    expected_episodes, expected_metrics, solved, areas = loop_rows(log, ends, **options)
+    recorder, whole = recorder_of(4, **options), recorder_of(4, **options)
+    at_once = whole.add(0, log, None, is_over=np.ones(4, bool))
     episodes, metrics = [], []
-    edges = [0, *cuts, 40]
-    for first, last in itertools.pairwise(edges):
-        rows = parts.add(first, cut(log, first, last), None, is_over=np.array([40, 25, 7]) <= last)
-        episodes += rows[0]
-        metrics += rows[1]
-    assert episodes == expected[0]
-    np.testing.assert_equal(metrics, expected[1])
-    assert [run.env_steps for run in parts.runs] == [160, 100, 28]
+    for first, last in itertools.pairwise([0, *cuts, 100]):
+        tables = recorder.add(first, cut(log, first, last), None, is_over=np.array(ends) <= last)
+        episodes += rows_of(tables[0])
+        metrics += rows_of(tables[1])
+    # To the last bit: the cut may not show.
+    np.testing.assert_equal(episodes, rows_of(at_once[0]))
+    np.testing.assert_equal(metrics, rows_of(at_once[1]))
+    np.testing.assert_equal(recorder.records()._asdict(), whole.records()._asdict())
+
+    assert [
+        (row["env_steps"], row["run"], *list(row.values())[1:3], row["return"], row["length"]) for row in episodes
+    ] == [(at, run, seed, number, total, length) for at, run, seed, number, total, length in expected_episodes]
+    for row, expected in zip(metrics, expected_metrics, strict=True):
+        assert row == pytest.approx(expected, nan_ok=True, rel=1e-12)
+    records = recorder.records()
+    assert records.solved_at_steps.tolist() == solved
+    assert min(solved) < 0 < max(solved)
+    np.testing.assert_allclose(records.area, areas, rtol=1e-12)
+    np.testing.assert_array_equal(records.env_steps, np.array(ends) * 4)
+    assert records.episodes.max() == 115
 
 
 def test_rows_beyond_the_episode_budget_are_dropped():
     """Three actors end in the iteration in which the budget of 2 is reached."""
-    recorder = Recorder([0], steps=3, log_every=3, max_episodes=2, solved_at=None)
+    recorder = recorder_of(steps=3, log_every=3, max_episodes=2)
     episodes, metrics = recorder.add(0, log_of([[[[4, 5, 6]]]]), None, is_over=YES)
-    assert [(row.env_steps, row.length) for row in episodes] == [(1, 4), (2, 5)]
-    assert metrics[0]["return_mean"] == 9
-    assert recorder.runs[0].episodes == 2
+    assert [(row["env_steps"], row["length"]) for row in rows_of(episodes)] == [(1, 4), (2, 5)]
+    assert metrics["return_mean"].tolist() == [9]
+    assert recorder.records().episodes.tolist() == [2]
 
 
 def test_solved_is_the_first_full_window_at_or_above():
     """Returns 2 x (1, 1, ..., 3, 3, ...): 150 episodes of return 2, then 6; a window with half of each averages 4."""
     lengths = np.where(np.arange(300) < 150, 1, 3).reshape(300, 1, 1, 1)
-    recorder = Recorder([0], steps=1, log_every=1000, max_episodes=None, solved_at=4.0)
+    recorder = recorder_of(steps=1, log_every=1000, solved_at=4.0)
     recorder.add(0, cut(log_of(lengths), 0, 170), None, is_over=NO)
-    assert recorder.runs[0].solved_at_steps is None
+    assert recorder.records().solved_at_steps.tolist() == [-1]
     recorder.add(170, cut(log_of(lengths), 170, 300), None, is_over=YES)
-    assert recorder.runs[0].solved_at_steps == 200
-    assert recorder.runs[0].return_100 == 6
+    assert recorder.records().solved_at_steps.tolist() == [200]
+    assert recorder.records().return_100.tolist() == [6]
     high = np.full((99, 1, 1, 1), 500)
-    recorder = Recorder([0], steps=1, log_every=1000, max_episodes=None, solved_at=4.0)
+    recorder = recorder_of(steps=1, log_every=1000, solved_at=4.0)
     recorder.add(0, log_of(high), None, is_over=NO)
-    assert recorder.runs[0].solved_at_steps is None
-    assert np.isnan(recorder.runs[0].return_100)
+    assert recorder.records().solved_at_steps.tolist() == [-1]
+    assert np.isnan(recorder.records().return_100).all()
     recorder.add(99, log_of(high[:1]), None, is_over=YES)
-    assert recorder.runs[0].solved_at_steps == 100
+    assert recorder.records().solved_at_steps.tolist() == [100]
 
 
 def test_evaluations_stand_in_the_row_that_closes_next():
-    recorder = Recorder([0, 1], steps=1, log_every=4, max_episodes=None, solved_at=None)
+    recorder = recorder_of(2, steps=1, log_every=4)
     log = log_of(np.zeros((2, 2, 1, 1), int))
-    assert recorder.add(0, log, np.array([7.0, 8.0]), is_over=NO)[1] == []
-    _, rows = recorder.add(2, log, None, is_over=NO)
-    assert [row["eval_return"] for row in rows] == [7, 8]
-    _, rows = recorder.add(4, log, None, is_over=YES)
-    assert all(np.isnan(row["eval_return"]) for row in rows)
+    no, yes = np.zeros(2, bool), np.ones(2, bool)
+    assert rows_of(recorder.add(0, log, np.array([7.0, 8.0]), is_over=no)[1]) == []
+    _, rows = recorder.add(2, log, None, is_over=no)
+    assert rows["eval_return"].tolist() == [7, 8]
+    _, rows = recorder.add(4, log, None, is_over=no)
+    assert rows["run"].tolist() == []
+    _, rows = recorder.add(6, log, np.array([np.nan, 9.0]), is_over=yes)
+    np.testing.assert_array_equal(rows["eval_return"], [np.nan, 9])
 
 
-def test_mean_of_known():
-    assert mean_of_known(np.array([1.0, np.nan, 3.0])) == 2
-    assert np.isnan(mean_of_known(np.array([np.nan])))
+def test_a_tally_takes_another_in():
+    """Bins of 4 and of 1: the wider ones win, and nothing is lost."""
+    tally, other = Tally(), Tally()
+    tally.add(np.arange(10))
+    other.add(np.arange(1000))
+    tally.absorb(other.width, other.counts)
+    assert tally.width == 4
+    assert sum(tally.counts.values()) == 1010
+    assert tally.counts[0] == 8
+    assert tally.counts[8] == 6

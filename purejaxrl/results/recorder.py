@@ -1,48 +1,47 @@
 """From what training reports to the rows of episodes.csv and metrics.csv.
 
-Rows do not depend on how training was cut into chunks: an interval's numbers are averaged at once when it is complete.
-What is kept is bounded: the returns of each run's last 100 episodes, and the interval that is still open.
+Rows do not depend on how training was cut into chunks: whatever is summed is summed in one order, entry after entry.
+What is kept is bounded: the returns of each run's last 100 episodes, and sums over the interval that is still open.
+Everything is done for all runs at once, as arrays: events are the episodes that ended in a chunk, sorted by run.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 WINDOW = 100
 MAX_BINS = 256
+ROWS_AT_ONCE = 16384
+
+EPISODE_COLUMNS = ("run", "seed", "episode", "env_steps", "return", "length")
+
+Table = dict[str, np.ndarray]
 
 
-class EpisodeRow(NamedTuple):
-    """A line of episodes.csv. `episode` and `env_steps` count from 1."""
+class Records(NamedTuple):
+    """What is known of runs so far, one entry per run [runs].
 
-    run: int
-    seed: int
-    episode: int
-    env_steps: int
-    returns: float
-    length: int
+    solved_at_steps: env steps of the episode that completed the first full window at or above the threshold, -1 where
+    there was none. return_100: mean return of the last 100 episodes, NaN where there were fewer. area: area under the
+    curve of return_mean in metrics.csv, divided by its env steps: an interval in which no episode ended has the value
+    of the one before, those before the first that ended are left out; NaN where there is no other.
+    """
 
+    episodes: np.ndarray
+    env_steps: np.ndarray
+    solved_at_steps: np.ndarray
+    return_100: np.ndarray
+    area: np.ndarray
+    is_over: np.ndarray
 
-@dataclasses.dataclass
-class RunRecord:
-    """What is known of one run so far; `interval_` fields belong to the logging interval that is still open."""
-
-    episodes: int = 0
-    env_steps: int = 0
-    solved_at_steps: int | None = None
-    last_returns: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0))
-    eval_return: float = np.nan
-    interval_returns: list[np.ndarray] = dataclasses.field(default_factory=list)
-    interval_metrics: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
-
-    @property
-    def return_100(self) -> float:
-        """Mean return of the last 100 episodes; NaN before there are so many."""
-        return float(np.mean(self.last_returns)) if len(self.last_returns) == WINDOW else np.nan
+    @staticmethod
+    def empty(runs: int) -> Records:
+        """Records of runs that have not begun."""
+        zeros, unknown = np.zeros(runs, np.int64), np.full(runs, np.nan)
+        return Records(zeros, zeros.copy(), zeros - 1, unknown, unknown.copy(), np.zeros(runs, bool))
 
 
 class Tally:
@@ -59,9 +58,20 @@ class Tally:
         """Count values of any shape in."""
         self._merge(zip(*np.unique(values // self.width * self.width, return_counts=True), strict=True))
         while len(self.counts) > MAX_BINS:
-            self.width *= 2
-            old, self.counts = self.counts, {}
-            self._merge((value // self.width * self.width, count) for value, count in old.items())
+            self._widen()
+
+    def absorb(self, width: int, counts: dict[int, int]) -> None:
+        """Count another tally in."""
+        while self.width < width:
+            self._widen()
+        self._merge((value // self.width * self.width, count) for value, count in counts.items())
+        while len(self.counts) > MAX_BINS:
+            self._widen()
+
+    def _widen(self) -> None:
+        self.width *= 2
+        old, self.counts = self.counts, {}
+        self._merge((value // self.width * self.width, count) for value, count in old.items())
 
     def _merge(self, bins: Iterable[tuple[int, int]]) -> None:
         for value, count in bins:
@@ -72,116 +82,253 @@ class Tally:
         return {"bin_width": self.width, "counts": dict(sorted(self.counts.items()))}
 
 
+class Events(NamedTuple):
+    """Episodes that ended, sorted by run and then by step and actor.
+
+    run, iteration (within the chunk), number (of the episode, from 1), env_steps, returns, length: [events].
+    """
+
+    run: np.ndarray
+    iteration: np.ndarray
+    number: np.ndarray
+    env_steps: np.ndarray
+    returns: np.ndarray
+    length: np.ndarray
+
+
 class Recorder:
-    """Turns the chunks of a training into rows.
+    """Turns the chunks of a batch of runs into rows.
 
-    Vectors of whole numbers among the metrics are tallied over all runs, `tallies` by name.
+    Vectors of whole numbers among the metrics are counted into `tallies` by name.
 
-    steps: env steps of one iteration. log_every: env steps of a logging interval. max_episodes: an episode budget,
-    beyond which rows are dropped. solved_at: the mean return over 100 episodes that counts as solved.
+    runs, seeds: [runs], as they shall stand in rows. steps: env steps of one iteration. log_every: env steps of a
+    logging interval. max_episodes: an episode budget, beyond which rows are dropped. solved_at: the mean return over
+    100 episodes that counts as solved.
     """
 
     def __init__(
-        self, seeds: list[int], steps: int, log_every: int, max_episodes: int | None, solved_at: float | None
+        self,
+        runs: np.ndarray,
+        seeds: np.ndarray,
+        steps: int,
+        log_every: int,
+        max_episodes: int | None,
+        solved_at: float | None,
+        tallies: dict[str, Tally] | None = None,
     ) -> None:
-        self.seeds, self.steps, self.log_every = seeds, steps, log_every
+        self.runs, self.seeds, self.steps, self.log_every = runs, seeds, steps, log_every
         self.max_episodes, self.solved_at = max_episodes, solved_at
-        self.runs = [RunRecord() for _ in seeds]
-        self.tallies: dict[str, Tally] = {}
+        self.tallies = {} if tallies is None else tallies
+        count = len(runs)
+        self.episodes, self.env_steps = np.zeros((2, count), np.int64)
+        self.solved_at_steps = np.full(count, -1, np.int64)
+        self.is_over = np.zeros(count, bool)
+        self.recent = np.zeros((count, WINDOW))
+        self.area, self.area_steps = np.zeros((2, count))
+        self.last_mean, self.closed_at = np.full(count, np.nan), np.zeros(count, np.int64)
+        self.eval_return = np.full(count, np.nan)
+        self.interval: Table = {}
 
-    def add(
-        self, start: int, log: Any, eval_return: np.ndarray | None, is_over: np.ndarray
-    ) -> tuple[list[EpisodeRow], list[dict[str, Any]]]:
+    def records(self) -> Records:
+        """What is known of the runs by now."""
+        known = self.episodes >= WINDOW
+        return Records(
+            self.episodes,
+            self.env_steps,
+            self.solved_at_steps,
+            np.where(known, self.recent.mean(axis=1), np.nan),
+            divide(self.area, self.area_steps),
+            self.is_over,
+        )
+
+    def add(self, start: int, log: Any, eval_return: np.ndarray | None, is_over: np.ndarray) -> tuple[Table, Table]:
         """Rows that a chunk completes, for episodes.csv and metrics.csv, in order of env steps and run.
 
         start: the chunk's first iteration. log: `Log` of host arrays [length, runs, ...]. eval_return: [runs], if an
         evaluation followed the chunk, NaN for runs that it left out. is_over: [runs], whether the run has ended by now,
         so that its open interval is closed.
         """
+        is_active = log.active.astype(bool)
+        active = is_active.sum(axis=0)
         for name, values in log.metrics.items():
             if values.ndim > 2 and np.issubdtype(values.dtype, np.integer):
-                self.tallies.setdefault(name, Tally()).add(values[log.active.astype(bool)])
-        episode_rows: list[EpisodeRow] = []
-        metric_rows: list[dict[str, Any]] = []
-        for run, record in enumerate(self.runs):
-            active = int(np.sum(log.active[:, run]))
-            for first, last, is_closed in self._segments(start, active, bool(is_over[run])):
-                episode_rows += self._take(run, start, first, last, log)
-                if last == active and eval_return is not None and not np.isnan(eval_return[run]):
-                    record.eval_return = float(eval_return[run])
-                if is_closed:
-                    metric_rows.append(self._close(run, start + last))
-        episode_rows.sort(key=lambda row: (row.env_steps, row.run))
-        metric_rows.sort(key=lambda row: (row["iteration"], row["run"]))
+                self.tallies.setdefault(name, Tally()).add(values[is_active])
+        events = self._events(start, log, is_active)
+        history, ends = self._history(events)
+        self._look_for_solution(events, history, ends)
+        place, metric_rows = self._close_intervals(start, log, is_active, events, history, ends, eval_return, is_over)
+        self._add_areas(place, metric_rows["env_steps"], metric_rows["return_mean"])
+
+        self.episodes += np.bincount(events.run, minlength=len(self.runs))
+        self.env_steps = np.where(active > 0, (start + active) * self.steps, self.env_steps)
+        self.recent = history[ends[:, None] + np.arange(-WINDOW, 0)]
+        self.is_over = self.is_over | is_over
+
+        order = np.lexsort((events.run, events.env_steps))
+        columns = (self.runs[events.run], self.seeds[events.run], events.number, *events[3:])
+        episode_rows = {name: values[order] for name, values in zip(EPISODE_COLUMNS, columns, strict=True)}
         return episode_rows, metric_rows
 
-    def _segments(self, start: int, active: int, is_over: bool) -> Iterator[tuple[int, int, bool]]:
-        """Cut a chunk's first `active` iterations where intervals close: (first, last + 1, whether one closes)."""
-        ends = (start + 1 + np.arange(active, dtype=np.int64)) * self.steps
-        closes = ends // self.log_every > (ends - self.steps) // self.log_every
-        if active:
-            closes[-1] |= is_over
-        first = 0
-        for last in np.nonzero(closes)[0] + 1:
-            yield first, int(last), True
-            first = int(last)
-        if first < active:
-            yield first, active, False
-
-    def _take(self, run: int, start: int, first: int, last: int, log: Any) -> list[EpisodeRow]:
-        """Count iterations first .. last - 1 of a chunk in."""
-        record = self.runs[run]
-        lengths = log.ended.length[first:last, run].ravel()
-        ended = np.nonzero(lengths)[0]
+    def _events(self, start: int, log: Any, is_active: np.ndarray) -> Events:
+        """The episodes that ended in a chunk, but for those beyond the budget."""
+        iteration, run, step, actor = np.nonzero((log.ended.length > 0) & is_active[..., None, None])
+        by_run = np.argsort(run, kind="stable")
+        iteration, run, step, actor = iteration[by_run], run[by_run], step[by_run], actor[by_run]
+        number = self.episodes[run] + rank_within(run) + 1
         if self.max_episodes is not None:
-            ended = ended[: self.max_episodes - record.episodes]
-        returns = log.ended.returns[first:last, run].ravel()[ended].astype(np.float64)
-        env_steps = (start + first) * self.steps + ended.astype(np.int64) + 1
-        rows = [
-            EpisodeRow(run, self.seeds[run], record.episodes + i, int(at), float(total), int(length))
-            for i, (at, total, length) in enumerate(zip(env_steps, returns, lengths[ended], strict=True), start=1)
-        ]
-        self._look_for_solution(record, returns, env_steps)
-        record.episodes += len(rows)
-        record.env_steps = (start + last) * self.steps
-        record.interval_returns.append(returns)
-        record.interval_metrics.append({name: value[first:last, run] for name, value in log.metrics.items()})
-        return rows
+            kept = number <= self.max_episodes
+            iteration, run, step, actor, number = (x[kept] for x in (iteration, run, step, actor, number))
+        at = (iteration, run, step, actor)
+        position = step * log.ended.length.shape[3] + actor
+        env_steps = (start + iteration) * self.steps + position + 1
+        returns = log.ended.returns[at].astype(np.float64)
+        return Events(run, iteration, number, env_steps, returns, log.ended.length[at].astype(np.int64))
 
-    def _look_for_solution(self, record: RunRecord, returns: np.ndarray, env_steps: np.ndarray) -> None:
-        """Move the window of 100 episodes over new returns; note the first that is at or above the threshold."""
-        history = np.concatenate([record.last_returns, returns])
-        record.last_returns = history[-WINDOW:]
-        if self.solved_at is None or record.solved_at_steps is not None or len(history) < WINDOW or not len(returns):
+    def _history(self, events: Events) -> tuple[np.ndarray, np.ndarray]:
+        """Every run's last 100 returns before the chunk, then its new ones, run after run; where each run's end."""
+        counts = np.bincount(events.run, minlength=len(self.runs))
+        ends = np.cumsum(counts + WINDOW)
+        history = np.empty(ends[-1])
+        starts = ends - counts - WINDOW
+        history[starts[:, None] + np.arange(WINDOW)] = self.recent
+        history[starts[events.run] + WINDOW + rank_within(events.run)] = events.returns
+        return history, ends
+
+    def _look_for_solution(self, events: Events, history: np.ndarray, ends: np.ndarray) -> None:
+        """Note the first full window of each run that is at or above the threshold."""
+        if self.solved_at is None:
             return
-        windows = np.lib.stride_tricks.sliding_window_view(history, WINDOW)[-len(returns) :]
-        solved = np.nonzero(windows.mean(axis=1) >= self.solved_at)[0]
-        if len(solved):
-            record.solved_at_steps = int(env_steps[len(env_steps) - len(windows) + solved[0]])
+        candidates = np.nonzero((events.number >= WINDOW) & (self.solved_at_steps[events.run] < 0))[0]
+        if not len(candidates):
+            return
+        counts = np.bincount(events.run, minlength=len(self.runs))
+        last = (ends - counts)[events.run] + rank_within(events.run)
+        windows = np.lib.stride_tricks.sliding_window_view(history, WINDOW)
+        solved = candidates[means_of(windows, last[candidates] - WINDOW + 1) >= self.solved_at]
+        first_of_run = solved[np.unique(events.run[solved], return_index=True)[1]]
+        self.solved_at_steps[events.run[first_of_run]] = events.env_steps[first_of_run]
 
-    def _close(self, run: int, iteration: int) -> dict[str, Any]:
-        """The row of the open interval, which ends after `iteration` iterations; then start a new one."""
-        record = self.runs[run]
-        returns = np.concatenate(record.interval_returns)
-        row: dict[str, Any] = {
-            "run": run,
+    def _close_intervals(
+        self,
+        start: int,
+        log: Any,
+        is_active: np.ndarray,
+        events: Events,
+        history: np.ndarray,
+        ends: np.ndarray,
+        eval_return: np.ndarray | None,
+        is_over: np.ndarray,
+    ) -> tuple[np.ndarray, Table]:
+        """Rows of the intervals that end in a chunk: at fixed env steps for all runs, and where a run ends.
+
+        Returns the place of each row's run, and the rows.
+        """
+        length, count = is_active.shape
+        active = is_active.sum(axis=0)
+        passed = (start + np.arange(length + 1, dtype=np.int64)) * self.steps // self.log_every
+        closes = np.nonzero(passed[1:] > passed[:-1])[0]
+        # The interval of the chunk, from 0 on, that an iteration belongs to.
+        interval_of = np.searchsorted(closes, np.arange(length))
+        sums = self._sum_intervals(len(closes) + 1, interval_of, log, is_active, events)
+
+        at_end = np.nonzero(is_over & (active > 0) & ~np.isin(active - 1, closes))[0]
+        close, run = np.nonzero(active[None] > closes[:, None])
+        iteration = np.concatenate([closes[close], active[at_end] - 1]).astype(np.int64)
+        run = np.concatenate([run, at_end])
+        order = np.lexsort((run, iteration))
+        iteration, run = iteration[order], run[order]
+        row = (interval_of[iteration], run)
+
+        ended = np.cumsum(sums["episodes"], axis=0)[row]
+        episodes = self.episodes[run] + ended
+        is_first = row[0] == 0
+        evaluated = np.where(is_first, self.eval_return[run], np.nan)
+        self.eval_return[run[is_first]] = np.nan
+        if eval_return is not None:
+            is_last = (iteration == active[run] - 1) & ~np.isnan(eval_return[run])
+            evaluated = np.where(is_last, eval_return[run], evaluated)
+            waiting = ~np.isnan(eval_return)
+            waiting[run[is_last]] = False
+            self.eval_return[waiting] = eval_return[waiting]
+
+        windows = np.lib.stride_tricks.sliding_window_view(history, WINDOW)
+        new = np.bincount(events.run, minlength=count)
+        return_100 = means_of(windows, (ends - new - WINDOW)[run] + ended)
+        known = sums["known"][row] > 0
+        rows = {
+            "run": self.runs[run],
             "seed": self.seeds[run],
-            "iteration": iteration,
-            "env_steps": iteration * self.steps,
-            "episodes": record.episodes,
-            "return_mean": returns.mean() if len(returns) else np.nan,
-            "return_min": returns.min() if len(returns) else np.nan,
-            "return_max": returns.max() if len(returns) else np.nan,
-            "return_100": record.return_100,
-            "eval_return": record.eval_return,
+            "iteration": start + iteration + 1,
+            "env_steps": (start + iteration + 1) * self.steps,
+            "episodes": episodes,
+            "return_mean": divide(sums["returns"][row], sums["known"][row]),
+            "return_min": np.where(known, sums["min"][row], np.nan),
+            "return_max": np.where(known, sums["max"][row], np.nan),
+            "return_100": np.where(episodes >= WINDOW, return_100, np.nan),
+            "eval_return": evaluated,
         }
-        for name in record.interval_metrics[0]:
-            row[name] = mean_of_known(np.concatenate([part[name] for part in record.interval_metrics]))
-        record.eval_return, record.interval_returns, record.interval_metrics = np.nan, [], []
-        return row
+        rows |= {name: divide(sums[f"sum {name}"][row], sums[f"count {name}"][row]) for name in log.metrics}
+        self.interval = {name: values[-1] for name, values in sums.items() if name != "episodes"}
+        return run, rows
+
+    def _add_areas(self, run: np.ndarray, env_steps: np.ndarray, return_mean: np.ndarray) -> None:
+        """Add the intervals that rows stand for to the area under each run's curve."""
+        by_run = np.argsort(run, kind="stable")
+        run, env_steps, return_mean = run[by_run], env_steps[by_run], return_mean[by_run].copy()
+        is_first = np.diff(run, prepend=-1) > 0
+        unknown = is_first & np.isnan(return_mean)
+        return_mean[unknown] = self.last_mean[run[unknown]]
+        last_known = np.maximum.accumulate(np.where(is_first | ~np.isnan(return_mean), np.arange(len(run)), 0))
+        value = return_mean[last_known]
+        steps = np.diff(env_steps, prepend=0)
+        steps[is_first] = (env_steps - self.closed_at[run])[is_first]
+        known = ~np.isnan(value)
+        np.add.at(self.area, run[known], (value * steps)[known])
+        np.add.at(self.area_steps, run[known], steps[known].astype(float))
+        # The last of each run stays.
+        self.last_mean[run], self.closed_at[run] = value, env_steps
+
+    def _sum_intervals(
+        self, intervals: int, interval_of: np.ndarray, log: Any, is_active: np.ndarray, events: Events
+    ) -> Table:
+        """Sums over each interval of a chunk and each run [intervals, runs]; the first go on from the open interval."""
+        count = len(self.runs)
+
+        def begin(name: str, empty: float) -> np.ndarray:
+            table = np.full((intervals, count), empty, np.float64)
+            if self.interval:
+                table[0] = self.interval[name]
+            return table
+
+        sums = {"returns": begin("returns", 0), "known": begin("known", 0), "min": begin("min", np.inf)}
+        sums |= {"max": begin("max", -np.inf), "episodes": np.zeros((intervals, count), np.int64)}
+        at = (interval_of[events.iteration], events.run)
+        np.add.at(sums["returns"], at, events.returns)
+        np.add.at(sums["known"], at, 1.0)
+        np.minimum.at(sums["min"], at, events.returns)
+        np.maximum.at(sums["max"], at, events.returns)
+        np.add.at(sums["episodes"], at, 1)
+        for name, values in log.metrics.items():
+            values = values.reshape(*is_active.shape, -1).mean(axis=2, dtype=np.float64)
+            # An iteration that did not learn reports NaN.
+            known = is_active & ~np.isnan(values)
+            sums[f"sum {name}"], sums[f"count {name}"] = begin(f"sum {name}", 0), begin(f"count {name}", 0)
+            np.add.at(sums[f"sum {name}"], interval_of, np.where(known, values, 0.0))
+            np.add.at(sums[f"count {name}"], interval_of, known.astype(float))
+        return sums
 
 
-def mean_of_known(values: np.ndarray) -> float:
-    """Mean of the entries that are not NaN (an iteration that did not learn reports NaN); NaN where there is none."""
-    known = values[~np.isnan(values)]
-    return float(known.mean(dtype=np.float64)) if len(known) else np.nan
+def rank_within(run: np.ndarray) -> np.ndarray:
+    """How many entries of the same run stand before each; `run` is sorted."""
+    return np.arange(len(run)) - np.searchsorted(run, run)
+
+
+def means_of(windows: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Means of some windows [windows, W], some at a time to bound the memory."""
+    parts = [windows[first[at : at + ROWS_AT_ONCE]].mean(axis=1) for at in range(0, len(first), ROWS_AT_ONCE)]
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def divide(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """total / count, NaN where there is nothing."""
+    return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)

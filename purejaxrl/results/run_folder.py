@@ -5,27 +5,29 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from purejaxrl.errors import InputError, ResourceError
 
-EPISODE_COLUMNS = ("run", "seed", "episode", "env_steps", "return", "length")
 FILES = (
     "config.json",
     "episodes.csv",
     "metrics.csv",
     "summary.json",
+    "sweep.csv",
+    "improvement.csv",
     "learning_curve.png",
+    "sweep.png",
     "*_histogram.png",
-    "params/last.safetensors",
-    "params/best.safetensors",
+    "params/last*.safetensors",
+    "params/best*.safetensors",
 )
 
 
@@ -34,20 +36,53 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.columns: dict[str, tuple[str, ...]] = {}
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file whole or not at all. NaN becomes null."""
         text = json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
         self._write(name, lambda path: path.write_text(text))
 
-    def append_episodes(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Append to episodes.csv; the header is written at the first call."""
-        self._append("episodes.csv", EPISODE_COLUMNS, rows)
+    def append(self, name: str, table: dict[str, np.ndarray]) -> None:
+        """Append the rows of a table, column by column, to a CSV file; NaN is an empty field.
 
-    def append_metrics(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Append to metrics.csv; the first row decides the columns. NaN is an empty field."""
-        if rows:
-            self._append("metrics.csv", tuple(rows[0]), (row.values() for row in rows))
+        The first call writes the header; later ones may leave columns out, but not add any.
+        """
+        target = self.path / name
+        try:
+            is_new = not target.exists()
+            with target.open("a", newline="") as file:
+                if is_new:
+                    self.columns[name] = tuple(table)
+                    file.write(",".join(table) + "\n")
+                columns = self.columns[name]
+                if set(table) - set(columns):
+                    raise InputError(f"{target}: {(set(table) - set(columns)).pop()} is reported by some runs only")
+                rows = len(next(iter(table.values())))
+                cells = [cells_of(table[column]) if column in table else [""] * rows for column in columns]
+                file.writelines(",".join(row) + "\n" for row in zip(*cells, strict=True))
+        except OSError as error:
+            raise ResourceError(f"cannot write {target}: {error.strerror or error}") from error
+
+    def append_file(self, name: str, content: bytes | bytearray) -> None:
+        """Append another CSV file of the same kind, header included, to one of this folder."""
+        header, _, rows = bytes(content).partition(b"\n")
+        target = self.path / name
+        try:
+            if not target.exists():
+                target.write_bytes(content)
+                return
+            with target.open("rb+") as file:
+                if file.readline().rstrip(b"\n") != header:
+                    raise InputError(f"{target}: some runs report other columns: {header.decode()}")
+                file.seek(0, os.SEEK_END)
+                file.write(rows)
+        except OSError as error:
+            raise ResourceError(f"cannot write {target}: {error.strerror or error}") from error
+
+    def write_bytes(self, name: str, content: bytes | bytearray) -> None:
+        """Write a file whole or not at all."""
+        self._write(name, lambda path: path.write_bytes(content))
 
     def write_params(self, name: str, params: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
         """Write params/NAME.safetensors."""
@@ -63,6 +98,12 @@ class RunFolder:
         """Read params/NAME.safetensors."""
         return load_file(self.path / "params" / f"{name}.safetensors")
 
+    def read_facts(self, name: str) -> dict[str, Any]:
+        """What params/NAME.safetensors says of itself: `algorithm`, and `runs`, whose learners it stacks."""
+        with safe_open(self.path / "params" / f"{name}.safetensors", "np") as file:
+            facts: dict[str, Any] = json.loads(file.metadata()["purejaxrl"])
+        return facts
+
     def _write(self, name: str, write: Any) -> None:
         target = self.path / name
         partial = target.with_name(target.name + ".partial")
@@ -70,17 +111,6 @@ class RunFolder:
             target.parent.mkdir(parents=True, exist_ok=True)
             write(partial)
             os.replace(partial, target)
-        except OSError as error:
-            raise ResourceError(f"cannot write {target}: {error.strerror or error}") from error
-
-    def _append(self, name: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-        target = self.path / name
-        try:
-            is_new = not target.exists()
-            with target.open("a", newline="") as file:
-                if is_new:
-                    file.write(",".join(columns) + "\n")
-                file.writelines(",".join(map(cell, row)) + "\n" for row in rows)
         except OSError as error:
             raise ResourceError(f"cannot write {target}: {error.strerror or error}") from error
 
@@ -126,11 +156,11 @@ def create(path: Path, *, overwrite: bool) -> RunFolder:
     return RunFolder(path)
 
 
-def cell(value: Any) -> str:
-    """One CSV field: whole numbers as they are, others with the digits that float32 needs, NaN empty."""
-    if isinstance(value, int | np.integer):
-        return str(int(value))
-    return "" if math.isnan(value) else f"{value:.9g}"
+def cells_of(values: np.ndarray) -> list[str]:
+    """CSV fields: whole numbers and text as they are, others with the digits that float32 needs, NaN empty."""
+    if not np.issubdtype(values.dtype, np.floating):
+        return list(map(str, values.tolist()))
+    return ["" if value != value else f"{value:.9g}" for value in values.tolist()]
 
 
 def plain(value: Any) -> Any:
