@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from purejaxrl.api import versions
+from purejaxrl.plan import versions
 
 
 def describe() -> dict[str, Any]:

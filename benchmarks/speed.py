@@ -67,7 +67,8 @@ def measure(name: str, repetitions: int) -> dict[str, Any]:
     from purejaxrl.config import budget_of
     from purejaxrl.envs import make
     from purejaxrl.training import devices
-    from purejaxrl.training.fit import compile_program, stack_runs
+    from purejaxrl.training.fit import compile_program, place_runs, span_of
+    from purejaxrl.training.sweep import stack_configs
 
     case = CASES[name]
     seeds, length = case.seeds, case.iterations
@@ -78,18 +79,17 @@ def measure(name: str, repetitions: int) -> dict[str, Any]:
     config = presets.resolve(agent, case.env, "default", case.preset, settings)
     shape = agent.rollout_shape(config)
     env = make(case.env, max_ep_len=config.max_ep_len)
-    mesh = devices.mesh_for(devices.local_devices("cpu"), seeds)
-    program = compile_program(agent, env, stack_runs(config, seeds), np.arange(seeds), budget_of(config), mesh, shape)
-    state, iteration = program.state, 0
+    program = compile_program(agent, env, config, budget_of(config), devices.local_devices("cpu"), seeds)
+    runs = (stack_configs([config], seeds), np.arange(seeds, dtype=np.uint32))
+    configs, numbers = place_runs(runs, program.width, program.mesh)
+    state, iteration = program.start(configs, numbers)[0], 0
     # DQN fills its first batch before it learns; what is timed comes after.
     warm_up = max(length, 2 * getattr(config, "batch_size", 0))
     seconds = []
     for repetition in range(repetitions + 1):
         count = warm_up if repetition == 0 else length
         started = time.perf_counter()
-        state, log = program.chunk(
-            program.configs, state, np.int32(iteration), np.int32(count), np.int32(program.budget.amount)
-        )
+        state, log = program.chunk(configs, state, span_of(iteration, count, program.budget.amount))
         assert np.asarray(log.active)[:count].all(), "a run has ended: what follows would not be training"
         state.active.block_until_ready()
         if repetition:
@@ -100,7 +100,7 @@ def measure(name: str, repetitions: int) -> dict[str, Any]:
     return {
         "algorithm": case.algorithm,
         "seeds": seeds,
-        "cores": mesh.size,
+        "cores": program.mesh.size,
         "seconds_per_iteration_and_seed": median,
         "fastest": min(seconds),
         "slowest": max(seconds),

@@ -12,18 +12,22 @@ if TYPE_CHECKING:
     from purejaxrl.agents import AGENTS as AGENTS
     from purejaxrl.api import Result as Result
     from purejaxrl.api import make_train as make_train
+    from purejaxrl.api import sweep as sweep
     from purejaxrl.api import train as train
     from purejaxrl.envs import make as make
     from purejaxrl.errors import InputError as InputError
+    from purejaxrl.settings import Range as Range
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AGENTS": "purejaxrl.agents",
     "InputError": "purejaxrl.errors",
+    "Range": "purejaxrl.settings",
     "Result": "purejaxrl.api",
     "make": "purejaxrl.envs",
     "make_train": "purejaxrl.api",
+    "sweep": "purejaxrl.api",
     "train": "purejaxrl.api",
 }
 

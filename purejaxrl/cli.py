@@ -15,7 +15,10 @@ import purejaxrl
 from purejaxrl.errors import InputError, PurejaxrlError
 
 if TYPE_CHECKING:
+    from purejaxrl.api import Result
     from purejaxrl.config import Spec
+    from purejaxrl.plan import Plan
+    from purejaxrl.results.progress import Terminal
     from purejaxrl.types import Agent
 
 USAGE = """usage: purejaxrl COMMAND ...
@@ -24,6 +27,8 @@ Deep reinforcement learning as pure functions in JAX.
 
 commands:
   train ALGORITHM   train vpg, a3c or dqn, many seeds side by side
+  sweep ALGORITHM   train every combination of hyperparameters, and compare them
+  compare RUN RUN   compare run folders: intervals and probabilities of improvement
   list              algorithms, presets and environments
 
 purejaxrl train ALGORITHM --help shows every flag. Flags are written with underscores; hyphens mean the same.
@@ -33,7 +38,25 @@ options:
   --version         the version
 """
 
-TRAIN_HELP = "purejaxrl train ALGORITHM: ALGORITHM is vpg, a3c or dqn; purejaxrl train dqn --help shows its flags"
+TRAINING_HELP = "purejaxrl {0} ALGORITHM: ALGORITHM is vpg, a3c or dqn; purejaxrl {0} dqn --help shows its flags"
+
+# Flags of `purejaxrl sweep` beside those of `train`.
+SWEEP_FLAGS = {
+    "random": "draw so many settings, from lists and from ranges as --lr 1e-4..1e-2:log",
+    "coordinator": "several hosts: HOST:PORT of the first process, with the next two",
+    "num_processes": "several hosts: how many processes there are",
+    "process_id": "several hosts: which of them this one is, from 0",
+}
+# Diverged runs beyond so many are counted, and named in summary.json only.
+MAX_NAMED = 20
+
+COMPARE_HELP = """usage: purejaxrl compare RUN RUN ... [--out FOLDER] [--json]
+
+Compare run folders of one environment: interquartile means with 95% intervals, runs solved, probability of improvement.
+
+  --out FOLDER   also write compare.csv, improvement.csv and compare.png there
+  --json         print the table as JSON and nothing else
+"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,7 +106,12 @@ def _underscored(word: str) -> str:
 
 
 def _dispatch(words: list[str]) -> int:
-    commands: dict[str, Callable[[list[str]], int]] = {"train": train, "list": list_all}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": train,
+        "sweep": sweep,
+        "compare": compare,
+        "list": list_all,
+    }
     if not words or words[0] in ("--help", "-h", "help"):
         print(USAGE, end="")
         return 0
@@ -97,38 +125,81 @@ def _dispatch(words: list[str]) -> int:
 
 def train(words: list[str]) -> int:
     """`purejaxrl train ALGORITHM`."""
+    return _train_or_sweep("train", words)
+
+
+def sweep(words: list[str]) -> int:
+    """`purejaxrl sweep ALGORITHM`."""
+    return _train_or_sweep("sweep", words)
+
+
+def _train_or_sweep(command: str, words: list[str]) -> int:
     if not words or words[0] in ("--help", "-h"):
-        print(TRAIN_HELP)
+        print(TRAINING_HELP.format(command))
         return 0
     from purejaxrl.agents import AGENTS
 
     if words[0] not in AGENTS:
         raise InputError(f"unknown algorithm {words[0]!r}; use one of {', '.join(AGENTS)}")
     agent = AGENTS[words[0]]
-    flags = parse(train_parser(agent), agent, words[1:])
-    _prepare_jax(flags["device"], use_cache=not flags.pop("no_cache"), is_silent=flags["quiet"] or flags["json"])
+    flags = parse(training_parser(command, agent), agent, words[1:], is_sweep=command == "sweep")
+    own = {name: flags.pop(name) for name in ("out", "overwrite", "quiet", "json", "dry_run", "no_cache")}
+    is_silent = own["quiet"] or own["json"]
+    _prepare_jax(flags["device"], use_cache=not own["no_cache"], is_silent=is_silent)
 
     from purejaxrl import api
+    from purejaxrl.plan import plan_sweep, plan_train
     from purejaxrl.results.run_folder import check_free, plain
     from purejaxrl.training.devices import local_devices
+    from purejaxrl.training.hosts import ALONE, check_hosts, start
 
-    own = {name: flags.pop(name) for name in ("out", "overwrite", "quiet", "json", "dry_run")}
-    planned = api.plan(agent, **flags)
-    out = Path(own["out"] or f"results/{agent.name}-{planned.env.name}-{planned.preset}")
-    if own["dry_run"]:
-        local_devices(planned.device, planned.devices)
-        check_free(out, overwrite=own["overwrite"])
-        print(json.dumps(planned.as_dict() | {"out": str(out)}, indent=2))
-        return 0
-    is_silent = own["quiet"] or own["json"]
-    result = api.carry_out(
-        planned, out=out, overwrite=own["overwrite"], progress=None if is_silent else _terminal(planned)
-    )
-    if own["json"]:
+    joining = {name: flags.pop(name, None) for name in ("coordinator", "num_processes", "process_id")}
+    check_hosts(**joining)
+    # Before anything that starts JAX, as making a plan does.
+    everyone = start(**joining) if command == "sweep" and not own["dry_run"] else ALONE
+    with everyone.telling_of_errors():
+        plan = plan_sweep(agent, **flags) if command == "sweep" else plan_train(agent, **flags)
+        kind = "sweep-" if command == "sweep" else ""
+        out = Path(own["out"] or f"results/{kind}{agent.name}-{plan.env}-{plan.preset}")
+        if own["dry_run"]:
+            local_devices(plan.device, plan.devices)
+            check_free(out, overwrite=own["overwrite"])
+            print(json.dumps(plain(plan.as_dict() | {"out": str(out)}), indent=2))
+            return 0
+        progress = None if is_silent else _terminal(plan)
+        result = api.carry_out(plan, out=out, overwrite=own["overwrite"], progress=progress, everyone=everyone)
+    if own["json"] and everyone.index == 0:
         print(json.dumps(plain(result.summary), indent=2))
-    elif not own["quiet"]:
-        _print_summary(result.summary, result.path)
+    elif not own["quiet"] and everyone.index == 0:
+        _print_summary(result)
     return 0 if result.stopped_by is None else 128 + result.stopped_by
+
+
+def compare(words: list[str]) -> int:
+    """`purejaxrl compare RUN RUN ...`."""
+    if not words or {"--help", "-h"} & set(words):
+        print(COMPARE_HELP, end="")
+        return 0
+    parser = Parser(prog="purejaxrl compare", allow_abbrev=False, add_help=False)
+    parser.add_argument("runs", nargs="*")
+    parser.add_argument("--out")
+    parser.add_argument("--json", action="store_true")
+    known, unknown = parser.parse_known_intermixed_args(words)
+    if unknown:
+        raise InputError(_unknown_flag(unknown[0], parser))
+
+    from purejaxrl.results import compare as comparing
+    from purejaxrl.results.run_folder import plain
+
+    comparison = comparing.compare(known.runs)
+    if known.out:
+        comparing.write(comparison, known.runs, Path(known.out))
+    if known.json:
+        rows = comparison.frame.assign(setting=comparison.labels).to_dict("records")
+        print(json.dumps(plain(rows), indent=2))
+    else:
+        print(comparing.in_words(comparison))
+    return 0
 
 
 def list_all(words: list[str]) -> int:
@@ -151,15 +222,16 @@ def list_all(words: list[str]) -> int:
     return 0
 
 
-def train_parser(agent: Agent) -> Parser:
+def training_parser(command: str, agent: Agent) -> Parser:
     """Common flags, and one for every field of the agent's Config. Values are strings; `parse` converts them."""
     from purejaxrl.config import field_specs
 
     parser = Parser(
-        prog=f"purejaxrl train {agent.name}",
+        prog=f"purejaxrl {command} {agent.name}",
         description=f"{(sys.modules[agent.update.__module__].__doc__ or '').splitlines()[0]}",
         allow_abbrev=False,
     )
+    kind = "sweep-" if command == "sweep" else ""
     common = parser.add_argument_group("what and how")
     common.add_argument("--env", default="CartPole-v0", help="environment (default CartPole-v0; see purejaxrl list)")
     common.add_argument("--observation_type", default="default", help="default: the state vector")
@@ -168,9 +240,16 @@ def train_parser(agent: Agent) -> Parser:
     common.add_argument("--seed", default="0", help="run i uses seed + i (default 0)")
     common.add_argument("--device", default="cpu", help="cpu (default), auto, cuda (or gpu), tpu")
     common.add_argument("--devices", help="how many devices; on CPU every core is one (default all)")
+    common.add_argument("--max_memory", help="GiB that may be used (default 60%% of what there is)")
     common.add_argument("--solved_at", help="mean return of 100 episodes that counts as solved")
+    common.add_argument("--stop_when_solved", action="store_true", help="end each run once it is solved")
+    if command == "sweep":
+        sweeping = parser.add_argument_group("sweep", "hyperparameters take alternatives: --lr 1e-3,3e-4")
+        for name, text in SWEEP_FLAGS.items():
+            sweeping.add_argument(f"--{name}", help=text)
+        sweeping.add_argument("--yes", action="store_true", help="allow more than 100 000 runs")
     output = parser.add_argument_group("output")
-    output.add_argument("--out", help="run folder (default results/ALGORITHM-ENV-PRESET)")
+    output.add_argument("--out", help=f"run folder (default results/{kind}ALGORITHM-ENV-PRESET)")
     output.add_argument("--overwrite", action="store_true", help="replace an existing run folder")
     output.add_argument("--log_every", help="env steps between rows of metrics.csv (default one epoch, else 1000)")
     output.add_argument("--eval_every", help="env steps between greedy evaluations (default off)")
@@ -196,8 +275,11 @@ def train_parser(agent: Agent) -> Parser:
     return parser
 
 
-def parse(parser: Parser, agent: Agent, words: list[str]) -> dict[str, Any]:
-    """Flags as keyword arguments of `api.plan` and of `train`; those not given are left out."""
+def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> dict[str, Any]:
+    """Flags as keyword arguments of `purejaxrl.train` or `sweep`; those not given are left out.
+
+    In a sweep a hyperparameter's alternatives are a list and its range is a Range.
+    """
     from purejaxrl.config import Spec, field_specs
 
     known, unknown = parser.parse_known_args(words)
@@ -206,11 +288,24 @@ def parse(parser: Parser, agent: Agent, words: list[str]) -> dict[str, Any]:
     flags = {name: value for name, value in vars(known).items() if value is not None and name != "debug"}
     flags.setdefault("out", None)
     whole = Spec(help="", is_leaf=False, kind=int)
-    specs = dict.fromkeys(("seeds", "seed", "devices", "log_every", "eval_every", "eval_episodes"), whole)
-    specs |= {"solved_at": whole._replace(kind=float), **field_specs(agent.Config)}
-    for name in set(specs) & set(flags):
-        flags[name] = convert(name, flags[name], specs[name])
+    counts = ("seeds", "seed", "devices", "log_every", "eval_every", "eval_episodes", *SWEEP_FLAGS)
+    common = {name: whole for name in counts if name != "coordinator"}
+    common |= dict.fromkeys(("solved_at", "max_memory"), whole._replace(kind=float))
+    own = field_specs(agent.Config)
+    for name in flags:
+        if name in own:
+            flags[name] = (convert_sources if is_sweep else convert_one)(name, _joined(flags[name]), own[name])
+        elif name in common:
+            if "," in flags[name]:
+                raise InputError(f"--{name}: {flags[name]} is a list; --{name} takes one value")
+            flags[name] = convert(name, flags[name], common[name])
+        elif name in ("env", "observation_type", "preset", "device") and "," in flags[name]:
+            raise InputError(f"--{name}: {flags[name]} is a list; --{name} takes one value")
     return flags
+
+
+def _joined(words: str | list[str]) -> str:
+    return words if isinstance(words, str) else " ".join(words)
 
 
 def _unknown_flag(word: str, parser: Parser) -> str:
@@ -223,23 +318,54 @@ def _unknown_flag(word: str, parser: Parser) -> str:
     )
 
 
-def convert(name: str, text: str | list[str], spec: Spec) -> Any:
+def convert_sources(name: str, text: str, spec: Spec) -> Any:
+    """A sweep's value of a hyperparameter: one value, a list of alternatives, or a Range. Raises InputError."""
+    from purejaxrl.settings import Range, takes_range
+
+    if ".." in text:
+        if not takes_range(spec):
+            raise InputError(f"--{name}: {text} is a range; it takes {spec.allowed}")
+        bounds, _, scale = text.partition(":")
+        low, _, high = bounds.partition("..")
+        if scale not in ("", "log"):
+            raise InputError(f"--{name}: {text!r} is not a range; write LOW..HIGH or LOW..HIGH:log")
+        ends = [convert(name, end, spec._replace(optional=False)) for end in (low, high)]
+        return Range(ends[0], ends[1], log=scale == "log")
+    entries = split_alternatives(text)
+    if not all(entry.strip() for entry in entries):
+        raise InputError(f"--{name}: {text!r} holds an empty alternative; separate values with single commas")
+    values = [convert(name, entry.strip(), spec) for entry in entries]
+    return values if len(values) > 1 else values[0]
+
+
+def split_alternatives(text: str) -> list[str]:
+    """The parts between commas that stand in no parentheses."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def convert_one(name: str, text: str, spec: Spec) -> Any:
+    """The one value that `train` takes. Raises InputError."""
+    if len(split_alternatives(text)) > 1 or (".." in text and not spec.choices):
+        raise InputError(f"--{name}: {text} is a list of alternatives; train takes one value, sweep takes several")
+    return convert(name, text, spec)
+
+
+def convert(name: str, text: str, spec: Spec) -> Any:
     """A flag's text as the value its Spec asks for; bounds are checked later. Raises InputError."""
-    if spec.length is not None:
-        joined = " ".join(text)
-        if "," in joined.strip("() ").rstrip(",") and ("x" in joined or not joined.startswith("(")):
-            raise InputError(
-                f"--{name}: {joined} is a list of alternatives; train takes one value, sweep takes several"
-            )
-        words = joined.translate(str.maketrans("x(),", "    ")).split()
-        return tuple(convert(name, word, spec._replace(length=None)) for word in words)
-    assert isinstance(text, str)
     if spec.optional and text.lower() in ("none", "off"):
         return None
+    if spec.length is not None:
+        words = text.translate(str.maketrans("x(),", "    ")).split()
+        return tuple(convert(name, word, spec._replace(length=None, optional=False)) for word in words)
     if spec.choices:
         return text
-    if "," in text:
-        raise InputError(f"--{name}: {text} is a list of alternatives; train takes one value, sweep takes several")
     if spec.kind is bool:
         if text.lower() not in ("true", "false"):
             raise InputError(f"--{name}: {text!r} is not allowed; it takes {spec.allowed}")
@@ -275,39 +401,53 @@ def _prepare_jax(device: str, *, use_cache: bool, is_silent: bool) -> None:
         print(f"no compilation cache: {cache_folder()} is not a private folder (mode 0700)", file=sys.stderr)
 
 
-def _terminal(planned: Any) -> Any:
+def _terminal(plan: Plan) -> Terminal:
+    from purejaxrl.ledger import extent_of
     from purejaxrl.presets import TUNED, as_dict, tuned_key
     from purejaxrl.results.progress import Terminal
-    from purejaxrl.training.loop import iterations_of
+    from purejaxrl.training.sweep import group_settings
 
-    runs = f"{planned.seeds} seed{'s' if planned.seeds > 1 else ''}"
-    title = f"{planned.agent.name} on {planned.env.name}, preset {planned.preset}, {runs}"
-    is_tuned = tuned_key(planned.agent, planned.env.name, planned.observation_type, as_dict(planned.config)) in TUNED
-    hint = "; --preset tuned is quicker" if planned.preset == "original" and is_tuned else ""
-    limit = iterations_of(planned.budget, planned.shape, planned.env.max_episode_steps)
+    name, first = plan.agent.name, plan.settings[0]
+    is_tuned = tuned_key(plan.agent, plan.env, plan.observation_type, as_dict(first.config)) in TUNED
+    hint = "; --preset tuned is quicker" if plan.preset == "original" and is_tuned else ""
+    seeds = f"{plan.seeds} seed{'s' if plan.seeds > 1 else ''}"
+    title = f"{name} on {plan.env}, preset {plan.preset}, {seeds}"
+    amount, unit, labels = first.budget.amount, first.budget.kind.replace("_", " "), []
+    if plan.is_sweep:
+        programs = len(group_settings([setting.config for setting in plan.settings]))
+        count = f"{len(plan.settings)} setting{'s' if len(plan.settings) > 1 else ''}"
+        title += f" x {count} = {plan.runs} runs, {programs} program{'s' if programs > 1 else ''} to compile"
+        amount, unit, labels = plan.runs, "runs", plan.labels
     return Terminal(
         title,
-        planned.agent.name,
-        planned.budget.kind,
-        planned.budget.amount,
-        limit,
-        hint,
-        planned.env.solved_at is not None,
+        name,
+        amount,
+        unit,
+        extent_of(plan),
+        hint=hint,
+        can_be_solved=plan.solved_at is not None,
+        settings=labels,
     )
 
 
-def _print_summary(summary: dict[str, Any], path: Path) -> None:
-    final = summary["final_return_mean"]
+def _print_summary(result: Result) -> None:
+    summary, final = result.summary, result.summary["final_return_mean"]
     print(
         f"{summary['runs_ok']} of {summary['runs']} runs ok, "
         f"{summary['env_steps']:,} env steps in {summary['run_seconds']:.1f} s "
         f"({summary['env_steps_per_second']:,.0f} per second), compiled in {summary['compile_seconds']:.1f} s"
     )
-    if final == final:
+    if result.plan.is_sweep:
+        from purejaxrl.results.statistics import table
+
+        print(table(result.statistics(), result.plan.labels))
+    elif final == final:
         print(f"mean return of the last 100 episodes: {final:.1f}")
     if summary["solved_at"] is not None:
         solved = f"{summary['solved_runs']} of {summary['runs']} runs"
         print(f"reached a 100-episode mean of {summary['solved_at']:g}: {solved}")
     if summary["failed_runs"]:
-        print(f"diverged (NaN): runs {', '.join(map(str, summary['failed_runs']))}")
-    print(f"curve: {path / 'learning_curve.png'}")
+        shown, more = summary["failed_runs"][:MAX_NAMED], len(summary["failed_runs"]) - MAX_NAMED
+        print(f"diverged (NaN): runs {', '.join(map(str, shown))}" + (f" and {more} more" if more > 0 else ""))
+    if result.curve.exists():
+        print(f"curve{'s' if result.plan.is_sweep else ''}: {result.curve}")

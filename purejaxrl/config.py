@@ -153,10 +153,14 @@ def _show(value: Any) -> str:
 
 
 class Budget(NamedTuple):
-    """How long a run trains: `amount` of `kind`, one of BUDGETS. Inside a program the amount is data, [] int32."""
+    """How long a run trains: `amount` of `kind`, one of BUDGETS. Inside a program the amount is data, [] int32.
+
+    stop_at: the run ends earlier with the iteration in which the mean return of 100 episodes reaches this, if given.
+    """
 
     kind: str
     amount: Any
+    stop_at: float | None = None
 
 
 def budget_of(config: Any) -> Budget:

@@ -105,8 +105,8 @@ class Episode(NamedTuple):
 class RunState(NamedTuple):
     """Everything a run is: the carry of the training loop.
 
-    `active` is False once the run has used up its budget of episodes; from then on nothing but its replay rows
-    changes.
+    `active` is False once the run has used up its budget of episodes, or is solved where that ends it; from then on
+    nothing but its replay rows changes. `recent` holds the returns of its last episodes where they decide that.
     """
 
     learner: PyTree
@@ -115,6 +115,7 @@ class RunState(NamedTuple):
     episode: Episode
     active: Bool[Array, ""]
     key: Any
+    recent: Float[Array, " W"] | None = None
 
 
 class Agent(NamedTuple):

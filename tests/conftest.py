@@ -8,10 +8,15 @@ from jaxtyping import install_import_hook
 
 install_import_hook("purejaxrl", "typechecking.typechecked")
 
-# Programs that tests compile through the command line are not for the user's own cache.
-CACHE = tempfile.TemporaryDirectory(prefix="purejaxrl-tests-")
-os.environ["PUREJAXRL_CACHE_DIR"] = CACHE.name
+# What tests compile is not for the user's own cache. The processes of one session share a folder, made by the first, as
+# many tests compile the same program.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    CACHE = tempfile.TemporaryDirectory(prefix="purejaxrl-tests-")
+    os.environ["PUREJAXRL_CACHE_DIR"] = CACHE.name
 
+jax.config.update("jax_compilation_cache_dir", os.environ["PUREJAXRL_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_debug_key_reuse", True)

@@ -6,8 +6,9 @@ import numpy as np
 
 from purejaxrl.config import budget_of
 from purejaxrl.training import devices
-from purejaxrl.training.fit import compile_program, fit, stack_runs
+from purejaxrl.training.fit import compile_program, fit
 from purejaxrl.training.loop import make_train
+from purejaxrl.training.sweep import stack_configs
 from purejaxrl.types import Progress
 
 PROGRESS = Progress(jnp.int32(0), jnp.int32(0), jnp.float32(0), jnp.int32(0))
@@ -19,20 +20,13 @@ def train_one(agent, config, env, seed=0):
     return jax.jit(make_train(agent, config, env))(jax.random.key(seed))
 
 
-def train_many(agent, config, env, runs, *, seed=0, devices_used=2, configs=None, **options):
+def train_many(agent, config, env, runs, *, seed=0, devices_used=2, configs=None, stop_at=None, **options):
     """Final stacked RunState and the whole Log [iterations, runs, ...] by the host's loop."""
     local = devices.local_devices("cpu", devices_used)
-    shape = agent.rollout_shape(config)
-    program = compile_program(
-        agent,
-        env,
-        stack_runs(config, runs) if configs is None else configs,
-        np.arange(seed, seed + runs),
-        budget_of(config),
-        devices.mesh_for(local, runs),
-        shape,
-    )
-    chunks = list(fit(program, shape, **options))
+    budget = budget_of(config)._replace(stop_at=stop_at)
+    program = compile_program(agent, env, config, budget, local, runs)
+    configs = stack_configs([config], runs) if configs is None else configs
+    chunks = list(fit(program, configs, np.arange(seed, seed + runs), **options))
     log = jax.tree.map(lambda *parts: np.concatenate(parts), *(chunk.log for chunk in chunks))
     return jax.tree.map(lambda leaf: leaf[:runs], chunks[-1].state), log
 

@@ -165,7 +165,16 @@ def test_config_is_a_pytree_whose_leaves_are_the_real_numbers():
 
 
 def test_the_public_names():
-    assert sorted(purejaxrl.__all__) == ["AGENTS", "InputError", "Result", "make", "make_train", "train"]
+    assert sorted(purejaxrl.__all__) == [
+        "AGENTS",
+        "InputError",
+        "Range",
+        "Result",
+        "make",
+        "make_train",
+        "sweep",
+        "train",
+    ]
     for name in purejaxrl.__all__:
         assert getattr(purejaxrl, name) is not None
     with pytest.raises(AttributeError):

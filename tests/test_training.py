@@ -16,8 +16,9 @@ from purejaxrl.envs import make
 from purejaxrl.learning.replay import Replay
 from purejaxrl.training import devices
 from purejaxrl.training.evaluate import Best, evaluate, evaluate_and_keep
-from purejaxrl.training.fit import next_length, stack_runs
-from purejaxrl.training.loop import fraction_used, init_run, iterate, iterations_of, train_chunk, without_replay
+from purejaxrl.training.fit import next_length
+from purejaxrl.training.loop import Span, fraction_used, init_run, iterate, iterations_of, train_chunk, without_replay
+from purejaxrl.training.sweep import stack_configs
 
 CARTPOLE = make("CartPole-v0")
 VPG = vpg.Config(epochs=50, steps_per_epoch=100, actors=5, train_v_iters=3, hidden_sizes=(16,))
@@ -80,10 +81,12 @@ def test_all_seeds_start_from_different_networks_and_environments(agent, config)
 @CASES
 def test_a_diverged_run_leaves_the_others_bitwise_as_they_are(agent, config):
     runs = 4
-    configs = stack_runs(config, runs)
+    configs = stack_configs([config], runs)
     name = "pi_lr" if agent.name == "vpg" else "lr"
 
-    sick = dataclasses.replace(configs, **{name: getattr(configs, name).at[1].set(jnp.nan)})
+    sick = dataclasses.replace(
+        configs, **{name: np.where(np.arange(runs) == 1, np.nan, getattr(configs, name)).astype(np.float32)}
+    )
     healthy_state, _ = train_many(agent, config, CARTPOLE, runs, configs=configs)
     state, _ = train_many(agent, config, CARTPOLE, runs, configs=sick)
     pick = lambda tree, run: jax.tree.map(lambda leaf: leaf[run], tree)  # noqa: E731
@@ -96,7 +99,7 @@ def test_runs_with_an_episode_budget_end_exactly_and_stay_frozen():
     """Runs of a batch end at different iterations; each stays bitwise as it was when it ended, but for its replay."""
     config = dqn.Config(episodes=7, batch_size=16, memory_size=50, hidden_sizes=(8,), target_update=2, actors=2)
     runs, budget = 4, Budget("episodes", 7)
-    configs = stack_runs(config, runs)
+    configs = stack_configs([config], runs)
     keys = jax.vmap(jax.random.key)(jnp.arange(runs))
     state = jax.vmap(lambda c, key: init_run(dqn.agent, CARTPOLE, c, key))(configs, keys)
     step = jax.jit(jax.vmap(lambda c, s, i: iterate(dqn.agent, CARTPOLE, c, s, i, budget), in_axes=(0, 0, None)))
@@ -185,12 +188,12 @@ def test_chunk_lengths_follow_the_clock():
 
 
 def test_groups_of_runs_change_nothing():
-    configs = stack_runs(VPG, 6)
+    configs = stack_configs([VPG], 6)
     keys = jax.vmap(jax.random.key)(jnp.arange(6))
     state = jax.vmap(lambda c, key: init_run(vpg.agent, CARTPOLE, c, key))(configs, keys)
     results = [
-        jax.jit(partial(train_chunk, vpg.agent, CARTPOLE, "epochs", 4, group))(
-            configs, state, *map(jnp.int32, (0, 3, 50))
+        jax.jit(partial(train_chunk, vpg.agent, CARTPOLE, Budget("epochs", None), 4, group))(
+            configs, state, Span(*map(jnp.int32, (0, 3, 50)))
         )
         for group in (6, 2, 1)
     ]

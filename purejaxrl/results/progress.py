@@ -5,16 +5,30 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import Protocol, TextIO, runtime_checkable
+from typing import NamedTuple, Protocol, TextIO, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
 
-from purejaxrl.results.recorder import RunRecord
+from purejaxrl.results.recorder import Records
 
 SECONDS_BETWEEN_LINES = 10.0
 LONG_SECONDS = 300.0
-BAR = "{desc}: {percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}]{postfix}"
+BAR = "{desc}: {percentage:3.0f}%|{bar:24}| {n:.0f}/{total_fmt}{unit} [{elapsed}<{remaining}]{postfix}"
+SWEEP_BAR = "{desc}: {percentage:3.0f}%|{bar:24}| [{elapsed}<{remaining}]{postfix}"
+
+
+class Extent(NamedTuple):
+    """How long runs may last, one entry per run [runs]: in env steps at most, and in episodes (0: any number)."""
+
+    env_steps: np.ndarray
+    episodes: np.ndarray
+
+    def fraction(self, records: Records) -> np.ndarray:
+        """Share of each run that is done, in [0, 1]."""
+        by_episodes = records.episodes / np.maximum(self.episodes, 1)
+        share = np.where(self.episodes > 0, by_episodes, records.env_steps / self.env_steps)
+        return np.where(records.is_over, 1.0, np.minimum(share, 1.0))
 
 
 @runtime_checkable
@@ -24,8 +38,11 @@ class Reporter(Protocol):
     def start(self) -> None:
         """Everything has been checked, and compilation begins."""
 
-    def advance(self, runs: Sequence[RunRecord], iterations: int, seconds: float) -> None:
-        """A chunk has ended: all runs stand after so many iterations, so many seconds after the first began."""
+    def note(self, text: str) -> None:
+        """Something worth a line of its own, as that the runs are cut into batches."""
+
+    def advance(self, records: Records, seconds: float) -> None:
+        """A chunk has ended: where all runs stand, so many seconds of training after the first began."""
 
     def close(self) -> None:
         """Nothing more will come."""
@@ -37,7 +54,10 @@ class Silent:
     def start(self) -> None:
         """Do nothing."""
 
-    def advance(self, runs: Sequence[RunRecord], iterations: int, seconds: float) -> None:
+    def note(self, text: str) -> None:
+        """Do nothing."""
+
+    def advance(self, records: Records, seconds: float) -> None:
         """Do nothing."""
 
     def close(self) -> None:
@@ -45,28 +65,32 @@ class Silent:
 
 
 class Terminal:
-    """A progress bar counted in the budget's unit, or plain lines where there is no terminal.
+    """A progress bar, or plain lines where there is no terminal.
 
-    title: said first. label: before the bar. kind, amount: the budget. max_iterations: after which it is used up for
-    certain. hint: what to add of a training that will take long. can_be_solved: whether there is a threshold.
+    title: said first. label: before the bar. amount, unit: what the bar counts, over all runs together. hint: what to
+    add of a training that will take long. can_be_solved: whether there is a threshold. settings: labels of a sweep's
+    settings, each of so many runs one after another; of these the best so far is shown.
     """
 
     def __init__(
         self,
         title: str,
         label: str,
-        kind: str,
         amount: int,
-        max_iterations: int,
+        unit: str,
+        extent: Extent,
+        *,
         hint: str = "",
         can_be_solved: bool = True,
+        settings: Sequence[str] = (),
         stream: TextIO | None = None,
     ) -> None:
-        self.title, self.label, self.hint, self.can_be_solved = title, label, hint, can_be_solved
-        self.kind, self.amount, self.max_iterations = kind, amount, max_iterations
+        self.title, self.label, self.amount, self.unit, self.extent = title, label, amount, unit, extent
+        self.hint, self.can_be_solved, self.settings = hint, can_be_solved, settings
         self.stream = stream or sys.stderr
         self.is_terminal = self.stream.isatty()
         self.last_line = 0.0
+        self.may_warn = True
         self.bar: tqdm | None = None
 
     def start(self) -> None:
@@ -75,49 +99,64 @@ class Terminal:
         self.bar = tqdm(
             total=self.amount,
             desc=self.label,
-            unit=" " + self.kind.replace("_", " "),
+            unit=" " + self.unit,
             file=self.stream,
             disable=not self.is_terminal,
-            bar_format=BAR,
+            bar_format=SWEEP_BAR if self.settings else BAR,
         )
 
-    def advance(self, runs: Sequence[RunRecord], iterations: int, seconds: float) -> None:
+    def note(self, text: str) -> None:
+        """Write a line above the bar."""
+        tqdm.write(f"{self.label}: {text}", file=self.stream)
+
+    def advance(self, records: Records, seconds: float) -> None:
         """Redraw the bar, or write a line if the last one is some time ago."""
-        self._warn_if_long(iterations, seconds)
-        env_steps = sum(run.env_steps for run in runs)
-        counts = {
-            "epochs": iterations,
-            "env_steps": min(iterations * runs[0].env_steps // max(iterations, 1), self.amount),
-            "episodes": int(np.mean([run.episodes for run in runs])),
-        }
-        returns = [run.return_100 for run in runs if not np.isnan(run.return_100)]
-        solved = sum(run.solved_at_steps is not None for run in runs)
-        facts = [
-            f"return {np.mean(returns):.1f}" if returns else "return -",
-            *([f"solved {solved}/{len(runs)}"] if self.can_be_solved else []),
-            f"{env_steps / max(seconds, 1e-9):,.0f} env steps/s",
-        ]
-        done = counts[self.kind]
+        self._warn_if_long(records, seconds)
+        done = float(self.extent.fraction(records).mean()) * self.amount
+        facts = [self._standing(records), *self._solved(records)]
+        facts.append(f"{records.env_steps.sum() / max(seconds, 1e-9):,.0f} env steps/s")
         if self.is_terminal and self.bar is not None:
             self.bar.n = done
             self.bar.set_postfix_str(", ".join(facts))
         elif done >= self.amount or time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
-            print(f"{self.label}: {done}/{self.amount} {self.kind}, {', '.join(facts)}", file=self.stream, flush=True)
+            print(
+                f"{self.label}: {done:.0f}/{self.amount} {self.unit}, {', '.join(facts)}", file=self.stream, flush=True
+            )
+
+    def _standing(self, records: Records) -> str:
+        """The mean return, or that of the best setting so far."""
+        if not self.settings:
+            known = records.return_100[~np.isnan(records.return_100)]
+            return f"return {known.mean():.1f}" if len(known) else "return -"
+        mean = mean_of_settings(records.return_100, len(self.settings))
+        best = "-" if np.isnan(mean).all() else f"{self.settings[int(np.nanargmax(mean))]}: {np.nanmax(mean):.1f}"
+        return f"{records.is_over.sum()}/{len(records.is_over)} runs done, best {best}"
+
+    def _solved(self, records: Records) -> list[str]:
+        solved = int(np.sum(records.solved_at_steps >= 0))
+        return [f"solved {solved}/{len(records.solved_at_steps)}"] if self.can_be_solved else []
 
     def close(self) -> None:
         """Leave the bar as it is."""
         if self.bar is not None:
             self.bar.close()
 
-    def _warn_if_long(self, iterations: int, seconds: float) -> None:
+    def _warn_if_long(self, records: Records, seconds: float) -> None:
         """Once, when the rate is known: how long at most, if that is long."""
-        if seconds < 3 or not self.max_iterations:
+        if seconds < 3 or not self.may_warn:
             return
-        remaining = seconds / iterations * (self.max_iterations - iterations)
+        self.may_warn = False
+        done = np.where(records.is_over, self.extent.env_steps, records.env_steps).sum(dtype=float)
+        remaining = seconds * (self.extent.env_steps.sum(dtype=float) / done - 1)
         if remaining > LONG_SECONDS:
-            bound = "up to" if self.kind == "episodes" else "about"
-            tqdm.write(
-                f"{self.label}: this will take {bound} {remaining / 60:.0f} minutes{self.hint}", file=self.stream
-            )
-        self.max_iterations = 0
+            bound = "up to" if self.extent.episodes.any() else "about"
+            self.note(f"this will take {bound} {remaining / 60:.0f} minutes{self.hint}")
+
+
+def mean_of_settings(values: np.ndarray, settings: int) -> np.ndarray:
+    """Mean of the known values of each setting [settings], NaN where none is known; values: [settings * seeds]."""
+    values = values.reshape(settings, -1)
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0.0).sum(axis=1)
+    return np.divide(total, known.sum(axis=1), out=np.full(settings, np.nan), where=known.any(axis=1))

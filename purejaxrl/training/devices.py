@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from purejaxrl.config import MAX_INT
 from purejaxrl.errors import InputError
 from purejaxrl.types import PyTree
 
@@ -27,6 +28,10 @@ KINDS = ("auto", "cpu", "cuda", "tpu")
 # On CPU a group's arrays should stay in a core's caches: so many rows of a batch at a time, at most so many runs.
 CPU_GROUP_ROWS = 4096
 CPU_GROUP_RUNS = 4
+# As groups follow one another on CPU, wider batches gain nothing; so many env steps per iteration keep chunks short.
+CPU_BATCH_STEPS = 2**20
+# Share of the memory that training may take; the rest is for the compiler, the host's tables and everyone else.
+MEMORY_SHARE = 0.6
 
 
 def usable_cores() -> int:
@@ -104,24 +109,61 @@ def group_size(mesh: Mesh, runs: int, rows: int) -> int:
     return -(-per_device // -(-per_device // most))
 
 
+def widest_batch(devices: list[jax.Device], shape: tuple[int, int]) -> int:
+    """How many runs at most are worth taking side by side, whatever memory there is. shape: (T, N) of a rollout."""
+    if devices[0].platform != "cpu":
+        return MAX_INT
+    return max(CPU_BATCH_STEPS // (shape[0] * shape[1]), len(devices))
+
+
+def memory_of(devices: list[jax.Device]) -> int:
+    """Bytes that training may take: MEMORY_SHARE of a device's memory or, on CPU, of what the machine grants.
+
+    The size of the memory, not what is free at the moment, so that the same command is cut the same way every time.
+    """
+    if devices[0].platform == "cpu":
+        return int(MEMORY_SHARE * host_memory())
+    return int(MEMORY_SHARE * min((device.memory_stats() or {})["bytes_limit"] for device in devices))
+
+
+def host_memory() -> int:
+    """Bytes of main memory that this process may use: the machine's, or less where its control group says so."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        path = Path("/sys/fs/cgroup") / name
+        if path.is_file() and (text := path.read_text().strip()).isdigit():
+            sizes.append(int(text))
+    return min(sizes)
+
+
+def on_one_memory(bytes_per_device: int, mesh: Mesh) -> int:
+    """What all devices that share one memory need together: on CPU they all do, elsewhere each has its own."""
+    return bytes_per_device * (mesh.size if mesh.devices.flat[0].platform == "cpu" else 1)
+
+
 def padded(runs: int, multiple: int) -> int:
     """The number of runs rounded up to a multiple."""
     return -(-runs // multiple) * multiple
 
 
-def pad_runs(tree: PyTree, count: int) -> PyTree:
-    """Repeat the last run until there are `count`; what is computed for the repeats is thrown away."""
+def pad_runs(tree: PyTree, width: int) -> PyTree:
+    """Repeat the last run of host arrays until there are `width`; what is computed for the repeats is thrown away."""
 
-    def pad(leaf: jax.Array) -> jax.Array:
-        missing = count - leaf.shape[0]
-        return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], missing, axis=0)]) if missing else leaf
+    def pad(leaf: np.ndarray) -> np.ndarray:
+        return np.concatenate([leaf, np.repeat(leaf[-1:], width - len(leaf), axis=0)])
 
-    return jax.tree.map(pad, tree)
+    return jax.tree.map(pad, jax.tree.map(np.asarray, tree))
 
 
 def place(tree: PyTree, mesh: Mesh, spec: PartitionSpec = RUNS) -> PyTree:
     """Put arrays on the mesh's devices."""
     return jax.device_put(tree, NamedSharding(mesh, spec))
+
+
+def as_shapes(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Shapes and types of arrays, or such shapes, that stand for arrays spread over the mesh's devices by runs."""
+    sharding = NamedSharding(mesh, RUNS)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
 def shard_over_runs(

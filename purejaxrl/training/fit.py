@@ -5,6 +5,7 @@ It knows nothing of files or screens; whoever iterates over `fit` writes and sho
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,15 +19,18 @@ from jax.sharding import Mesh
 from jaxtyping import Array, UInt32
 
 from purejaxrl.config import MAX_ENV_STEPS, Budget
+from purejaxrl.errors import ResourceError
 from purejaxrl.training import devices
 from purejaxrl.training.devices import RUNS, RUNS_SECOND, SHARED
 from purejaxrl.training.evaluate import Best, evaluate_and_keep
-from purejaxrl.training.loop import Log, init_run, iterations_of, train_chunk, without_replay
-from purejaxrl.types import Agent, Env, RunState
+from purejaxrl.training.loop import Log, Span, init_run, iterations_of, train_chunk, without_replay
+from purejaxrl.types import Agent, Env, PyTree, RunState
 
 CHUNK_SECONDS = 1.0
 LOG_BYTES = 32 * 2**20
 MAX_CHUNK = 16384
+# What programs are compiled for; the numbers come with every call.
+A_SPAN: Any = Span(*[jax.ShapeDtypeStruct((), jnp.int32)] * 3)  # type: ignore[arg-type]
 
 
 class StopRequestedError(Exception):
@@ -34,22 +38,23 @@ class StopRequestedError(Exception):
 
 
 class Program(NamedTuple):
-    """The compiled functions of one training.
+    """The compiled functions of a training of `width` runs side by side, and what they need.
 
-    `runs` are the real ones; arrays are padded to what mesh and groups need. `capacity` bounds a chunk's iterations.
+    Fewer runs are padded to `width`, which is a multiple of what mesh and groups take. `capacity` bounds a chunk's
+    iterations. memory: bytes, on the device that needs most or, where devices share one memory, on all together.
     """
 
     agent: Agent
     env: Env
     budget: Budget
+    shape: tuple[int, int]
     mesh: Mesh
-    runs: int
+    width: int
     capacity: int
-    configs: Any
-    state: RunState
-    best: Best
+    start: Callable[..., tuple[RunState, Best | None]]
     chunk: Callable[..., tuple[RunState, Log]]
     evaluate: Callable[..., tuple[Any, Best]] | None
+    memory: int
     compile_seconds: float
 
 
@@ -57,7 +62,7 @@ class Chunk(NamedTuple):
     """What one chunk reports, on the host: iterations start .. start + length - 1 of all runs.
 
     log: arrays [length, runs, ...]. eval_return: [runs] after the chunk's last iteration, if an evaluation was due.
-    is_over: [runs], whether the run has used up its budget.
+    is_over: [runs], whether the run has ended.
     state and best stay on the devices, padded; the next chunk consumes them.
     """
 
@@ -67,80 +72,128 @@ class Chunk(NamedTuple):
     eval_return: np.ndarray | None
     is_over: np.ndarray
     state: RunState
-    best: Best
+    best: Best | None
 
 
-def stack_runs(config: Any, runs: int) -> Any:
-    """One config for every run: each leaf as [runs] float32."""
-    return jax.tree.map(lambda leaf: jnp.full((runs,), leaf, jnp.float32), config)
+def start_run(
+    agent: Agent, env: Env, budget: Budget, keeps_best: bool, config: Any, seed: UInt32[Array, ""]
+) -> tuple[RunState, Best | None]:
+    """The run that starts from jax.random.key(seed), and its learner as the best so far, where that is kept."""
+    state = init_run(agent, env, config, jax.random.key(seed), budget.stop_at)
+    return state, Best(without_replay(state.learner), jnp.asarray(-jnp.inf)) if keeps_best else None
 
 
-def start_run(agent: Agent, env: Env, config: Any, seed: UInt32[Array, ""]) -> RunState:
-    """The run that starts from jax.random.key(seed)."""
-    return init_run(agent, env, config, jax.random.key(seed))
+def compile_fitting(
+    agent: Agent,
+    env: Env,
+    config: Any,
+    runs: int,
+    budget: Budget,
+    local: list[jax.Device],
+    *,
+    memory_limit: int,
+    eval_episodes: int | None = None,
+    should_stop: Callable[[], bool] = bool,
+) -> Program:
+    """The Program for as many of `runs` side by side as fit in memory: by what the compiler says that it needs.
+
+    config: of any of the runs; its leaves are not looked at. memory_limit: bytes per memory, see `devices`.
+    Raises ResourceError where not even one run fits, and StopRequestedError when asked to stop.
+    """
+    started = time.perf_counter()
+    compile_width = partial(
+        compile_program, agent, env, config, budget, local, eval_episodes=eval_episodes, should_stop=should_stop
+    )
+    start = partial(start_run, agent, env, budget, eval_episodes is not None)
+    one_run = bytes_of(jax.eval_shape(start, config, np.uint32(0)))
+    width = min(runs, devices.widest_batch(local, agent.rollout_shape(config)), max(memory_limit // one_run, 1))
+    while True:
+        # Batches of equal size: the last one should not be mostly padding.
+        width = -(-runs // -(-runs // width))
+        if one_run <= memory_limit:
+            program = compile_width(width)
+            if program.memory <= memory_limit:
+                return program._replace(compile_seconds=time.perf_counter() - started)
+            one_run = max(program.memory // width, one_run)
+        if width == 1:
+            raise ResourceError(
+                f"out of memory: one run needs {one_run / 2**30:.2f} GiB; {memory_limit / 2**30:.2f} GiB may be used"
+            )
+        width = max(min(width - 1, memory_limit // one_run), 1)
 
 
 def compile_program(
     agent: Agent,
     env: Env,
-    configs: Any,
-    seeds: np.ndarray,
+    config: Any,
     budget: Budget,
-    mesh: Mesh,
-    shape: tuple[int, int],
+    local: list[jax.Device],
+    runs: int,
     *,
     eval_episodes: int | None = None,
     should_stop: Callable[[], bool] = bool,
 ) -> Program:
-    """Compile training (and evaluation, given its episodes) for R stacked configs and seeds, and start the runs.
+    """Compile training (and evaluation, given its episodes) for `runs` side by side. Nothing is allocated.
 
-    shape: the agent's rollout shape (T, N). Raises StopRequestedError when asked to stop.
+    Raises StopRequestedError when asked to stop.
     """
     started = time.perf_counter()
-    runs = len(seeds)
+    mesh, shape = devices.mesh_for(local, runs), agent.rollout_shape(config)
     group = devices.group_size(mesh, runs, shape[0] * shape[1])
-    count = devices.padded(runs, mesh.size * group)
-    configs, seeds = place_runs((configs, seeds.astype(np.uint32)), count, mesh)
+    width = devices.padded(runs, mesh.size * group)
 
-    def build(function: Callable[..., Any], in_specs: Any, out_specs: Any, donate: tuple[int, ...], *args: Any) -> Any:
-        lowered = devices.shard_over_runs(function, mesh, in_specs, out_specs, donate).lower(*args)
-        return call_interruptibly(lowered.compile, should_stop)
+    def lower(function: Callable[..., Any], in_specs: Any, out_specs: Any, donate: tuple[int, ...], *args: Any) -> Any:
+        return devices.shard_over_runs(function, mesh, in_specs, out_specs, donate).lower(*args)
 
-    start = build(jax.vmap(partial(start_run, agent, env)), (RUNS, RUNS), RUNS, (), configs, seeds)
-    state = start(configs, seeds)
-    best = Best(jax.tree.map(jnp.copy, without_replay(state.learner)), devices.place(jnp.full(count, -jnp.inf), mesh))
-    numbers = (np.int32(0), np.int32(0), np.int32(budget.amount))
+    def of_runs(tree: PyTree) -> PyTree:
+        return devices.as_shapes(tree, mesh)
+
+    a_real, a_seed = (jax.ShapeDtypeStruct((width,), dtype) for dtype in (jnp.float32, jnp.uint32))
+    configs, seeds = of_runs((jax.tree.map(lambda _: a_real, config), a_seed))
+    start = jax.vmap(partial(start_run, agent, env, budget, eval_episodes is not None))
+    state, best = of_runs(jax.eval_shape(start, configs, seeds))
     capacity = chunk_capacity(agent, env, budget, configs, state)
-    chunk = build(
-        partial(train_chunk, agent, env, budget.kind, capacity, group),
-        (RUNS, RUNS, SHARED, SHARED, SHARED),
-        (RUNS, RUNS_SECOND),
-        (1,),
-        configs,
-        state,
-        *numbers,
-    )
-    evaluate = None
+    chunk = partial(train_chunk, agent, env, budget, capacity, group)
+    lowered = [
+        lower(start, (RUNS, RUNS), (RUNS, RUNS), (), configs, seeds),
+        lower(chunk, (RUNS, RUNS, SHARED), (RUNS, RUNS_SECOND), (1,), configs, state, A_SPAN),
+    ]
     if eval_episodes is not None:
-        one = partial(evaluate_and_keep, agent, env, eval_episodes)
-        who = place_runs((np.zeros(runs, np.int32), np.ones(runs, bool)), count, mesh)
+        judge = jax.vmap(partial(evaluate_and_keep, agent, env, eval_episodes))
+        who = of_runs((jax.ShapeDtypeStruct((width,), jnp.int32), jax.ShapeDtypeStruct((width,), bool)))
         arguments = (configs, without_replay(state.learner), best, state.key, *who)
-        evaluate = build(jax.vmap(one), (RUNS,) * 6, (RUNS, RUNS), (2,), *arguments)
+        lowered.append(lower(judge, (RUNS,) * 6, (RUNS, RUNS), (2,), *arguments))
+
+    compiled = call_interruptibly(lambda: [part.compile() for part in lowered], should_stop)
+    held = bytes_of((configs, state, best)) // mesh.size
+    memory = devices.on_one_memory(held + max(transient_bytes(part) for part in compiled[1:]), mesh)
+    evaluate = compiled[2] if eval_episodes is not None else None
     seconds = time.perf_counter() - started
-    return Program(agent, env, budget, mesh, runs, capacity, configs, state, best, chunk, evaluate, seconds)
+    return Program(
+        agent, env, budget, shape, mesh, width, capacity, compiled[0], compiled[1], evaluate, memory, seconds
+    )
 
 
-def place_runs(tree: Any, count: int, mesh: Mesh) -> Any:
-    """Arrays [runs, ...] as [count, ...] on the devices of the mesh."""
-    return devices.place(devices.pad_runs(jax.tree.map(jnp.asarray, tree), count), mesh)
+def bytes_of(tree: PyTree) -> int:
+    """What arrays, or shapes of arrays, take in memory."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def transient_bytes(compiled: Any) -> int:
+    """What a compiled program needs on one device beside its arguments, by its own memory analysis."""
+    found = compiled.memory_analysis()
+    return found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+
+
+def place_runs(tree: Any, width: int, mesh: Mesh) -> Any:
+    """Arrays [runs, ...] as [width, ...] on the devices of the mesh."""
+    return devices.place(devices.pad_runs(tree, width), mesh)
 
 
 def chunk_capacity(agent: Agent, env: Env, budget: Budget, configs: Any, state: RunState) -> int:
     """Iterations whose logs fit in LOG_BYTES, at most MAX_CHUNK."""
-    one_iteration = partial(train_chunk, agent, env, budget.kind, 1, state.active.shape[0])
-    shapes = jax.eval_shape(one_iteration, configs, state, *[jax.ShapeDtypeStruct((), jnp.int32)] * 3)
-    one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes[1]))
-    return max(1, min(MAX_CHUNK, LOG_BYTES // one))
+    one_iteration = partial(train_chunk, agent, env, budget, 1, state.active.shape[0])
+    return max(1, min(MAX_CHUNK, LOG_BYTES // bytes_of(jax.eval_shape(one_iteration, configs, state, A_SPAN)[1])))
 
 
 def call_interruptibly(function: Callable[[], Any], should_stop: Callable[[], bool]) -> Any:
@@ -168,19 +221,22 @@ def call_interruptibly(function: Callable[[], Any], should_stop: Callable[[], bo
 
 def fit(
     program: Program,
-    shape: tuple[int, int],
+    configs: Any,
+    seeds: np.ndarray,
     *,
     eval_every: int | None = None,
     chunk_seconds: float = CHUNK_SECONDS,
 ) -> Iterator[Chunk]:
-    """Train until the budget is used up, in chunks of about `chunk_seconds`; stop iterating to stop earlier.
+    """Train runs, given as stacked configs and seeds [runs], at most `program.width`, until all have ended.
 
-    eval_every: env steps between evaluations; every run has one more at its end. The cut into chunks never changes a
-    result.
+    The cut into chunks of about `chunk_seconds` never changes a result; stop iterating to stop earlier.
+    eval_every: env steps between evaluations; every run has one more at its end.
     """
-    state, best = program.state, program.best
-    steps = shape[0] * shape[1]
-    limit = min(iterations_of(program.budget, shape, program.env.max_episode_steps), MAX_ENV_STEPS // steps)
+    runs, steps = len(seeds), program.shape[0] * program.shape[1]
+    configs, seeds = place_runs((configs, seeds.astype(np.uint32)), program.width, program.mesh)
+    state, best = program.start(configs, seeds)
+    amount = program.budget.amount
+    limit = min(iterations_of(program.budget, program.shape, program.env.max_episode_steps), MAX_ENV_STEPS // steps)
     iteration, length = 0, 1
     next_eval = eval_every or 0
     while iteration < limit:
@@ -188,13 +244,11 @@ def fit(
         length = max(1, min(length, program.capacity, until_eval, limit - iteration))
 
         started = time.perf_counter()
-        state, log = program.chunk(
-            program.configs, state, np.int32(iteration), np.int32(length), np.int32(program.budget.amount)
-        )
-        log = trim(log, length, program.runs)
+        state, log = program.chunk(configs, state, span_of(iteration, length, amount))
+        log = trim(log, length, runs)
         seconds = time.perf_counter() - started
         iteration += length
-        is_over = ~np.asarray(state.active)[: program.runs] | (iteration >= limit)
+        is_over = ~np.asarray(state.active)[:runs] | (iteration >= limit)
 
         eval_return = None
         was_active = log.active.sum(axis=0)
@@ -202,16 +256,20 @@ def fit(
         if program.evaluate and is_due.any():
             # A run that ended within the chunk is evaluated as of its own end, so that the cut cannot matter.
             ends = (iteration - length + was_active).astype(np.int32)
-            who = place_runs((ends, is_due), state.active.shape[0], program.mesh)
-            arguments = (program.configs, without_replay(state.learner), best, state.key)
-            eval_return, best = program.evaluate(*arguments, *who)
-            eval_return = np.asarray(eval_return)[: program.runs]
+            who = place_runs((ends, is_due), program.width, program.mesh)
+            eval_return, best = program.evaluate(configs, without_replay(state.learner), best, state.key, *who)
+            eval_return = np.asarray(eval_return)[:runs]
         if eval_every and iteration * steps >= next_eval:
             next_eval = (iteration * steps // eval_every + 1) * eval_every
         yield Chunk(iteration - length, length, log, eval_return, is_over, state, best)
         if is_over.all():
             return
         length = next_length(length, seconds, chunk_seconds)
+
+
+def span_of(start: int, length: int, amount: int) -> Any:
+    """A Span as compiled programs take it."""
+    return Span(*np.array([start, length, amount], np.int32))
 
 
 def trim(log: Log, length: int, runs: int) -> Log:

@@ -12,12 +12,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from purejaxrl.config import Budget, budget_of
 from purejaxrl.learning.replay import Replay
 from purejaxrl.training.rollout import Ended, rollout
 from purejaxrl.types import Agent, Env, Episode, Metrics, Progress, PyTree, RunState, ScalarKey
+
+# Episodes whose mean return decides whether a run is solved.
+WINDOW = 100
+
+
+class Span(NamedTuple):
+    """What a chunk covers: iterations start .. start + length - 1, and the budget's amount. Whole numbers [] int32."""
+
+    start: Int[Array, ""]
+    length: Int[Array, ""]
+    amount: Int[Array, ""]
 
 
 class Log(NamedTuple):
@@ -28,8 +39,8 @@ class Log(NamedTuple):
     metrics: Metrics
 
 
-def init_run(agent: Agent, env: Env, config: Any, key: ScalarKey) -> RunState:
-    """A run before its first step. Consumes `key`."""
+def init_run(agent: Agent, env: Env, config: Any, key: ScalarKey, stop_at: float | None = None) -> RunState:
+    """A run before its first step. Consumes `key`. stop_at: the Budget's."""
     actors = agent.rollout_shape(config)[1]
     run_key, learner_key, env_key = jax.random.split(key, 3)
     observation, env_state = jax.vmap(env.reset)(jax.random.split(env_key, actors))
@@ -40,6 +51,7 @@ def init_run(agent: Agent, env: Env, config: Any, key: ScalarKey) -> RunState:
         episode=Episode(jnp.zeros(actors), jnp.zeros(actors, jnp.int32), jnp.zeros((), jnp.int32)),
         active=jnp.ones((), bool),
         key=run_key,
+        recent=None if stop_at is None else jnp.zeros(WINDOW),
     )
 
 
@@ -57,7 +69,7 @@ def iterate(
 ) -> tuple[RunState, Log]:
     """Advance one run by one rollout and one update.
 
-    A run whose budget of episodes was used up before this iteration stays as it is, but for its replay rows.
+    A run that had ended before this iteration stays as it is, but for its replay rows.
     """
     steps, actors = agent.rollout_shape(config)
     env_steps = iteration * (steps * actors)
@@ -74,8 +86,30 @@ def iterate(
     active = state.active
     if budget.kind == "episodes":
         active = active & (moved.episode.finished < budget.amount)
+    if budget.stop_at is not None and state.recent is not None:
+        recent, best_mean = slide_window(state.recent, ended, state.episode.finished)
+        moved, active = moved._replace(recent=recent), active & (best_mean < budget.stop_at)
     advanced = moved._replace(learner=learner, active=active)
     return freeze(state.active, advanced, state), Log(ended, state.active, metrics)
+
+
+def slide_window(
+    recent: Float[Array, " W"], ended: Ended, finished: Int[Array, ""]
+) -> tuple[Float[Array, " W"], Float[Array, ""]]:
+    """Move a window of W episodes over those that ended in a rollout, in order of step and actor.
+
+    recent: returns of the last W episodes before it (zeros where there were fewer); finished: how many there were.
+    Returns the last W now, and the highest mean of W episodes on the way, -inf where no window was full.
+    """
+    window, returns, is_end = recent.shape[0], ended.returns.ravel(), ended.length.ravel() > 0
+    count = jnp.cumsum(is_end)
+    place = jnp.where(is_end, window + count - 1, window + returns.size)
+    history = jnp.concatenate([recent, jnp.zeros_like(returns)]).at[place].set(returns, mode="drop")
+    total = jnp.cumsum(history)
+    number = jnp.arange(1, returns.size + 1)
+    is_full = (number <= count[-1]) & (finished + number >= window)
+    means = jnp.where(is_full, (total[window:] - total[:-window]) / window, -jnp.inf)
+    return jax.lax.dynamic_slice_in_dim(history, count[-1], window), jnp.max(means)
 
 
 def fraction_used(
@@ -135,35 +169,26 @@ def train_run(
     agent: Agent, env: Env, config: Any, budget: Budget, iterations: int, key: ScalarKey
 ) -> tuple[RunState, Log]:
     """One run from key to end, as a scan. Consumes `key`."""
-    state = init_run(agent, env, config, key)
+    state = init_run(agent, env, config, key, budget.stop_at)
     return jax.lax.scan(
         lambda state, iteration: iterate(agent, env, config, state, iteration, budget), state, jnp.arange(iterations)
     )
 
 
 def train_chunk(
-    agent: Agent,
-    env: Env,
-    kind: str,
-    capacity: int,
-    group: int,
-    configs: Any,
-    state: RunState,
-    start: Int[Array, ""],
-    length: Int[Array, ""],
-    amount: Int[Array, ""],
+    agent: Agent, env: Env, budget: Budget, capacity: int, group: int, configs: Any, state: RunState, span: Span
 ) -> tuple[RunState, Log]:
-    """Advance R runs by `length` iterations, from iteration `start`, `group` runs at a time.
+    """Advance R runs over a span of iterations, `group` runs at a time.
 
-    configs and state are stacked over runs; `group` divides R. `length` is data, at most `capacity`, so that chunks of
-    any length are one compiled program; the Log has `capacity` entries [capacity, R, ...], of which the first `length`
-    mean something.
+    configs and state are stacked over runs; `group` divides R. The span is data, at most `capacity` long, so that
+    chunks of any length are one compiled program; its amount replaces the budget's. The Log has `capacity` entries
+    [capacity, R, ...], of which the first `span.length` mean something.
     """
     runs = state.active.shape[0]
-    advance = partial(advance_group, agent, env, kind, capacity)
+    advance = partial(advance_group, agent, env, budget, capacity)
     if group == runs:
-        return advance(configs, state, start, length, amount)
-    shapes = jax.eval_shape(advance, configs, state, start, length, amount)[1]
+        return advance(configs, state, span)
+    shapes = jax.eval_shape(advance, configs, state, span)[1]
     log = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     keys = state.key
@@ -173,7 +198,7 @@ def train_chunk(
         take = partial(jax.lax.dynamic_slice_in_dim, start_index=index * group, slice_size=group)
         put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=index * group)
         part = jax.tree.map(take, state._replace(key=keys))
-        part, entries = advance(jax.tree.map(take, configs), part, start, length, amount)
+        part, entries = advance(jax.tree.map(take, configs), part, span)
         state = jax.tree.map(partial(put, axis=0), state, part._replace(key=None))
         return state, jax.tree.map(partial(put, axis=1), log, entries)
 
@@ -182,29 +207,20 @@ def train_chunk(
 
 
 def advance_group(
-    agent: Agent,
-    env: Env,
-    kind: str,
-    capacity: int,
-    configs: Any,
-    state: RunState,
-    start: Int[Array, ""],
-    length: Int[Array, ""],
-    amount: Int[Array, ""],
+    agent: Agent, env: Env, budget: Budget, capacity: int, configs: Any, state: RunState, span: Span
 ) -> tuple[RunState, Log]:
     """The runs of one group side by side; it stops early once none of them is active."""
-    budget = Budget(kind, amount)
-    step = jax.vmap(partial(iterate, agent, env, budget=budget), in_axes=(0, 0, None))
-    shapes = jax.eval_shape(step, configs, state, start)[1]
+    step = jax.vmap(partial(iterate, agent, env, budget=budget._replace(amount=span.amount)), in_axes=(0, 0, None))
+    shapes = jax.eval_shape(step, configs, state, span.start)[1]
     log = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), shapes)
 
     def go_on(carry: tuple) -> Array:
         done, state, _ = carry
-        return (done < length) & jnp.any(state.active)
+        return (done < span.length) & jnp.any(state.active)
 
     def advance(carry: tuple) -> tuple:
         done, state, log = carry
-        state, entry = step(configs, state, start + done)
+        state, entry = step(configs, state, span.start + done)
         log = jax.tree.map(partial(jax.lax.dynamic_update_index_in_dim, index=done, axis=0), log, entry)
         return done + 1, state, log
 

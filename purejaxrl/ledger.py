@@ -1,0 +1,235 @@
+"""What is known of a training so far, and the files that it is written to."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+
+from purejaxrl.plan import Plan, Training, versions
+from purejaxrl.results import plots, statistics
+from purejaxrl.results.progress import Extent
+from purejaxrl.results.recorder import EPISODE_COLUMNS, Recorder, Records, Tally
+from purejaxrl.results.run_folder import RunFolder
+from purejaxrl.results.statistics import Scores
+from purejaxrl.settings import columns_of
+from purejaxrl.training.evaluate import Best
+from purejaxrl.training.fit import Chunk, Program
+from purejaxrl.training.loop import without_replay
+from purejaxrl.training.sweep import Batch
+from purejaxrl.types import PyTree, RunState
+
+# Settings of which all pairs are compared; beyond that only with the best.
+MAX_PAIRS_OF = 32
+
+
+class Stage(NamedTuple):
+    """Where a training stands after a chunk of one batch of runs. is_only: whether no other batch belongs to it."""
+
+    setting: Training
+    batch: Batch
+    is_only: bool
+    program: Program
+    chunk: Chunk
+
+
+class Ledger:
+    """Everything that is known of a training so far, and its files: chunk after chunk is entered.
+
+    Of the learners only those of a single batch are kept; those of several are written and let go.
+    """
+
+    def __init__(self, plan: Plan, folder: RunFolder, devices: int) -> None:
+        self.plan, self.folder, self.devices = plan, folder, devices
+        self.records = Records.empty(plan.runs)
+        self.tallies: dict[str, Tally] = {}
+        self.failed: list[int] = []
+        self.swept = columns_of(setting.values for setting in plan.settings)
+        self.batch: Batch | None = None
+        self.program: Program | None = None
+        self.batches = self.programs = 0
+        self.state: RunState | None = None
+        self.best: Best | None = None
+        self.started = time.perf_counter()
+        self.compile_seconds = self.run_seconds = 0.0
+        if plan.episodes_log == "on":
+            header = dict.fromkeys((*EPISODE_COLUMNS, *self.swept), np.empty(0))
+            folder.append("episodes.csv", header)
+
+    def enter(self, stage: Stage, is_stopping: bool) -> None:
+        """Record a chunk; and the learners, where it is its batch's last."""
+        if stage.batch is not self.batch:
+            self.batch, self.recorder = stage.batch, recorder_of(stage, self.tallies)
+            self.batches += 1
+        if stage.program is not self.program:
+            self.program = stage.program
+            self.programs += 1
+            self.compile_seconds += stage.program.compile_seconds
+        chunk, runs = stage.chunk, stage.batch.runs
+        episodes, metrics = self.recorder.add(chunk.start, chunk.log, chunk.eval_return, chunk.is_over | is_stopping)
+        if self.plan.episodes_log == "on":
+            self.folder.append("episodes.csv", episodes | self._swept_columns(episodes["run"]))
+        if len(metrics["run"]):
+            self.folder.append("metrics.csv", metrics | self._swept_columns(metrics["run"]))
+        for whole, part in zip(self.records, self.recorder.records(), strict=True):
+            whole[runs] = part
+        if is_stopping or chunk.is_over.all():
+            self._keep_learners(stage)
+        self.run_seconds = self.seconds()
+
+    def seconds(self) -> float:
+        """How long training has gone on by now, compiling apart."""
+        return time.perf_counter() - self.started - self.compile_seconds
+
+    def _swept_columns(self, runs: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: values[runs // self.plan.seeds] for name, values in self.swept.items()}
+
+    def _keep_learners(self, stage: Stage) -> None:
+        """Write the last and, if there were evaluations, the best learners [runs, ...] to params/."""
+        runs = stage.batch.runs
+        trimmed = jax.tree.map(
+            lambda leaf: leaf[: len(runs)], (without_replay(stage.chunk.state.learner), stage.chunk.best)
+        )
+        learner, best = trimmed
+        self.failed += runs[failed_runs(learner)].tolist()
+        suffix = "" if stage.is_only else f"-{self.batches}"
+        facts = {"algorithm": self.plan.agent.name, "runs": runs}
+        self.folder.write_params("last" + suffix, named_leaves(learner), facts)
+        if best is not None:
+            facts["eval_return"] = np.asarray(best.eval_return)
+            self.folder.write_params("best" + suffix, named_leaves(best.learner), facts)
+        if stage.is_only:
+            self.state, self.best = jax.tree.map(lambda leaf: leaf[: len(runs)], stage.chunk.state), best
+
+
+def recorder_of(stage: Stage, tallies: dict[str, Tally]) -> Recorder:
+    """A Recorder for the runs of a batch."""
+    budget = stage.setting.budget
+    return Recorder(
+        stage.batch.runs,
+        stage.batch.seeds,
+        stage.setting.steps,
+        stage.setting.log_every,
+        budget.amount if budget.kind == "episodes" else None,
+        stage.setting.env.solved_at,
+        tallies,
+    )
+
+
+def extent_of(plan: Plan) -> Extent:
+    """How long the runs of a plan may last."""
+    budgets = [setting.budget for setting in plan.settings]
+    env_steps = [setting.max_env_steps for setting in plan.settings]
+    episodes = [budget.amount if budget.kind == "episodes" else 0 for budget in budgets]
+    return Extent(np.repeat(env_steps, plan.seeds), np.repeat(episodes, plan.seeds))
+
+
+def areas_of(plan: Plan, records: Records) -> np.ndarray:
+    """Area under each run's learning curve, divided by its length: mean training return per env step [runs].
+
+    A run that ended because it was solved goes on with its last 100-episode mean to the end of its budget, where that
+    is counted in env steps: learning sooner must not look worse.
+    """
+    extent = extent_of(plan)
+    left = np.where(records.is_over & (extent.episodes == 0), extent.env_steps - records.env_steps, 0)
+    left = np.where(np.isnan(records.return_100), 0, np.maximum(left, 0))
+    later = np.where(left > 0, records.return_100, 0.0)
+    with np.errstate(invalid="ignore"):
+        return (records.area * records.env_steps + later * left) / np.maximum(records.env_steps + left, 1)
+
+
+def scores_of(plan: Plan, ledger: Ledger) -> list[Scores]:
+    """What statistics ask of the runs, setting by setting."""
+    records = ledger.records
+    is_ok = np.ones(plan.runs, bool)
+    is_ok[ledger.failed] = False
+    to_solve = np.where(records.solved_at_steps >= 0, records.solved_at_steps, np.inf)
+    columns = (records.return_100, areas_of(plan, records), to_solve, is_ok)
+    return [Scores(*rows) for rows in zip(*(np.split(values, len(plan.settings)) for values in columns), strict=True)]
+
+
+def write_statistics(plan: Plan, ledger: Ledger) -> None:
+    """Write sweep.csv, one row per setting, and improvement.csv, one row per pair of them, if there are not many."""
+    if not plan.is_sweep:
+        return
+    scores = scores_of(plan, ledger)
+    frame = statistics.describe(scores, has_threshold=plan.solved_at is not None)
+    columns = {name: frame[name].to_numpy() for name in frame}
+    ledger.folder.append("sweep.csv", {"setting": np.arange(len(scores)), **ledger.swept, **columns})
+    if 1 < len(scores) <= MAX_PAIRS_OF:
+        pairs = statistics.improvements(scores)
+        ledger.folder.append("improvement.csv", {name: pairs[name].to_numpy() for name in pairs})
+
+
+def write_pictures(plan: Plan, ledger: Ledger) -> None:
+    """Draw sweep.png or learning_curve.png from metrics.csv, and NAME_histogram.png of every tally, if there is any."""
+    folder = ledger.folder
+    path = folder.path / "metrics.csv"
+    if not path.exists():
+        return
+    title = f"{plan.agent.name} on {plan.env}, {plan.preset}"
+    wanted = ("run", "env_steps", "return_100", "return_mean", "eval_return")
+    metrics = pd.read_csv(path, usecols=wanted)
+    if plan.is_sweep:
+        frame = pd.read_csv(folder.path / "sweep.csv")
+        of_run = np.arange(plan.runs) // plan.seeds
+        figure = plots.sweep(metrics, frame, plan.labels, of_run, title, plan.solved_at)
+        folder.write_picture("sweep.png", figure)
+    else:
+        folder.write_picture("learning_curve.png", plots.learning_curve(metrics, title, plan.solved_at))
+    for name, tally in ledger.tallies.items():
+        folder.write_picture(f"{name}_histogram.png", plots.histogram(tally.counts, tally.width, title, name))
+
+
+def summarize(plan: Plan, ledger: Ledger, device: str, stopped_by: int | None) -> dict[str, Any]:
+    """What summary.json holds. Returns are means of the last 100 episodes, null where a run had fewer."""
+    records, seconds = ledger.records, ledger.run_seconds
+    env_steps = int(records.env_steps.sum())
+    solved = records.solved_at_steps >= 0
+    return {
+        "algorithm": plan.agent.name,
+        "env": plan.env,
+        "observation_type": plan.observation_type,
+        "preset": plan.preset,
+        "device": device,
+        "devices": ledger.devices,
+        "seeds": plan.seeds,
+        "runs": plan.runs,
+        "runs_ok": plan.runs - len(ledger.failed),
+        "failed_runs": sorted(ledger.failed),
+        "stopped_by": signal.Signals(stopped_by).name if stopped_by else None,
+        "env_steps": env_steps,
+        "episodes": int(records.episodes.sum()),
+        "programs": ledger.programs,
+        "batches": ledger.batches,
+        "compile_seconds": ledger.compile_seconds,
+        "run_seconds": seconds,
+        "env_steps_per_second": env_steps / seconds if seconds else 0.0,
+        "final_return_mean": float(np.mean(records.return_100)),
+        "final_return_per_run": records.return_100,
+        "area_under_curve_per_run": areas_of(plan, records),
+        "solved_at": plan.solved_at,
+        "solved_runs": int(solved.sum()),
+        "env_steps_to_solve_per_run": [
+            int(at) if is_solved else None for at, is_solved in zip(records.solved_at_steps, solved, strict=True)
+        ],
+        "settings": [setting.values for setting in plan.settings],
+        **{f"{name}_histogram": tally.as_dict() for name, tally in ledger.tallies.items()},
+        "versions": versions(),
+    }
+
+
+def failed_runs(learner: PyTree) -> np.ndarray:
+    """Places of the runs whose learner (without replay) holds a NaN or an infinity."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(learner)]
+    return np.nonzero(~np.all([np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1) for leaf in leaves], axis=0))[0]
+
+
+def named_leaves(tree: PyTree) -> dict[str, np.ndarray]:
+    """Path -> array, as in `pi_params/kernel_0`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}

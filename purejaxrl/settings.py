@@ -1,0 +1,167 @@
+"""The settings of a sweep: every combination of the alternatives given, or some drawn from ranges.
+
+In Python a list holds alternatives and a `Range` is drawn from; a tuple is one value.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from purejaxrl import presets
+from purejaxrl.config import Spec, field_specs
+from purejaxrl.errors import InputError
+from purejaxrl.types import Agent
+
+MAX_RUNS = 100_000
+
+
+class Range(NamedTuple):
+    """Numbers between `low` and `high`, drawn uniformly, or (`log`) uniformly in their logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.low:g}..{self.high:g}" + (":log" if self.log else "")
+
+
+class Setting(NamedTuple):
+    """One point of a sweep: the swept hyperparameters, and the whole Config with them."""
+
+    values: dict[str, Any]
+    config: Any
+
+
+def resolve_settings(
+    agent: Agent,
+    env_name: str,
+    observation_type: str,
+    preset: str,
+    hyperparameters: dict[str, Any],
+    *,
+    random: int | None = None,
+    seed: int = 0,
+) -> list[Setting]:
+    """The settings of a sweep, checked one by one. Without lists and ranges there is one, with nothing swept.
+
+    random: draw so many settings, every range and list anew for each, from numpy's generator of `seed`; without it all
+    combinations of the lists are taken, the last hyperparameter varying fastest.
+    Raises InputError for an empty list, a value given twice, a wrong range, and whatever a preset does not allow.
+    """
+    specs = field_specs(agent.Config)
+    swept = {name: value for name, value in hyperparameters.items() if isinstance(value, list | Range)}
+    fixed = {name: value for name, value in hyperparameters.items() if name not in swept}
+    for name, value in swept.items():
+        if name not in specs:
+            raise InputError(f"--{name}: {agent.name} has no such setting; it has {', '.join(specs)}")
+        if isinstance(value, Range):
+            check_range(name, value, specs[name], random)
+        else:
+            check_alternatives(name, value)
+    if random is not None and not swept:
+        raise InputError(f"--random: {random} settings of what? give a list or a range, as in --lr 1e-4..1e-2:log")
+    points = combinations(swept) if random is None else draws(swept, specs, random, seed)
+    return [
+        Setting(values, presets.resolve(agent, env_name, observation_type, preset, {**fixed, **values}))
+        for values in points
+    ]
+
+
+def count_settings(hyperparameters: dict[str, Any], random: int | None) -> int:
+    """How many settings `resolve_settings` would return."""
+    if random is not None:
+        return random
+    return math.prod(len(value) for value in hyperparameters.values() if isinstance(value, list))
+
+
+def combinations(lists: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every combination, the last name varying fastest."""
+    for values in itertools.product(*lists.values()):
+        yield dict(zip(lists, values, strict=True))
+
+
+def draws(swept: dict[str, Any], specs: dict[str, Spec], count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """`count` settings drawn independently."""
+    generator = np.random.default_rng(seed)
+    for _ in range(count):
+        yield {name: draw(generator, value, specs[name].kind) for name, value in swept.items()}
+
+
+def draw(generator: np.random.Generator, source: list[Any] | Range, kind: type) -> Any:
+    """One of a list's values, or a number of a range: whole, ends included, where the hyperparameter is whole."""
+    if not isinstance(source, Range):
+        return source[generator.integers(len(source))]
+    # Whole numbers get equal shares of the range around them.
+    margin = 0.5 if kind is int else 0.0
+    low, high = source.low - margin, source.high + margin
+    scale, unscale = (math.log, math.exp) if source.log else (float, float)
+    number = min(max(unscale(generator.uniform(scale(low), scale(high))), source.low), source.high)
+    return int(number + 0.5) if kind is int else number
+
+
+def takes_range(spec: Spec) -> bool:
+    """Whether a hyperparameter is one number."""
+    return spec.length is None and not spec.choices and spec.kind is not bool
+
+
+def check_range(name: str, value: Range, spec: Spec, random: int | None) -> None:
+    """Raise InputError where a range is empty, cannot be drawn from, or is not drawn from."""
+    if not takes_range(spec):
+        raise InputError(f"--{name}: {value} is a range; it takes {spec.allowed}")
+    if random is None:
+        raise InputError(f"--{name}: {value} is a range; give --random N to draw from it, or a list of values")
+    ends = (value.low, value.high)
+    if not all(isinstance(end, int | float | np.number) for end in ends):
+        raise InputError(f"--{name}: {ends[0]!r}..{ends[1]!r} is not a range; its ends must be numbers")
+    if not all(map(math.isfinite, ends)):
+        raise InputError(f"--{name}: {value} is not a range; its ends must be finite numbers")
+    if not value.low < value.high:
+        raise InputError(f"--{name}: {value} is not a range; the first number must be below the second")
+    if value.log and value.low <= 0:
+        raise InputError(f"--{name}: {value} is not allowed; a logarithmic range starts above 0")
+    if spec.kind is int and not all(float(end).is_integer() for end in ends):
+        raise InputError(f"--{name}: {value} is not allowed; its ends must be whole numbers")
+    # An end that is just not allowed itself, as 0 for a step size, is never drawn.
+    lowest = max(bound for bound in (-math.inf, spec.above, spec.at_least) if bound is not None)
+    highest = math.inf if spec.at_most is None else spec.at_most
+    if value.low < lowest or value.high > highest:
+        raise InputError(f"--{name}: {value} is not allowed; it takes {spec.allowed}")
+
+
+def check_alternatives(name: str, values: list[Any]) -> None:
+    """Raise InputError where there is no alternative, or one twice."""
+    if not values:
+        raise InputError(f"--{name}: an empty list; give one value or more")
+    for index, value in enumerate(values):
+        if isinstance(value, list | Range):
+            raise InputError(f"--{name}: {value} within a list; a tuple is one value, a list holds alternatives")
+        if value in values[:index]:
+            raise InputError(f"--{name}: {show(value)} is given twice")
+
+
+def show(value: Any) -> str:
+    """A hyperparameter's value as tables and labels have it: 0.001, 32x32, off."""
+    if value is None:
+        return "off"
+    if isinstance(value, tuple | list):
+        return "x".join(map(show, value))
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    return f"{value:.9g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def label_of(values: dict[str, Any]) -> str:
+    """A setting in words: lr=0.001 hidden_sizes=32x32."""
+    return " ".join(f"{name}={show(value)}" for name, value in values.items())
+
+
+def columns_of(values: Iterable[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """The swept hyperparameters as columns of text [settings]."""
+    rows = list(values)
+    return {name: np.array([show(row[name]) for row in rows]) for name in (rows[0] if rows else {})}

@@ -1,0 +1,288 @@
+"""Sweeps: every run is the run that it would be alone, whatever it shares a program, a batch or a process with."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import bits
+from probes import Counter
+
+import purejaxrl
+from purejaxrl.agents import dqn, vpg
+from purejaxrl.cli import main
+from purejaxrl.config import budget_of
+from purejaxrl.envs import make
+from purejaxrl.errors import ResourceError
+from purejaxrl.results.run_folder import RunFolder
+from purejaxrl.training import devices
+from purejaxrl.training.fit import compile_fitting, compile_program, fit
+from purejaxrl.training.hosts import free_port
+from purejaxrl.training.loop import slide_window
+from purejaxrl.training.rollout import Ended
+from purejaxrl.training.sweep import batch_of, cut, group_settings, share_of, stack_configs
+
+TINY = {"env_steps": 1200, "batch_size": 16, "memory_size": 64}
+SWEPT = {"lr": [1e-3, 1e-4], "hidden_sizes": [(8,), (4, 4)]}
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    """Two learning rates in one program, two networks in one each; three seeds, so that two devices need padding."""
+    return purejaxrl.sweep("dqn", seeds=3, seed=5, out=tmp_path_factory.mktemp("sweep") / "grid", **TINY, **SWEPT)
+
+
+def test_the_files_of_a_sweep(grid):
+    names = {path.relative_to(grid.path).as_posix() for path in grid.path.rglob("*") if path.is_file()}
+    assert names == {
+        "config.json", "episodes.csv", "metrics.csv", "summary.json", "sweep.csv", "improvement.csv", "sweep.png",
+        "params/last-1.safetensors", "params/last-2.safetensors",
+    }  # fmt: skip
+    config = json.loads((grid.path / "config.json").read_text())
+    assert config["config"]["gamma"] == 0.99
+    assert not set(SWEPT) & set(config["config"])
+    assert config["settings"] == [
+        {"lr": lr, "hidden_sizes": list(sizes)} for lr in SWEPT["lr"] for sizes in SWEPT["hidden_sizes"]
+    ]
+    summary = json.loads((grid.path / "summary.json").read_text())
+    assert (summary["runs"], summary["runs_ok"], summary["seeds"], summary["programs"]) == (12, 12, 3, 2)
+    assert summary["env_steps"] == 12 * 1200
+    assert len(summary["final_return_per_run"]) == len(summary["area_under_curve_per_run"]) == 12
+    statistics = grid.statistics()
+    assert statistics["setting"].tolist() == [0, 1, 2, 3]
+    assert statistics["hidden_sizes"].tolist() == ["8", "4x4", "8", "4x4"]
+    assert statistics["runs"].tolist() == statistics["runs_ok"].tolist() == [3, 3, 3, 3]
+    assert statistics["area_median"].notna().all()
+    pairs = pd.read_csv(grid.path / "improvement.csv")
+    assert pairs[["setting", "other"]].to_numpy().tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
+    assert grid.curve.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert grid.curve.stat().st_size > 20_000
+
+
+def test_each_run_of_a_sweep_is_the_run_alone(grid):
+    episodes = grid.episodes()
+    assert list(episodes.columns) == ["run", "seed", "episode", "env_steps", "return", "length", "lr", "hidden_sizes"]
+    assert set(episodes["run"]) == set(grid.frame()["run"]) == set(range(12))
+    settings = [(lr, sizes) for lr in SWEPT["lr"] for sizes in SWEPT["hidden_sizes"]]
+    for setting in (1, 2):
+        lr, sizes = settings[setting]
+        alone = purejaxrl.train("dqn", seed=7, lr=lr, hidden_sizes=sizes, **TINY).episodes()
+        found = episodes[episodes["run"] == 3 * setting + 2].reset_index(drop=True)
+        assert set(found["seed"]) == {7}
+        assert set(found["lr"]) == {lr}
+        assert set(found["hidden_sizes"].astype(str)) == {"x".join(map(str, sizes))}
+        # Chaos may separate the two after some hundred updates; before that they are the same.
+        columns = ["seed", "episode", "env_steps", "return", "length"]
+        early = alone["env_steps"] <= 16 + 400
+        assert early.sum() > 10
+        pd.testing.assert_frame_equal(found.loc[: early.sum() - 1, columns], alone.loc[early, columns])
+
+
+def test_params_say_whose_they_are(grid):
+    folder = RunFolder(grid.path)
+    for name, runs in (("last-1", [0, 1, 2, 6, 7, 8]), ("last-2", [3, 4, 5, 9, 10, 11])):
+        assert folder.read_params(name)["params/kernel_0"].shape[0] == len(runs)
+        assert folder.read_facts(name)["runs"] == runs
+    assert grid.state is None
+
+
+def test_a_sweep_of_one_program_keeps_its_state():
+    result = purejaxrl.sweep("dqn", seeds=2, lr=[1e-3, 1e-4, 1e-5], hidden_sizes=(8,), **TINY)
+    assert result.state.learner.params["kernel_0"].shape == (6, 4, 8)
+    assert result.summary["programs"] == 1
+    assert result.frame()["lr"].unique().tolist() == [1e-3, 1e-4, 1e-5]
+
+
+def test_groups_batches_and_shares():
+    configs = [dqn.Config(lr=lr, batch_size=size) for lr in (1e-3, 1e-4) for size in (32, 64)]
+    configs.append(dqn.Config(gamma=0.5, batch_size=32))
+    groups = group_settings(configs)
+    assert [group.settings for group in groups] == [(0, 2, 4), (1, 3)]
+    batch = batch_of(groups[0], seeds=2, seed=10)
+    assert batch.runs.tolist() == [0, 1, 4, 5, 8, 9]
+    assert batch.seeds.tolist() == [10, 11] * 3
+    np.testing.assert_allclose(batch.configs.lr, [1e-3, 1e-3, 1e-4, 1e-4, 1e-3, 1e-3], rtol=1e-6)
+    np.testing.assert_allclose(batch.configs.gamma, [0.99, 0.99, 0.99, 0.99, 0.5, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(batch.configs.eps_vals[2], np.full(6, 1e-3), rtol=1e-6)
+    assert [part.runs.tolist() for part in cut(batch, 4)] == [[0, 1, 4, 5], [8, 9]]
+    assert [share_of(batch, process, 4).runs.tolist() for process in range(4)] == [[0, 1], [4, 5], [8], [9]]
+    assert share_of(batch, 6, 7).runs.tolist() == []
+    # An optional real value makes another program: without it there is nothing to compute.
+    assert len(group_settings([purejaxrl.AGENTS["a3c"].Config(max_grad_norm=norm) for norm in (None, 0.5, 1.0)])) == 2
+
+
+def test_a_diverged_setting_is_named_and_touches_nobody():
+    """The same sweep with a healthy and with an absurd second setting: the others are bitwise as they are."""
+    healthy = purejaxrl.sweep("dqn", seeds=2, lr=[1e-3, 1e-4], hidden_sizes=(8,), **TINY)
+    sick = purejaxrl.sweep("dqn", seeds=2, lr=[1e-3, 1e38], hidden_sizes=(8,), **TINY)
+    assert sick.summary["failed_runs"] == [2, 3]
+    assert sick.summary["runs_ok"] == 2
+    assert sick.statistics()["runs_ok"].tolist() == [2, 0]
+    assert sick.statistics()["runs"].tolist() == [2, 2]
+    for run in (0, 1):
+        pick = lambda state, run=run: jax.tree.map(lambda leaf: leaf[run], state)  # noqa: E731
+        assert bits(pick(sick.state)) == bits(pick(healthy.state))
+    rows = [result.episodes().query("run < 2").reset_index(drop=True) for result in (healthy, sick)]
+    pd.testing.assert_frame_equal(rows[0], rows[1])
+
+
+class Notes:
+    """A progress that keeps what it is told."""
+
+    def __init__(self):
+        self.notes, self.records = [], None
+
+    def start(self):
+        pass
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def advance(self, records, seconds):
+        self.records, self.seconds = records, seconds
+
+    def close(self):
+        pass
+
+
+def test_what_does_not_fit_in_memory_is_cut_into_batches(tmp_path):
+    settings = {"hidden_sizes": (8,), "env_steps": 600, "batch_size": 16, "memory_size": 100_000}
+    # Four replays of 100 000 rows of 11 float32 fit, and little else.
+    limit = 4.5 * 100_000 * 11 * 4 / 2**30
+    notes = Notes()
+    whole = purejaxrl.sweep("dqn", seeds=5, lr=[1e-3, 1e-4], **settings)
+    parts = purejaxrl.sweep(
+        "dqn", seeds=5, lr=[1e-3, 1e-4], **settings, max_memory=limit, progress=notes, out=tmp_path / "parts"
+    )
+    assert whole.summary["batches"] == 1
+    assert parts.summary["batches"] == 3
+    assert notes.notes == ["10 runs in 3 batches of up to 4"]
+    assert notes.records.is_over.all()
+    assert notes.records.env_steps.tolist() == [600] * 10
+    assert len(list((tmp_path / "parts" / "params").iterdir())) == 3
+    order = ["run", "episode"]
+    frames = [result.episodes().sort_values(order).reset_index(drop=True) for result in (whole, parts)]
+    pd.testing.assert_frame_equal(frames[0].query("env_steps < 400"), frames[1].query("env_steps < 400"))
+    with pytest.raises(ResourceError, match=r"one run needs 0\.0\d GiB; 0\.00 GiB may be used"):
+        purejaxrl.sweep("dqn", seeds=5, **settings, max_memory=0.001)
+
+
+def test_the_memory_of_a_program_is_what_its_arrays_take():
+    """Six runs whose replays are 4.2 MiB each: the analysis sees them once, not twice, as they are updated in place."""
+    config = dqn.Config(episodes=None, env_steps=100, batch_size=16, memory_size=100_000, hidden_sizes=(8,))
+    local = devices.local_devices("cpu", 2)
+    program = compile_fitting(dqn.agent, make("CartPole-v0"), config, 6, budget_of(config), local, memory_limit=2**34)
+    replays = 6 * 100_000 * 11 * 4
+    assert program.width == 6
+    assert replays < program.memory < 1.5 * replays
+
+
+def test_slide_window_against_a_plain_loop():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 2, (30, 5, 3)) * rng.integers(1, 9, (30, 5, 3))
+    history, recent, slide = [], np.zeros(7, np.float32), jax.jit(slide_window)
+    for length in lengths:
+        ended = Ended(np.float32(length * 2), np.int32(length))
+        finished = np.int32(len(history))
+        means = [-np.inf]
+        for total in ended.returns.ravel()[ended.length.ravel() > 0]:
+            history.append(float(total))
+            means += [np.mean(history[-7:])] if len(history) >= 7 else []
+        recent, best = slide(recent, ended, finished)
+        assert best == pytest.approx(max(means), rel=1e-6)
+        np.testing.assert_array_equal(recent[-len(history) :], history[-7:])
+
+
+def test_runs_that_are_solved_stop_and_the_cut_into_chunks_does_not_show():
+    """Episodes of the counting probe last four steps and return 4: solved with the hundredth, in iteration 20."""
+    config = vpg.Config(epochs=None, env_steps=4000, steps_per_epoch=20, actors=1, train_v_iters=1, hidden_sizes=(4,))
+    budget = budget_of(config)._replace(stop_at=4.0)
+    local = devices.local_devices("cpu", 2)
+    program = compile_program(vpg.agent, make(Counter(length=4)), config, budget, local, 2)
+    ends = []
+    for seconds in (1.0, 1e-3, 1e-6):
+        chunks = list(fit(program, stack_configs([config], 2), np.arange(2), chunk_seconds=seconds))
+        assert sum(chunk.log.active.sum(axis=0) for chunk in chunks).tolist() == [20, 20]
+        assert chunks[-1].is_over.all()
+        ends.append((len(chunks), bits(chunks[-1].state)))
+    assert ends[0][0] < ends[2][0]
+    assert ends[0][1] == ends[1][1] == ends[2][1]
+
+
+def test_stop_when_solved_ends_each_run_with_the_iteration_that_solves_it():
+    settings = {"t_max": 10, "actors": 4, "env_steps": 60_000, "lr": 3e-3}
+    result = purejaxrl.train("a3c", seeds=4, solved_at=40, stop_when_solved=True, log_every=40, **settings)
+    solved = result.summary["env_steps_to_solve_per_run"]
+    assert None not in solved
+    assert len(set(solved)) == 4
+    assert max(solved) < 50_000
+    ends = result.frame().groupby("run")["env_steps"].max()
+    assert ends.tolist() == [-(-steps // 40) * 40 for steps in solved]
+    assert result.episodes().groupby("run")["env_steps"].max().le(ends).all()
+    # What is left of the budget counts with the return at the end, so that stopping early is no loss.
+    for run, frame in result.frame().groupby("run"):
+        held = frame["return_mean"].ffill()
+        known = frame[held.notna()]
+        area = np.average(held.dropna(), weights=np.full(len(known), 40))
+        left = 60_000 - ends[run]
+        expected = (area * ends[run] + result.summary["final_return_per_run"][run] * left) / 60_000
+        assert result.summary["area_under_curve_per_run"][run] == pytest.approx(expected, rel=1e-6)
+
+
+HOSTS = ["sweep", "dqn", "--seeds", "3", "--lr", "1e-3,1e-4", "--hidden_sizes", "8", "--batch_size", "16"]
+HOSTS += ["--memory_size", "64", "--devices", "2"]
+
+
+def launch(folder: Path, port: int, process: int, *words: str) -> subprocess.Popen:
+    joining = ["--coordinator", f"localhost:{port}", "--num_processes", "2", "--process_id", str(process)]
+    code = "import jax; jax.config.update('jax_num_cpu_devices', 2); from purejaxrl.cli import main; import sys; "
+    code += "sys.exit(main())"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *HOSTS, *joining, *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_train_what_one_does(tmp_path):
+    """Two devices each; the first writes one run folder. Every run's episodes are those of a single process."""
+    budget = ["--env_steps", "400"]
+    port = free_port()
+    both = [launch(tmp_path, port, process, *budget, "--out", "both") for process in (0, 1)]
+    assert main([*HOSTS, *budget, "--quiet", "--out", str(tmp_path / "one")]) == 0
+    printed = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    assert "6 of 6 runs ok" in printed[0][0]
+    assert printed[1][0] == ""
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "both"}
+    summary = json.loads((tmp_path / "both" / "summary.json").read_text())
+    assert (summary["runs"], summary["batches"], summary["devices"], summary["env_steps"]) == (6, 2, 4, 2400)
+    for name, order in (("episodes.csv", ["run", "episode"]), ("metrics.csv", ["run", "iteration"])):
+        frames = [pd.read_csv(tmp_path / folder / name).sort_values(order) for folder in ("one", "both")]
+        pd.testing.assert_frame_equal(*(frame.reset_index(drop=True) for frame in frames), rtol=1e-3, atol=1e-5)
+    folder, runs = RunFolder(tmp_path / "both"), []
+    for name in ("last-1", "last-2"):
+        runs += folder.read_facts(name)["runs"]
+    assert runs == list(range(6))
+
+
+def test_when_a_process_dies_the_other_ends_with_an_error(tmp_path):
+    port = free_port()
+    first, second = (launch(tmp_path, port, process, "--env_steps", "100000000", "--out", "run") for process in (0, 1))
+    metrics = tmp_path / "run" / "metrics.csv"
+    for _ in range(600):
+        if metrics.exists() and first.poll() is None:
+            break
+        subprocess.run(["sleep", "0.1"], check=True)
+    second.kill()
+    _, errors = first.communicate(timeout=60)
+    second.communicate()
+    assert first.returncode == 1
+    assert errors.splitlines()[-1] == "purejaxrl: process 1 of 2 has stopped; its own output may say why"
+    assert "Traceback" not in errors
