@@ -1,4 +1,4 @@
-"""Write RESULTS.md from learning.json, speed.json and delay.json: what was measured, and the commands that did it."""
+"""Write RESULTS.md from learning.json, speed.json, sweeps.json and delay.json: what was measured, and the commands that did it."""
 
 from __future__ import annotations
 
@@ -34,9 +34,19 @@ def main() -> None:
     """Write the file."""
     learning = json.loads((HERE / "learning.json").read_text())
     speed = json.loads((HERE / "speed.json").read_text())
+    sweeps = json.loads((HERE / "sweeps.json").read_text())
     delay = json.loads((HERE / "delay.json").read_text())
     draw_delay(delay).savefig(HERE / "delay.png", metadata={"Software": None})
-    lines = ["# Results", "", *speed_lines(speed), "", *learning_lines(learning), *delay_lines(delay)]
+    lines = [
+        "# Results",
+        "",
+        *speed_lines(speed),
+        "",
+        *sweep_lines(sweeps),
+        "",
+        *learning_lines(learning),
+        *delay_lines(delay),
+    ]
     (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
 
 
@@ -177,6 +187,53 @@ def targets(cases: dict[str, Any]) -> list[str]:
     ]
     table = [f"| {name} | {measured:,.{2 if measured < 10 else 0}f} | {limit} |" for name, measured, limit in rows]
     return ["| target on two cores | measured | asked for |", "|---|---|---|", *table]
+
+
+def sweep_lines(sweeps: dict[str, Any]) -> list[str]:
+    """Whole sweeps from Enter to the last file, two devices against one, and start-up."""
+    cases, scaling, start = sweeps["cases"], sweeps["scaling"], sweeps["start"]
+    lines = [
+        "## Sweeps",
+        "",
+        "`make bench`: commands as a user types them, from pressing Enter to the last file, imports and pictures included, "
+        "compiled programs from a warm cache (`cold`: without it); medians (fastest to slowest). Throughput is all env steps "
+        "over that whole time.",
+        "",
+        "| command | runs | wall | cold | solved | env steps/s | peak memory | 1, 64, 1024, 4096 seeds on an accelerator |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in cases.values():
+        batches = f" in {row['batches']} batches" if row["batches"] > 1 else ""
+        span = f" ({row['fastest']:.1f} to {row['slowest']:.1f})" if row["repetitions"] > 1 else ""
+        cold = "-" if row["cold_seconds"] is None else f"{row['cold_seconds']:.1f} s"
+        lines.append(
+            f"| `{row['command']}` | {row['runs_ok']:,} ok of {row['runs']:,}{batches} | {row['seconds']:.1f} s{span} | {cold} "
+            f"| {row['solved_runs']:,} | {row['env_steps_per_second']:,.0f} | {row['peak_memory_mb']:,.0f} MB | not measured |"
+        )
+    solved, dqn, many = cases.values()
+    asked = [
+        ("64 seeds of A3C until solved, s", f"{solved['seconds']:.1f}", "under 30"),
+        ("of them solved", str(solved["solved_runs"]), "at least 60"),
+        ("64 seeds of DQN, env steps/s", f"{dqn['env_steps_per_second']:,.0f}", "at least 11,000"),
+        ("10 000 runs of A3C, s", f"{many['seconds']:.0f}", "under 300"),
+        *((f"{name}, two devices over one", f"{row['ratio']:.2f}", "at least 1.8") for name, row in scaling.items()),
+        ("`purejaxrl --help`, s", f"{start['help_seconds']:.2f}", "under 1.5"),
+        ("cached A3C run to its first progress, s", f"{start['first_progress_seconds']:.1f}", "under 8"),
+    ]
+    lines += ["", "| target on two cores | measured | asked for |", "|---|---|---|"]
+    lines += [f"| {name} | {measured} | {limit} |" for name, measured, limit in asked]
+    lines += [
+        "",
+        "Throughput while training, of the same sweep on one device and on two, taking turns (medians of three):",
+        "",
+    ]
+    for row in scaling.values():
+        lines.append(f"- `{row['command']}`: {row['one']:,.0f} and {row['two']:,.0f} env steps/s")
+    note = (
+        "One of two CPU devices is slower than half of both: XLA then splits small operations over the cores, which costs "
+        "more than it gains."
+    )
+    return [*lines, "", note, "", machine_line(sweeps["machine"])]
 
 
 def best_settings(delay: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -88,16 +88,15 @@ def measure_case(case: Case, environment: dict[str, str]) -> dict[str, Any]:
 def measure_scaling(case: Case, environment: dict[str, str]) -> dict[str, Any]:
     """Throughput while training on one device and on two, and the ratio of the medians."""
     rates: dict[int, list[float]] = {1: [], 2: []}
-    for repetition in range(case.repetitions + 1):
+    for _ in range(case.repetitions):
         for devices in rates:
-            rate = run(f"{case.words} --devices {devices}", environment)["summary"]["env_steps_per_second"]
-            if repetition:
-                rates[devices].append(rate)
+            summary = run(f"{case.words} --devices {devices}", environment)["summary"]
+            rates[devices].append(summary["env_steps_per_second"])
     one, two = (statistics.median(rates[devices]) for devices in rates)
     return {"command": f"purejaxrl {case.words} --devices 1 (2)", "one": one, "two": two, "ratio": two / one}
 
 
-def measure_start(environment: dict[str, str], repetitions: int = 5) -> dict[str, float]:
+def measure_start(environment: dict[str, str], repetitions: int = 3) -> dict[str, float]:
     """Seconds to the end of --help, and from Enter to the first progress of a cached A3C run."""
     helps, firsts = [], []
     for repetition in range(repetitions + 1):

@@ -189,12 +189,13 @@ def compare(words: list[str]) -> int:
         raise InputError(_unknown_flag(unknown[0], parser))
 
     from purejaxrl.results import compare as comparing
-    from purejaxrl.results.run_folder import plain
 
     comparison = comparing.compare(known.runs)
     if known.out:
         comparing.write(comparison, known.runs, Path(known.out))
     if known.json:
+        from purejaxrl.results.run_folder import plain
+
         rows = comparison.frame.assign(setting=comparison.labels).to_dict("records")
         print(json.dumps(plain(rows), indent=2))
     else:

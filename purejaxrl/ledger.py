@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 import pandas as pd
 
 from purejaxrl.plan import Plan, Training, versions
-from purejaxrl.results import plots, statistics
+from purejaxrl.results import plots
+from purejaxrl.results.labels import columns_of
 from purejaxrl.results.progress import Extent
 from purejaxrl.results.recorder import EPISODE_COLUMNS, Recorder, Records, Tally
 from purejaxrl.results.run_folder import RunFolder
-from purejaxrl.results.statistics import Scores
-from purejaxrl.settings import columns_of
 from purejaxrl.training.evaluate import Best
 from purejaxrl.training.fit import Chunk, Program
 from purejaxrl.training.loop import without_replay
 from purejaxrl.training.sweep import Batch
 from purejaxrl.types import PyTree, RunState
+
+if TYPE_CHECKING:
+    from purejaxrl.results.statistics import Scores
 
 # Settings of which all pairs are compared; beyond that only with the best.
 MAX_PAIRS_OF = 32
@@ -144,6 +146,8 @@ def areas_of(plan: Plan, records: Records) -> np.ndarray:
 
 def scores_of(plan: Plan, ledger: Ledger) -> list[Scores]:
     """What statistics ask of the runs, setting by setting."""
+    from purejaxrl.results.statistics import Scores
+
     records = ledger.records
     is_ok = np.ones(plan.runs, bool)
     is_ok[ledger.failed] = False
@@ -156,6 +160,9 @@ def write_statistics(plan: Plan, ledger: Ledger) -> None:
     """Write sweep.csv, one row per setting, and improvement.csv, one row per pair of them, if there are not many."""
     if not plan.is_sweep:
         return
+    # Imported here, as it needs scipy and a training of one setting does not.
+    from purejaxrl.results import statistics
+
     scores = scores_of(plan, ledger)
     frame = statistics.describe(scores, has_threshold=plan.solved_at is not None)
     columns = {name: frame[name].to_numpy() for name in frame}

@@ -13,7 +13,8 @@ from purejaxrl.agents import AGENTS
 from purejaxrl.config import MAX_ENV_STEPS, MAX_INT, Budget, budget_of, check_fields
 from purejaxrl.envs import make, name_of
 from purejaxrl.errors import InputError
-from purejaxrl.settings import MAX_RUNS, Range, count_settings, label_of, resolve_settings, show
+from purejaxrl.results.labels import label_of, show
+from purejaxrl.settings import MAX_RUNS, Range, count_settings, resolve_settings
 from purejaxrl.training.devices import device_kind
 from purejaxrl.training.loop import iterations_of
 from purejaxrl.types import Agent, Env

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from purejaxrl import presets
 from purejaxrl.config import Spec, field_specs
 from purejaxrl.errors import InputError
+from purejaxrl.results.labels import show
 from purejaxrl.types import Agent
 
 MAX_RUNS = 100_000
@@ -143,25 +144,3 @@ def check_alternatives(name: str, values: list[Any]) -> None:
             raise InputError(f"--{name}: {value} within a list; a tuple is one value, a list holds alternatives")
         if value in values[:index]:
             raise InputError(f"--{name}: {show(value)} is given twice")
-
-
-def show(value: Any) -> str:
-    """A hyperparameter's value as tables and labels have it: 0.001, 32x32, off."""
-    if value is None:
-        return "off"
-    if isinstance(value, tuple | list):
-        return "x".join(map(show, value))
-    if isinstance(value, bool | np.bool_):
-        return str(value).lower()
-    return f"{value:.9g}" if isinstance(value, float | np.floating) else str(value)
-
-
-def label_of(values: dict[str, Any]) -> str:
-    """A setting in words: lr=0.001 hidden_sizes=32x32."""
-    return " ".join(f"{name}={show(value)}" for name, value in values.items())
-
-
-def columns_of(values: Iterable[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """The swept hyperparameters as columns of text [settings]."""
-    rows = list(values)
-    return {name: np.array([show(row[name]) for row in rows]) for name in (rows[0] if rows else {})}

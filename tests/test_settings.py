@@ -8,7 +8,8 @@ import pytest
 from purejaxrl.agents import AGENTS
 from purejaxrl.config import field_specs
 from purejaxrl.errors import InputError
-from purejaxrl.settings import Range, columns_of, count_settings, draws, label_of, resolve_settings, show
+from purejaxrl.results.labels import columns_of, label_of, show
+from purejaxrl.settings import Range, count_settings, draws, resolve_settings
 
 DQN, A3C = AGENTS["dqn"], AGENTS["a3c"]
 INF, NAN = math.inf, math.nan

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from purejaxrl.errors import InputError, PurejaxrlError, ResourceError
-from purejaxrl.results import plots
+from purejaxrl.results.labels import label_of
 from purejaxrl.results.statistics import Scores, describe, improvements, table
 
 # Settings of which all pairs are printed.
@@ -87,6 +87,9 @@ def in_words(comparison: Comparison) -> str:
 
 def write(comparison: Comparison, paths: Sequence[str | Path], out: Path) -> None:
     """Write compare.csv, improvement.csv and compare.png to a folder. Raises InputError where it holds anything."""
+    # Imported here, as a comparison that is only printed draws nothing.
+    from purejaxrl.results import plots
+
     files = ("compare.csv", "improvement.csv", "compare.png")
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -141,7 +144,7 @@ def read(path: str | Path, name: str | None = None) -> Folder:
         raise InputError(f"compare: {path / 'summary.json'}: {error}") from error
     by_setting = zip(*(np.split(values, len(settings)) for values in all_scores), strict=True)
     name = path.resolve().name if name is None else name
-    labels = [" ".join([name, *(f"{key}={_text(value)}" for key, value in values.items())]) for values in settings]
+    labels = [f"{name} {label_of(values)}".rstrip() for values in settings]
     return Folder(env, solved_at, labels, [Scores(*values) for values in by_setting])
 
 
@@ -226,13 +229,6 @@ def _number(value: Any, name: str) -> float:
     except OverflowError:
         pass
     raise InputError(f"{name} holds {str(value)[:20]!r}, which is not a number")
-
-
-def _text(value: Any) -> str:
-    """A swept value as in a command line: 0.001, 32x32, true."""
-    if isinstance(value, list):
-        return "x".join(map(_text, value))
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _in_one_line(error: Exception) -> str:

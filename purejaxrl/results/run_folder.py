@@ -7,14 +7,16 @@ import math
 import os
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from purejaxrl.errors import InputError, ResourceError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FILES = (
     "config.json",

@@ -1,0 +1,30 @@
+"""Settings in words, as tables, pictures and CSV files have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def show(value: Any) -> str:
+    """A hyperparameter's value as tables and labels have it: 0.001, 32x32, off."""
+    if value is None:
+        return "off"
+    if isinstance(value, tuple | list):
+        return "x".join(map(show, value))
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    return f"{value:.9g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def label_of(values: dict[str, Any]) -> str:
+    """A setting in words: lr=0.001 hidden_sizes=32x32."""
+    return " ".join(f"{name}={show(value)}" for name, value in values.items())
+
+
+def columns_of(values: Iterable[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """The swept hyperparameters as columns of text [settings]."""
+    rows = list(values)
+    return {name: np.array([show(row[name]) for row in rows]) for name in (rows[0] if rows else {})}
