@@ -24,7 +24,7 @@ from purejaxrl.results.run_folder import RunFolder
 from purejaxrl.training import devices, loop
 from purejaxrl.training.evaluate import Best
 from purejaxrl.training.fit import StopRequestedError, compile_fitting, fit
-from purejaxrl.training.hosts import ALONE, Hosts, check_hosts
+from purejaxrl.training.hosts import Hosts, alone, check_hosts
 from purejaxrl.training.hosts import start as start_hosts
 from purejaxrl.training.loop import Log
 from purejaxrl.training.signals import StopSignals
@@ -136,7 +136,7 @@ def sweep(
     """
     check_hosts(coordinator, num_processes, process_id)
     devices.ask_for_cpu_devices()
-    everyone = ALONE if coordinator is None else start_hosts(coordinator, num_processes, process_id)
+    everyone = alone() if coordinator is None else start_hosts(coordinator, num_processes, process_id)
     with everyone.telling_of_errors():
         plan = plan_sweep(algorithm, **arguments)
         return carry_out(plan, out=out, overwrite=overwrite, progress=progress, everyone=everyone)
@@ -148,9 +148,10 @@ def carry_out(
     out: str | Path | None = None,
     overwrite: bool = False,
     progress: Any = None,
-    everyone: Hosts = ALONE,
+    everyone: Hosts | None = None,
 ) -> Result:
     """Run a Plan, or this process's share of it; see `train` and `sweep`."""
+    everyone = everyone or alone()
     local = devices.local_devices(plan.device, plan.devices)
     devices.warn_about_idle_cores(local, plan.devices, plan.runs)
     shown = progress if progress and everyone.index == 0 else Silent()
@@ -172,53 +173,57 @@ def _carry_out(plan: Plan, local: list[jax.Device], folder: RunFolder, progress:
     ledger = Ledger(plan, folder, used)
     with StopSignals() as signals:
         stopper = Stopper(signals, everyone)
-        look = partial(look_around, everyone, ledger, progress, stopper)
+        look = partial(look_around, stopper, ledger, progress)
         try:
             progress.start()
-            for stage in run(plan, local, everyone, stopper.is_stopping, progress.note):
-                ledger.enter(stage, stopper.is_stopping())
-                look()
-                if stopper.is_stopping():
-                    break
-        except StopRequestedError:
-            pass
-        # Still within StopSignals: what has been learned is written whole.
-        try:
-            stopped_by = [signals.received]
+            try:
+                for stage in run(plan, local, everyone, stopper.poll, progress.note):
+                    is_stopping = stopper.poll()
+                    ledger.enter(stage, is_stopping)
+                    look()
+                    # A batch's arrays are to go before the next one's come.
+                    del stage
+                    if is_stopping:
+                        break
+            except StopRequestedError:
+                pass
+            # Still within StopSignals: what has been learned is written whole.
             if everyone.index == 0:
-                stopped_by += [take_in(everyone, ledger, process, look) for process in range(1, everyone.count)]
+                for process in range(1, everyone.count):
+                    take_in(everyone, ledger, process, look)
         finally:
             progress.close()
-        signal = next((signal for signal in stopped_by if signal), None)
-        summary = summarize(plan, ledger, local[0].device_kind, signal)
+        stopped_by = signals.received or everyone.asked_to_stop
+        summary = summarize(plan, ledger, local[0].device_kind, stopped_by)
         if everyone.index == 0:
             folder.write_json("summary.json", summary)
             write_statistics(plan, ledger)
             write_pictures(plan, ledger)
         else:
-            hand_over(everyone, ledger, signal)
+            hand_over(everyone, ledger)
         everyone.finish()
-    return Result(folder.path, summary, plan, ledger.state, ledger.best, signal)
-
-
-def look_around(everyone: Hosts, ledger: Ledger, progress: Reporter, stopper: Stopper) -> None:
-    """Pass a request to stop on, exchange with other processes where the runs stand, and show it. Raises HostError."""
-    stopper.is_stopping()
-    exchange_standing(everyone, ledger)
-    progress.advance(ledger.records, ledger.seconds())
+    return Result(folder.path, summary, plan, ledger.state, ledger.best, stopped_by)
 
 
 class Stopper(NamedTuple):
-    """Who may ask a training to stop: a signal here, or one that process 0 has received."""
+    """Who may ask a training to stop: a signal that any of its processes has received."""
 
     signals: StopSignals
     everyone: Hosts
 
-    def is_stopping(self) -> bool:
-        """Whether to stop; process 0 passes it on."""
-        if self.signals.is_stopping() and self.everyone.index == 0:
-            self.everyone.ask_to_stop()
-        return self.signals.is_stopping() or self.everyone.is_asked_to_stop
+    def poll(self) -> bool:
+        """Whether to stop; a signal received here is passed on. Raises HostError where a process is lost."""
+        self.everyone.check()
+        if self.signals.received is not None:
+            self.everyone.ask_to_stop(self.signals.received)
+        return self.everyone.asked_to_stop is not None
+
+
+def look_around(stopper: Stopper, ledger: Ledger, progress: Reporter) -> None:
+    """Pass a signal on, exchange with other processes where the runs stand, and show it. Raises HostError."""
+    stopper.poll()
+    exchange_standing(stopper.everyone, ledger)
+    progress.advance(ledger.records, ledger.seconds())
 
 
 def run(
@@ -235,9 +240,9 @@ def run(
     """
     limit = int(plan.max_memory * 2**30) if plan.max_memory else devices.memory_of(local)
     groups = group_settings([setting.config for setting in plan.settings])
-    for group in groups:
+    for turn, group in enumerate(groups):
         setting = plan.settings[group.settings[0]]
-        share = share_of(batch_of(group, plan.seeds, plan.seed), everyone.index, everyone.count)
+        share = share_of(batch_of(group, plan.seeds, plan.seed), everyone.index, everyone.count, turn)
         if not len(share.runs):
             continue
         program = compile_fitting(
@@ -256,5 +261,6 @@ def run(
             note(f"{len(share.runs)} runs in {len(batches)} batches of up to {len(batches[0].runs)}")
         is_only = len(groups) == len(batches) == everyone.count == 1
         for batch in batches:
-            for chunk in fit(program, batch.configs, batch.seeds, eval_every=plan.eval_every):
-                yield Stage(setting, batch, is_only, program, chunk)
+            chunks = fit(program, batch.configs, batch.seeds, eval_every=plan.eval_every)
+            # Without a variable of its own here: the last chunk would live on beside the next batch.
+            yield from (Stage(setting, batch, is_only, program, chunk) for chunk in chunks)

@@ -151,12 +151,12 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
     from purejaxrl.plan import plan_sweep, plan_train
     from purejaxrl.results.run_folder import check_free, plain
     from purejaxrl.training.devices import local_devices
-    from purejaxrl.training.hosts import ALONE, check_hosts, start
+    from purejaxrl.training.hosts import alone, check_hosts, start
 
     joining = {name: flags.pop(name, None) for name in ("coordinator", "num_processes", "process_id")}
     check_hosts(**joining)
     # Before anything that starts JAX, as making a plan does.
-    everyone = start(**joining) if command == "sweep" and not own["dry_run"] else ALONE
+    everyone = start(**joining) if command == "sweep" and not own["dry_run"] else alone()
     with everyone.telling_of_errors():
         plan = plan_sweep(agent, **flags) if command == "sweep" else plan_train(agent, **flags)
         kind = "sweep-" if command == "sweep" else ""

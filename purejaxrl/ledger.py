@@ -14,7 +14,7 @@ from purejaxrl.plan import Plan, Training, versions
 from purejaxrl.results import plots
 from purejaxrl.results.labels import columns_of
 from purejaxrl.results.progress import Extent
-from purejaxrl.results.recorder import EPISODE_COLUMNS, Recorder, Records, Tally
+from purejaxrl.results.recorder import EPISODE_COLUMNS, Recorder, Records, Table, Tally
 from purejaxrl.results.run_folder import RunFolder
 from purejaxrl.training.evaluate import Best
 from purejaxrl.training.fit import Chunk, Program
@@ -24,9 +24,6 @@ from purejaxrl.types import PyTree, RunState
 
 if TYPE_CHECKING:
     from purejaxrl.results.statistics import Scores
-
-# Settings of which all pairs are compared; beyond that only with the best.
-MAX_PAIRS_OF = 32
 
 
 class Stage(NamedTuple):
@@ -59,8 +56,7 @@ class Ledger:
         self.started = time.perf_counter()
         self.compile_seconds = self.run_seconds = 0.0
         if plan.episodes_log == "on":
-            header = dict.fromkeys((*EPISODE_COLUMNS, *self.swept), np.empty(0))
-            folder.append("episodes.csv", header)
+            folder.append("episodes.csv", self._with_swept(dict.fromkeys(EPISODE_COLUMNS, np.empty(0))))
 
     def enter(self, stage: Stage, is_stopping: bool) -> None:
         """Record a chunk; and the learners, where it is its batch's last."""
@@ -72,11 +68,11 @@ class Ledger:
             self.programs += 1
             self.compile_seconds += stage.program.compile_seconds
         chunk, runs = stage.chunk, stage.batch.runs
-        episodes, metrics = self.recorder.add(chunk.start, chunk.log, chunk.eval_return, chunk.is_over | is_stopping)
+        episodes, metrics = self.recorder.add(chunk.start, chunk.log, chunk.eval_return, chunk.is_over, is_stopping)
         if self.plan.episodes_log == "on":
-            self.folder.append("episodes.csv", episodes | self._swept_columns(episodes["run"]))
+            self.folder.append("episodes.csv", self._with_swept(episodes))
         if len(metrics["run"]):
-            self.folder.append("metrics.csv", metrics | self._swept_columns(metrics["run"]))
+            self.folder.append("metrics.csv", self._with_swept(metrics))
         for whole, part in zip(self.records, self.recorder.records(), strict=True):
             whole[runs] = part
         if is_stopping or chunk.is_over.all():
@@ -87,8 +83,11 @@ class Ledger:
         """How long training has gone on by now, compiling apart."""
         return time.perf_counter() - self.started - self.compile_seconds
 
-    def _swept_columns(self, runs: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: values[runs // self.plan.seeds] for name, values in self.swept.items()}
+    def _with_swept(self, table: Table) -> Table:
+        """A table of runs with the swept hyperparameters beside it; as swept_NAME where it has a NAME already."""
+        settings = table["run"].astype(np.int64) // self.plan.seeds
+        columns = {name: values[settings] for name, values in self.swept.items()}
+        return table | {f"swept_{name}" if name in table else name: values for name, values in columns.items()}
 
     def _keep_learners(self, stage: Stage) -> None:
         """Write the last and, if there were evaluations, the best learners [runs, ...] to params/."""
@@ -133,15 +132,16 @@ def extent_of(plan: Plan) -> Extent:
 def areas_of(plan: Plan, records: Records) -> np.ndarray:
     """Area under each run's learning curve, divided by its length: mean training return per env step [runs].
 
-    A run that ended because it was solved goes on with its last 100-episode mean to the end of its budget, where that
-    is counted in env steps: learning sooner must not look worse.
+    A run that was stopped because it was solved goes on at the threshold to the end of its budget, where that is
+    counted in env steps: learning sooner must not look worse.
     """
+    if not plan.stop_when_solved:
+        return records.area
     extent = extent_of(plan)
-    left = np.where(records.is_over & (extent.episodes == 0), extent.env_steps - records.env_steps, 0)
-    left = np.where(np.isnan(records.return_100), 0, np.maximum(left, 0))
-    later = np.where(left > 0, records.return_100, 0.0)
-    with np.errstate(invalid="ignore"):
-        return (records.area * records.env_steps + later * left) / np.maximum(records.env_steps + left, 1)
+    is_cut = records.is_over & (records.solved_at_steps >= 0) & (extent.episodes == 0)
+    left = np.where(is_cut, extent.env_steps - records.env_steps, 0)
+    later = 0.0 if plan.solved_at is None else plan.solved_at
+    return (records.area * records.env_steps + later * left) / np.maximum(records.env_steps + left, 1)
 
 
 def scores_of(plan: Plan, ledger: Ledger) -> list[Scores]:
@@ -149,10 +149,14 @@ def scores_of(plan: Plan, ledger: Ledger) -> list[Scores]:
     from purejaxrl.results.statistics import Scores
 
     records = ledger.records
-    is_ok = np.ones(plan.runs, bool)
-    is_ok[ledger.failed] = False
+    has_begun = records.env_steps > 0
     to_solve = np.where(records.solved_at_steps >= 0, records.solved_at_steps, np.inf)
-    columns = (records.return_100, areas_of(plan, records), to_solve, is_ok)
+    columns = (
+        records.return_100,
+        areas_of(plan, records),
+        np.where(has_begun, to_solve, np.nan),
+        has_begun & ~np.isin(np.arange(plan.runs), ledger.failed),
+    )
     return [Scores(*rows) for rows in zip(*(np.split(values, len(plan.settings)) for values in columns), strict=True)]
 
 
@@ -164,11 +168,11 @@ def write_statistics(plan: Plan, ledger: Ledger) -> None:
     from purejaxrl.results import statistics
 
     scores = scores_of(plan, ledger)
-    frame = statistics.describe(scores, has_threshold=plan.solved_at is not None)
+    frame = statistics.describe(scores, plan.solved_at is not None, plan.stop_when_solved)
     columns = {name: frame[name].to_numpy() for name in frame}
     ledger.folder.append("sweep.csv", {"setting": np.arange(len(scores)), **ledger.swept, **columns})
-    if 1 < len(scores) <= MAX_PAIRS_OF:
-        pairs = statistics.improvements(scores)
+    if 1 < len(scores) <= statistics.MAX_PAIRS_OF:
+        pairs = statistics.improvements(scores, plan.stop_when_solved)
         ledger.folder.append("improvement.csv", {name: pairs[name].to_numpy() for name in pairs})
 
 
@@ -206,7 +210,8 @@ def summarize(plan: Plan, ledger: Ledger, device: str, stopped_by: int | None) -
         "devices": ledger.devices,
         "seeds": plan.seeds,
         "runs": plan.runs,
-        "runs_ok": plan.runs - len(ledger.failed),
+        "runs_begun": int(np.sum(records.env_steps > 0)),
+        "runs_ok": int(np.sum(records.env_steps > 0)) - len(ledger.failed),
         "failed_runs": sorted(ledger.failed),
         "stopped_by": signal.Signals(stopped_by).name if stopped_by else None,
         "env_steps": env_steps,
@@ -220,6 +225,8 @@ def summarize(plan: Plan, ledger: Ledger, device: str, stopped_by: int | None) -
         "final_return_per_run": records.return_100,
         "area_under_curve_per_run": areas_of(plan, records),
         "solved_at": plan.solved_at,
+        "stop_when_solved": plan.stop_when_solved,
+        "env_steps_per_run": records.env_steps,
         "solved_runs": int(solved.sum()),
         "env_steps_to_solve_per_run": [
             int(at) if is_solved else None for at, is_solved in zip(records.solved_at_steps, solved, strict=True)

@@ -23,19 +23,22 @@ __all__ = ["Plan", "Training", "plan_sweep", "plan_train", "validate", "versions
 
 # What takes one value, in a sweep too.
 COMMON = {
-    *(
-        "env",
-        "env_params",
-        "observation_type",
-        "preset",
-        "device",
-        "devices",
-        "seeds",
-        "seed",
-        "log_every",
-        "eval_every",
-    ),
-    *("eval_episodes", "solved_at", "stop_when_solved", "episodes_log", "max_memory", "random"),
+    "env",
+    "env_params",
+    "observation_type",
+    "preset",
+    "device",
+    "devices",
+    "seeds",
+    "seed",
+    "log_every",
+    "eval_every",
+    "eval_episodes",
+    "solved_at",
+    "stop_when_solved",
+    "episodes_log",
+    "max_memory",
+    "random",
 }
 EVAL_EPISODES = 20
 MAX_LOGGED_RUNS = 256
@@ -130,6 +133,7 @@ def plan_train(algorithm: str | Agent, **arguments: Any) -> Plan:
     for name in ("random", "yes"):
         if name in arguments:
             raise InputError(f"--{name}: {arguments[name]} is for `sweep`; train takes one setting")
+    arguments = with_lists(arguments)
     refuse_lists(arguments)
     for name, value in arguments.items():
         if isinstance(value, list | Range):
@@ -139,8 +143,17 @@ def plan_train(algorithm: str | Agent, **arguments: Any) -> Plan:
 
 def plan_sweep(algorithm: str | Agent, *, yes: bool = False, **arguments: Any) -> Plan:
     """Check a sweep. Arguments as for `purejaxrl.sweep`. Raises InputError."""
+    arguments = with_lists(arguments)
     refuse_lists(arguments)
     return _plan(algorithm, is_sweep=True, yes=yes, **arguments)
+
+
+def with_lists(arguments: dict[str, Any]) -> dict[str, Any]:
+    """NumPy's vectors as lists, as np.logspace(-4, -2, 5) makes them."""
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
+        for name, value in arguments.items()
+    }
 
 
 def refuse_lists(arguments: dict[str, Any]) -> None:

@@ -36,7 +36,6 @@ def unpack(data: bytes | bytearray, records: Records) -> None:
 
 def exchange_standing(everyone: Hosts, ledger: Ledger) -> None:
     """Let process 0 know where this process's runs stand, or take in where the others' do. Raises HostError."""
-    everyone.check()
     if everyone.index == 0:
         for status in everyone.statuses()[1:]:
             if status:
@@ -45,12 +44,11 @@ def exchange_standing(everyone: Hosts, ledger: Ledger) -> None:
         everyone.publish(status)
 
 
-def hand_over(everyone: Hosts, ledger: Ledger, stopped_by: int | None) -> None:
+def hand_over(everyone: Hosts, ledger: Ledger) -> None:
     """Send process 0 what this process has: facts, records, files. Raises HostError."""
     files = sorted(path.relative_to(ledger.folder.path).as_posix() for path in ledger.folder.path.rglob("*.*"))
     files = [name for name in files if name in ("episodes.csv", "metrics.csv") or name.startswith("params/")]
     facts = {
-        "stopped_by": stopped_by,
         "failed": ledger.failed,
         "batches": ledger.batches,
         "programs": ledger.programs,
@@ -66,12 +64,13 @@ def hand_over(everyone: Hosts, ledger: Ledger, stopped_by: int | None) -> None:
         everyone.send(name, (ledger.folder.path / name).read_bytes())
 
 
-def take_in(everyone: Hosts, ledger: Ledger, process: int, while_waiting: Callable[[], object] = bool) -> int | None:
+def take_in(everyone: Hosts, ledger: Ledger, process: int, while_waiting: Callable[[], object] = bool) -> None:
     """Add what another process hands over, once it does, to the ledger and its folder. Raises HostError.
 
-    Returns the signal that stopped the process, if one did. while_waiting: called twice a second.
+    while_waiting: called twice a second.
     """
     facts: dict[str, Any] = json.loads(everyone.receive(process, "facts", while_waiting))
+    everyone.forget_status(process)
     unpack(everyone.receive(process, "records"), ledger.records)
     for name in facts["files"]:
         data = everyone.receive(process, name)
@@ -88,4 +87,3 @@ def take_in(everyone: Hosts, ledger: Ledger, process: int, while_waiting: Callab
     ledger.run_seconds = max(ledger.run_seconds, facts["run_seconds"])
     for name, (width, counts) in facts["tallies"].items():
         ledger.tallies.setdefault(name, Tally()).absorb(width, dict(counts))
-    return facts["stopped_by"]

@@ -139,8 +139,10 @@ def check_alternatives(name: str, values: list[Any]) -> None:
     """Raise InputError where there is no alternative, or one twice."""
     if not values:
         raise InputError(f"--{name}: an empty list; give one value or more")
-    for index, value in enumerate(values):
-        if isinstance(value, list | Range):
+    seen = set()
+    for value in values:
+        if isinstance(value, list | Range | np.ndarray):
             raise InputError(f"--{name}: {value} within a list; a tuple is one value, a list holds alternatives")
-        if value in values[:index]:
+        if value in seen:
             raise InputError(f"--{name}: {show(value)} is given twice")
+        seen.add(value)

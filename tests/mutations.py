@@ -77,10 +77,10 @@ FAULTS = [
     Fault("actions reach the environment unclipped", "envs/make.py", "action = jnp.clip(action, space.low, space.high)", "action = action * 1.0", "test_envs.py"),
     Fault("entropy bonus with the wrong sign", "learning/actor_critic.py", "return -score - entropy_coef * entropy", "return -score + entropy_coef * entropy", "test_actor_critic.py"),
     Fault("the sum of an interval starts anew with every chunk", "results/recorder.py", "table[0] = self.interval[name]", "pass", "test_recorder.py"),
-    Fault("an empty interval counts as zero in the area", "results/recorder.py", "value = return_mean[last_known]", "value = np.nan_to_num(return_mean)", "test_recorder.py"),
+    Fault("an empty interval counts as zero in the area", "results/recorder.py", "value = np.where(is_first & is_empty, self.last_mean[run], return_mean)", "value = np.nan_to_num(return_mean); is_empty[:] = False", "test_recorder.py"),
     Fault("the window slides past the newest episode", "training/loop.py", "dynamic_slice_in_dim(history, count[-1], window)", "dynamic_slice_in_dim(history, count[-1] - 1, window)", "test_sweep.py"),
     Fault("solved by a partial window inside the program", "training/loop.py", "is_full = (number <= count[-1]) & (finished + number >= window)", "is_full = number <= count[-1]", "test_sweep.py"),
-    Fault("runs stop above the threshold only", "training/loop.py", "(best_mean < budget.stop_at)", "(best_mean <= budget.stop_at)", "test_sweep.py"),
+    Fault("runs stop above the threshold only", "training/loop.py", "(best_mean >= budget.stop_at)", "(best_mean > budget.stop_at)", "test_sweep.py"),
     Fault("settings get one another's values", "training/sweep.py", "np.repeat(np.asarray(leaves, np.float32), repeats)", "np.tile(np.asarray(leaves, np.float32), repeats)", "test_sweep.py"),
     Fault("settings do not share their seeds", "training/sweep.py", "(seed + runs % seeds)", "(seed + runs)", "test_sweep.py"),
     Fault("a program's own memory left out", "training/fit.py", "bytes_of((configs, state, best)) // mesh.size", "0", "test_sweep.py"),
@@ -88,10 +88,10 @@ FAULTS = [
     Fault("padding shows", "training/fit.py", "log = trim(log, length, runs)", "log = trim(log, length, program.width)", "test_sweep.py"),
     Fault("stopping early is a loss", "ledger.py", "later * left) /", "0 * left) /", "test_sweep.py"),
     Fault("ties count as wins", "results/statistics.py", "- counts_of_y / 2", "- counts_of_y * 0", "test_statistics.py"),
-    Fault("diverged runs dropped", "ledger.py", "is_ok[ledger.failed] = False", "pass", "test_sweep.py"),
-    Fault("the best is the worst", "results/statistics.py", "ascending=[False, False, True]", "ascending=[True, False, True]", "test_statistics.py"),
+    Fault("diverged runs dropped", "ledger.py", "has_begun & ~np.isin(np.arange(plan.runs), ledger.failed)", "has_begun", "test_sweep.py"),
+    Fault("the best is the worst", "results/statistics.py", "is_ascending = [False, False,", "is_ascending = [False, True,", "test_statistics.py"),
     Fault("a lost process goes unnoticed", "training/hosts.py", "            self.failure = message\n", "", "test_hosts.py"),
-    Fault("shares of processes overlap", "training/sweep.py", "np.array_split(np.arange(len(batch.runs)), processes)[process]", "np.arange(len(batch.runs))", "test_sweep.py"),
+    Fault("shares of processes overlap", "training/sweep.py", "np.array_split(np.arange(len(batch.runs)), processes)[(process + turn) % processes]", "np.arange(len(batch.runs))", "test_sweep.py"),
 ]  # fmt: skip
 
 

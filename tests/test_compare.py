@@ -18,6 +18,7 @@ PLAIN = {
     "preset": "tuned",
     "seeds": 3,
     "solved_at": 475.0,
+    "stop_when_solved": False,
     "failed_runs": [1],
     "final_return_per_run": [10.0, None, 30],
     "area_under_curve_per_run": [1, 2.5, None],
@@ -44,6 +45,8 @@ def folders(tmp_path):
     def write(**summaries):
         for name, summary in summaries.items():
             (tmp_path / name).mkdir(parents=True, exist_ok=True)
+            if isinstance(summary, dict) and isinstance(summary.get("final_return_per_run"), list):
+                summary = {"env_steps_per_run": [1000] * len(summary["final_return_per_run"]), **summary}
             text = summary if isinstance(summary, str) else json.dumps(summary)
             (tmp_path / name / "summary.json").write_text(text)
         return [tmp_path / name for name in summaries]
@@ -64,6 +67,7 @@ def test_read_a_plain_run(folders):
     (path,) = folders(first=PLAIN)
     folder = read(path)
     assert (folder.env, folder.solved_at, folder.labels) == ("CartPole-v1", 475, ["first"])
+    assert folder.stop_when_solved is False
     (scores,) = folder.scores
     np.testing.assert_array_equal(scores.final_return, [10, np.nan, 30])
     np.testing.assert_array_equal(scores.area_under_curve, [1, 2.5, np.nan])
@@ -85,7 +89,9 @@ def test_read_a_sweep(folders):
 def test_compare(folders):
     comparison = compare(folders(first=PLAIN, night=SWEEP))
     assert [label.split()[0] for label in comparison.labels] == ["first", "night", "night"]
-    assert (comparison.env, comparison.solved_at) == ("CartPole-v1", 475)
+    assert (comparison.env, comparison.solved_at, comparison.stop_when_solved) == ("CartPole-v1", 475, False)
+    assert list(comparison.frame["rank"]) == [3, 2, 1]
+    assert set(comparison.frame["ranked_by"]) == {"final_return"}
     assert list(comparison.frame["final_return_iqm"]) == [20, 1.5, 350]
     assert list(comparison.frame["runs_ok"]) == [2, 2, 1]
     assert list(comparison.frame["env_steps_to_solve_median"]) == [np.inf, np.inf, 15]
@@ -169,6 +175,9 @@ def test_json_that_is_no_object(folders, text):
         ("seeds", 4, "has 3 entries for 4 runs"),
         ("solved_at", "high", "solved_at holds 'high'"),
         ("solved_at", [1], "solved_at holds '[1]'"),
+        ("stop_when_solved", None, "stop_when_solved is neither true nor false"),
+        ("stop_when_solved", 1, "stop_when_solved is neither true nor false"),
+        ("stop_when_solved", "true", "stop_when_solved is neither true nor false"),
         ("failed_runs", {}, "failed_runs is not a list"),
         ("failed_runs", [3], "failed_runs is not a list of runs below 3"),
         ("failed_runs", ["1"], "failed_runs is not a list of runs below 3"),
@@ -279,6 +288,49 @@ def test_in_words_says_what_is_not_known(folders):
     ]
 
 
+# Runs of `soon` ended at 475, those of `good` went on to 480 and more but took longer to be there.
+SOON = GOOD | {
+    "stop_when_solved": True,
+    "final_return_per_run": [475, 476, 475],
+    "area_under_curve_per_run": [200, 210, 220],
+    "env_steps_to_solve_per_run": [100, 850, 300],
+}
+
+
+@pytest.mark.parametrize("is_stopping", [(True, False, False), (False, True, False), (True, True, True)])
+def test_any_folder_of_stopped_runs_makes_env_steps_to_solve_count(folders, tmp_path, is_stopping):
+    """SOON against GOOD: 100 and 300 are below 900, 800 and 1000, 850 is below two of them, 8 of 9."""
+    summaries = {"soon": SOON, "good": GOOD, "poor": POOR}
+    paths = folders(
+        **{
+            name: summary | {"stop_when_solved": value}
+            for (name, summary), value in zip(summaries.items(), is_stopping, strict=True)
+        }
+    )
+    assert [read(path).stop_when_solved for path in paths] == list(is_stopping)
+    comparison = compare(paths)
+    assert comparison.stop_when_solved is True
+    assert set(comparison.frame["ranked_by"]) == {"env_steps_to_solve"}
+    assert list(comparison.frame["rank"]) == [1, 2, 3]
+    np.testing.assert_allclose(comparison.frame["best_improves"], [np.nan, 8 / 9, 1])
+    words = in_words(comparison).splitlines()
+    assert [line.split()[0] for line in words[2:5]] == ["soon", "good", "poor"]
+    assert words[5] == "Runs ended once they were solved, so settings are ranked by env steps to solve."
+    assert [(line.split()[0], line.split("]")[1]) for line in words[7:]] == [
+        ("0.89", "  soon > good"),
+        ("1.00", "  soon > poor"),
+        ("1.00", "  good > poor"),
+    ]
+    write(comparison, paths, tmp_path / "out")
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "out" / "improvement.csv")["probability"], [8 / 9, 1, 1])
+
+
+def test_without_stopped_runs_final_returns_count(folders):
+    comparison = compare(folders(soon=SOON | {"stop_when_solved": False}, good=GOOD))
+    assert comparison.stop_when_solved is False
+    assert list(comparison.frame["rank"]) == [2, 1]
+
+
 def test_pairs_of_many_settings_are_not_printed(folders):
     """All 15 pairs of six settings are; the 21 of seven are left to improvement.csv."""
     paths = folders(**{f"run{n}": POOR for n in range(7)})
@@ -303,6 +355,26 @@ def test_what_is_written(folders, tmp_path):
     assert pairs.to_dict("list") == {"setting": [0], "other": [1], "probability": [0], "low": [0], "high": [0]}
     assert (out / "compare.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert {path: sorted(path.iterdir()) for path in paths} == before
+
+
+@pytest.mark.parametrize(("settings", "files"), [(32, OUT), (33, ["compare.csv", "compare.png"])])
+def test_pairs_of_very_many_settings_are_not_written(folders, tmp_path, settings, files):
+    """The 496 pairs of 32 settings are; more settings are compared with the best of them only."""
+    count = settings - 1
+    many = GOOD | {
+        "seeds": 1,
+        "settings": [{"gamma": n} for n in range(count)],
+        "final_return_per_run": list(range(count)),
+        "area_under_curve_per_run": [1] * count,
+        "env_steps_to_solve_per_run": [None] * count,
+    }
+    paths = folders(many=many, good=GOOD)
+    write(compare(paths), paths, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == files
+    frame = pd.read_csv(tmp_path / "out" / "compare.csv")
+    assert list(frame["best_improves"][:-1]) == [1] * count
+    if settings == 32:
+        assert len(pd.read_csv(tmp_path / "out" / "improvement.csv")) == 496
 
 
 def test_nothing_is_written_where_metrics_are_broken(folders, tmp_path):
@@ -416,3 +488,16 @@ def test_help_of_compare(capsys):
     for words in ([], ["--help"], ["-h"]):
         assert main(["compare", *words]) == 0
         assert "--out FOLDER" in capsys.readouterr().out
+
+
+def test_runs_that_never_began_are_neither_ok_nor_unsolved(folders):
+    """The second run of three, which null says of, did not diverge either."""
+    interrupted = PLAIN | {"failed_runs": [], "final_return_per_run": [10, None, 30], "env_steps_per_run": [9, 0, 9]}
+    (scores,) = read(folders(a=interrupted | {"env_steps_to_solve_per_run": [None, None, 7]})[0]).scores
+    assert scores.is_ok.tolist() == [True, False, True]
+    np.testing.assert_array_equal(scores.env_steps_to_solve, [np.inf, np.nan, 7])
+    frame = statistics.describe([scores], has_threshold=True)
+    assert frame["solved_fraction"].tolist() == [0.5]
+    assert frame["ranked_by"].tolist() == ["final_return"]
+    with pytest.raises(InputError, match="env_steps_per_run has 1 entries for 3 runs"):
+        read(folders(b=interrupted | {"env_steps_per_run": [1]})[0])

@@ -135,6 +135,23 @@ def test_a_setting_without_returns_has_a_row_but_no_curve():
     assert len(final.collections[-1].get_offsets()) == 1
 
 
+def test_rows_and_colours_follow_the_rank():
+    """Runs that ended once they were solved: the setting with the lower returns was the sooner, another diverged."""
+    curves = [[4, 4], [8, 9], [9, 9], [7, 5]]
+    steps, is_ok = [np.inf, 200, 200, 100], [False, True, True, True]
+    scores = [
+        Scores(*(np.array([value], float) for value in (np.nan if not ok else curve[-1], 1, step)), np.array([ok]))
+        for curve, step, ok in zip(curves, steps, is_ok, strict=True)
+    ]
+    frame = statistics.describe(scores, has_threshold=True, stopped_when_solved=True)
+    labels = ["diverged", "late", "alike", "soon"]
+    axes, final, area = plots.sweep(metrics_of(curves), frame, labels, np.arange(4), "title", None).axes
+    assert names_of(final) == ["soon", "late", "alike", "diverged"]
+    assert [line.get_ydata()[-1] for line in axes.lines] == [5, 9, 9, 4]
+    np.testing.assert_allclose(final.collections[-1].get_offsets(), [[5, 0], [9, 1], [9, 2]])
+    assert len(area.collections[-1].get_offsets()) == 4
+
+
 def test_sweep_of_interval_means_has_no_final_returns():
     axes, final, area = picture([[1, 1], [3, 3]], 1, ["a", "b"], return_100=False, solved_at=2.0).axes
     assert axes.lines[0].get_ydata()[0] == 3.25

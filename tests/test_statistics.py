@@ -21,10 +21,15 @@ def scores_of(final, area=None, steps=None, ok=None):
     )
 
 
-def frame_of(final, area, steps):
+def frame_of(final, area, steps, has_threshold=True):
     """A frame with what the ranking looks at."""
     settings = [scores_of([f], [a], [s]) for f, a, s in zip(final, area, steps, strict=True)]
-    return statistics.describe(settings, has_threshold=True)
+    return statistics.describe(settings, has_threshold)
+
+
+def never_begun(runs):
+    """Runs that were interrupted before their first step."""
+    return scores_of([NAN] * runs, area=[NAN] * runs, steps=[NAN] * runs, ok=[0] * runs)
 
 
 def test_interquartile_mean_by_hand():
@@ -121,9 +126,11 @@ def test_describe_by_hand():
     assert 10 <= row["final_return_low"] < 20 < row["final_return_high"] <= 30
     assert (row["area_iqm"], row["area_median"]) == (2.5, 2.5)
     assert (row["solved_fraction"], row["env_steps_to_solve_median"]) == (0.4, INF)
-    # Some run has no final return, so areas are compared: pairs of (3, 8) and (1, 2, 3, 4): 1 + 1 + 1/2 + 0 + 4 of 8.
-    assert row["best_improves"] == 6.5 / 8
-    assert row["best_improves_low"] < 6.5 / 8 <= row["best_improves_high"]
+    # Pairs of (20, 40) and (10, -inf, 30, -inf, 20), as two diverged: 1 + 1 + 0 + 1 + 1/2 and 5 of 10.
+    assert row["best_improves"] == 8.5 / 10
+    assert row["best_improves_low"] < 8.5 / 10 <= row["best_improves_high"]
+    assert list(frame["rank"]) == [2, 1]
+    assert list(frame["ranked_by"]) == ["final_return"] * 2
     assert (best["solved_fraction"], best["env_steps_to_solve_median"]) == (0.5, INF)
     assert best[["best_improves", "best_improves_low", "best_improves_high"]].isna().all()
 
@@ -145,15 +152,159 @@ def test_the_best_may_have_no_final_return_because_its_episodes_are_long(final):
     # 450 and 470 beat all three, 145 beats 140.
     assert frame["best_improves"][0] == 7 / 9
     assert statistics.improvements([poor, best])["probability"][0] == pytest.approx(2 / 9, abs=1e-12)
-    *_, first, _, note = statistics.table(frame, ["poor", "best"]).splitlines()
+    _, _, first, _, *notes = statistics.table(frame, ["poor", "best"]).splitlines()
     assert first.split()[0] == "best"
-    assert note.endswith("Some runs had fewer than 100 episodes, so settings are ranked by area under curve.")
-    assert note.startswith("*") == np.isfinite(final).any()
+    assert notes[-1] == "Some runs had fewer than 100 episodes, so settings are ranked by area under curve."
+    assert [note[0] for note in notes[:-1]] == (["*"] if np.isfinite(final).any() else [])
 
 
 def test_a_diverged_run_counts_with_its_returns():
     frame = statistics.describe([scores_of([1, 2, 9], ok=[1, 1, 0])], has_threshold=False)
     assert (frame["final_return_iqm"][0], frame["runs_final"][0], frame["runs_ok"][0]) == (4, 3, 2)
+
+
+@pytest.mark.parametrize("area", [[NAN, NAN, NAN], [900, 900, 900]])
+def test_a_setting_that_diverged_altogether_is_last(area):
+    """It does not turn the others to their areas, which have the opposite order, and any run beats its runs."""
+    diverged = scores_of([NAN, NAN, NAN], area, ok=[0, 0, 0])
+    poor, good = scores_of([1, 2, 3], area=[90, 91, 92]), scores_of([20, 30, 40], area=[7, 8, 9])
+    settings = [diverged, poor, good]
+    frame = statistics.describe(settings, has_threshold=True)
+    assert set(frame["ranked_by"]) == {"final_return"}
+    assert list(frame["rank"]) == [3, 2, 1]
+    assert list(frame.loc[0, ["best_improves", "best_improves_low", "best_improves_high"]]) == [1, 1, 1]
+    assert list(statistics.improvements(settings)["probability"]) == [0, 0, 0]
+    lines = statistics.table(frame, ["diverged", "poor", "good"]).splitlines()
+    assert len(lines) == 5
+    assert lines[-1].split()[:5] == ["diverged", "0", "of", "3", "-"]
+    assert lines[-1].split()[-1] == "1.00"
+
+
+def test_settings_that_all_diverged_tie():
+    """By their final returns, of which there is none; the areas decide on the order, and no run beats another."""
+    settings = [scores_of([NAN] * 2, area=[area] * 2, ok=[0, 0]) for area in (3, 5, NAN)]
+    frame = statistics.describe(settings, has_threshold=True)
+    assert set(frame["ranked_by"]) == {"final_return"}
+    assert list(frame["rank"]) == [2, 1, 3]
+    assert list(frame["best_improves"][[0, 2]]) == [0.5, 0.5]
+
+
+def test_a_superb_run_does_not_make_up_for_three_that_diverged():
+    """Of four the lowest and the highest go: three that diverged are -inf in the middle, one is trimmed off."""
+    superb = scores_of([NAN, 500, NAN, NAN], area=[400] * 4, ok=[0, 1, 0, 0])
+    solid = scores_of([100, 110, 120, 130])
+    unlucky = scores_of([200, 201, NAN, 203], ok=[1, 1, 0, 1])
+    frame = statistics.describe([superb, solid, unlucky], has_threshold=True)
+    assert set(frame["ranked_by"]) == {"final_return"}
+    assert list(frame["rank"]) == [3, 2, 1]
+    assert list(frame["final_return_iqm"]) == [500, 115, (200 + 201 + 203) / 3]
+    # Three runs of `unlucky` beat the three that diverged, the fourth ties with them; all of `solid` beat those three.
+    assert frame["best_improves"][0] == (3 * 3 + 3 * 0.5) / 16
+    assert statistics.improvements([superb, solid])["probability"][0] == 4 / 16
+    lines = statistics.table(frame, ["superb", "solid", "unlucky"]).splitlines()
+    assert [line.split()[0] for line in lines[2:5]] == ["unlucky", "solid", "superb"]
+    assert lines[5:] == ["* over fewer runs: the others diverged, did not begin or had fewer than 100 episodes"]
+
+
+def test_a_diverged_run_counts_with_its_area_or_as_the_worst():
+    """Areas are compared as the first run of `short` has no final return. Of two runs nothing is trimmed."""
+    short = scores_of([NAN, 5], area=[30, 32])
+    finite = scores_of([NAN, 5], area=[40, 10], ok=[0, 1])
+    worst = scores_of([NAN, 5], area=[NAN, 99], ok=[0, 1])
+    frame = statistics.describe([worst, finite, short], has_threshold=True)
+    assert set(frame["ranked_by"]) == {"area_under_curve"}
+    assert list(frame["rank"]) == [3, 2, 1]
+    assert list(frame["best_improves"][:2]) == [0.5, 0.5]
+    np.testing.assert_array_equal(statistics.compared_values(worst, "area_under_curve"), [-INF, 99])
+    np.testing.assert_array_equal(statistics.compared_values(finite, "area_under_curve"), [40, 10])
+
+
+# Runs that ended once they were solved: the sooner, the less they overshot the threshold of 475.
+SOON = scores_of([475, 476, 475], area=[470] * 3, steps=[100, 450, 300])
+LATE = scores_of([490, 495, 470], area=[480] * 3, steps=[400, 500, INF])
+NEVER = scores_of([300, 300, 300], area=[200] * 3, steps=[INF] * 3)
+NEARLY = scores_of([470, 470, NAN], area=[190] * 3, steps=[INF] * 3)
+
+
+def test_runs_stopped_when_solved_are_ranked_by_env_steps_to_solve():
+    """Settings that never solved follow by their final returns; a run without one does not turn them to areas."""
+    settings = [NEVER, LATE, SOON, NEARLY]
+    frame = statistics.describe(settings, has_threshold=True, stopped_when_solved=True)
+    assert set(frame["ranked_by"]) == {"env_steps_to_solve"}
+    assert list(frame["env_steps_to_solve_median"]) == [INF, 500, 300, INF]
+    assert list(frame["rank"]) == [4, 2, 1, 3]
+    assert list(statistics.ranking(frame)) == [2, 1, 3, 0]
+    # 100 and 300 are below all of 400, 500 and infinity, 450 is below two of them; all three are below infinity.
+    np.testing.assert_allclose(frame["best_improves"], [1, 8 / 9, NAN, 1])
+    complete = statistics.describe(settings[:3], has_threshold=True)
+    assert set(complete["ranked_by"]) == {"final_return"}
+    assert list(complete["rank"]) == [3, 1, 2]
+
+
+def test_improvements_in_env_steps_to_solve():
+    """400 and 500 beat three runs that never solved, infinity ties with them: (6 + 3/2) of 9."""
+    settings = [NEVER, LATE, SOON, NEARLY]
+    frame = statistics.improvements(settings, stopped_when_solved=True)
+    assert list(zip(frame["setting"], frame["other"], strict=True)) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    np.testing.assert_allclose(frame["probability"], [1.5 / 9, 0, 0.5, 1 / 9, 7.5 / 9, 1])
+
+
+def test_table_of_runs_stopped_when_solved():
+    frame = statistics.describe([NEVER, LATE, SOON], has_threshold=True, stopped_when_solved=True)
+    lines = statistics.table(frame, ["never", "late", "soon"]).splitlines()
+    assert [line.split()[0] for line in lines[2:5]] == ["soon", "late", "never"]
+    assert [line.split()[-3:] for line in lines[2:5]] == [
+        ["100%", "300", "-"],
+        ["67%", "500", "0.89"],
+        ["0%", "never", "1.00"],
+    ]
+    assert lines[5:] == ["Runs ended once they were solved, so settings are ranked by env steps to solve."]
+
+
+def test_runs_that_never_began_are_left_out():
+    """Four runs, of which three began and two solved; the median run of those three took 300 env steps."""
+    some = scores_of([10, 20, 30, NAN], area=[1, 2, 3, NAN], steps=[100, 300, INF, NAN], ok=[1, 1, 1, 0])
+    full = scores_of([15, 24], area=[4, 6], steps=[200, 500])
+    frame = statistics.describe([some, full], has_threshold=True)
+    row = frame.iloc[0]
+    assert (row["runs"], row["runs_ok"], row["runs_final"]) == (4, 3, 3)
+    assert (row["final_return_iqm"], row["final_return_median"], row["area_iqm"], row["area_median"]) == (20, 20, 2, 2)
+    assert (row["solved_fraction"], row["env_steps_to_solve_median"]) == (2 / 3, 300)
+    assert (row["ranked_by"], *frame["rank"]) == ("final_return", 1, 2)
+    # 10 beats none, 20 one, 30 two; in env steps 100 beats two, 300 one, infinity none.
+    assert frame["best_improves"][1] == 3 / 6
+    by_steps = statistics.describe([some, full], has_threshold=True, stopped_when_solved=True)
+    assert list(by_steps["rank"]) == [1, 2]
+    assert by_steps["best_improves"][1] == 3 / 6
+    np.testing.assert_array_equal(statistics.compared_values(some, "final_return"), [10, 20, 30])
+    np.testing.assert_array_equal(statistics.compared_values(some, "area_under_curve"), [1, 2, 3])
+    np.testing.assert_array_equal(statistics.compared_values(some, "env_steps_to_solve"), [-100, -300, -INF])
+
+
+@pytest.mark.parametrize("stopped_when_solved", [False, True])
+def test_a_setting_of_which_no_run_began_is_last(stopped_when_solved):
+    """Nothing is known of it, so that even one that diverged and never solved is before it."""
+    diverged = scores_of([NAN, NAN], area=[NAN, NAN], ok=[0, 0])
+    settings = [never_begun(2), diverged, scores_of([3, 4], steps=[50, 60])]
+    frame = statistics.describe(settings, True, stopped_when_solved)
+    assert frame["ranked_by"][0] == ("env_steps_to_solve" if stopped_when_solved else "final_return")
+    assert list(frame["rank"]) == [3, 2, 1]
+    assert list(frame.loc[0, ["runs", "runs_ok", "runs_final"]]) == [2, 0, 0]
+    known = {"rank", "ranked_by", "runs", "runs_ok", "runs_final"}
+    assert frame.loc[0, [name for name in frame if name not in known]].isna().all()
+    assert frame["best_improves"][1] == 1
+    probabilities = statistics.improvements(settings, stopped_when_solved)["probability"]
+    np.testing.assert_array_equal(probabilities, [NAN, NAN, 0])
+    last = statistics.table(frame, ["never", "diverged", "good"]).splitlines()[4]
+    assert last.split() == ["never", "0", "of", "2", *["-"] * 6]
+
+
+def test_a_sweep_of_which_nothing_began():
+    for stopped_when_solved in (False, True):
+        frame = statistics.describe([never_begun(2), never_begun(1)], True, stopped_when_solved)
+        assert list(frame["rank"]) == [1, 2]
+        assert frame["best_improves"].isna().all()
+        assert len(statistics.table(frame, ["a", "b"]).splitlines()) >= 4
 
 
 def test_median_to_solve_is_over_all_runs():
@@ -165,10 +316,11 @@ def test_median_to_solve_is_over_all_runs():
 
 
 def test_nothing_known_is_nan():
-    """No run has a final return or an area; a single run has no interval."""
+    """No run has a final return or an area, as all diverged; a single run has no interval."""
     settings = [scores_of([NAN, NAN], area=[NAN, NAN], ok=[0, 0]), scores_of([3], area=[4])]
     frame = statistics.describe(settings, has_threshold=True)
-    assert frame.iloc[0].filter(regex="final_return|area|improves").isna().all()
+    assert frame.iloc[0].filter(regex="final_return_|area_|improves_").isna().all()
+    assert frame["best_improves"][0] == 1
     assert list(frame["runs_final"]) == [0, 1]
     assert list(frame.iloc[1][["final_return_iqm", "final_return_median", "area_iqm", "area_median"]]) == [3, 3, 4, 4]
     assert frame.iloc[1][["final_return_low", "final_return_high", "area_low", "area_high"]].isna().all()
@@ -185,20 +337,22 @@ def test_settings_with_different_numbers_of_runs_keep_their_rows():
 
 def test_ranking():
     """By final return, ties by area, then by env steps to solve, then as given; unknown comes last."""
-    frame = frame_of(final=[5, 5, 5, 5, 9, 5], area=[2, 2, 3, 2, 0, NAN], steps=[INF, 7, INF, 7, INF, 1])
+    values = {"final": [5, 5, 5, 5, 9, 5], "area": [2, 2, 3, 2, 0, NAN], "steps": [INF, 7, INF, 7, INF, 1]}
+    frame = frame_of(**values)
     assert list(statistics.ranking(frame)) == [4, 2, 1, 3, 0, 5]
-    frame["env_steps_to_solve_median"] = NAN
+    assert list(frame["rank"]) == [5, 3, 2, 4, 1, 6]
+    frame = frame_of(**values, has_threshold=False)
     assert list(statistics.ranking(frame)) == [4, 2, 0, 1, 3, 5]
     assert list(statistics.ranking(frame.set_index(frame.index + 50))) == [4, 2, 0, 1, 3, 5]
 
 
 def test_ranking_where_some_run_has_no_final_return():
-    """By area, ties by env steps to solve, then as given; the final returns that there are do not count."""
+    """By area, ties by the final returns that there are, then by env steps to solve, then as given."""
     frame = frame_of(
         final=[NAN, 5, 5, 5, 6, 9, NAN, 5], area=[8, 2, 2, 3, 2, 0, 9, NAN], steps=[1, INF, 7, INF, 7, INF, 1, 1]
     )
-    assert list(statistics.ranking(frame)) == [6, 0, 3, 2, 4, 1, 5, 7]
-    assert list(statistics.ranking(frame.set_index(frame.index + 50))) == [6, 0, 3, 2, 4, 1, 5, 7]
+    assert list(statistics.ranking(frame)) == [6, 0, 3, 4, 2, 1, 5, 7]
+    assert list(statistics.ranking(frame.set_index(frame.index + 50))) == [6, 0, 3, 4, 2, 1, 5, 7]
 
 
 def test_improvements_of_every_pair():
@@ -231,7 +385,8 @@ def test_table_by_hand():
         "one      1 of 2  100.0 [100.0, 100.0]    100.0   50.0 [ 50.0,  50.0]     50%      never       1.00",
         "four     3 of 3  150.0 [150.0, 150.0]*   150.0   20.0 [ 20.0,  20.0]      0%      never       1.00",
         "three    1 of 1    7.0                     7.0      -                     0%      never          -",
-        "* over fewer runs. Some runs had fewer than 100 episodes, so settings are ranked by area under curve.",
+        "* over fewer runs: the others diverged, did not begin or had fewer than 100 episodes",
+        "Some runs had fewer than 100 episodes, so settings are ranked by area under curve.",
     ]
     frame = statistics.describe(settings[:2], has_threshold=True)
     assert statistics.table(frame, ["one", "two"]).splitlines() == [
@@ -289,3 +444,12 @@ def test_shorten():
     assert statistics.shorten("exactly12345", 12) == "exactly12345"
     assert statistics.shorten("abcdefghijklm", 12) == "abcd...ijklm"
     assert statistics.shorten("two\nlines", 12) == "two lines"
+
+
+def test_a_setting_without_a_run_that_is_ok_is_last_whatever_it_is_ranked_by():
+    """A short run elsewhere makes the area decide, and the diverged setting has a high and finite one."""
+    diverged = scores_of([NAN, NAN], area=[900, 900], steps=[INF, INF], ok=[0, 0])
+    short = scores_of([NAN, 20], area=[30, 20], steps=[INF, INF])
+    frame = statistics.describe([diverged, short], has_threshold=True)
+    assert frame["ranked_by"].tolist() == ["area_under_curve"] * 2
+    assert frame["rank"].tolist() == [2, 1]

@@ -1,8 +1,11 @@
 """Sweeps: every run is the run that it would be alone, whatever it shares a program, a batch or a process with."""
 
+import gc
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -28,6 +31,25 @@ from purejaxrl.training.sweep import batch_of, cut, group_settings, share_of, st
 
 TINY = {"env_steps": 1200, "batch_size": 16, "memory_size": 64}
 SWEPT = {"lr": [1e-3, 1e-4], "hidden_sizes": [(8,), (4, 4)]}
+
+
+class Notes:
+    """A progress that keeps what it is told."""
+
+    def __init__(self):
+        self.notes, self.records = [], None
+
+    def start(self):
+        pass
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def advance(self, records, seconds):
+        self.records, self.seconds = records, seconds
+
+    def close(self):
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +119,70 @@ def test_a_sweep_of_one_program_keeps_its_state():
     assert result.frame()["lr"].unique().tolist() == [1e-3, 1e-4, 1e-5]
 
 
+def test_swept_names_that_files_have_already_stand_beside_them():
+    """The budget's name is that of a column of both files, the loss's that of a metric."""
+    result = purejaxrl.sweep(
+        "dqn", env_steps=[200, 400], loss=["mse"], hidden_sizes=(8,), batch_size=16, memory_size=64
+    )
+    metrics, episodes = result.frame(), result.episodes()
+    assert metrics.groupby("run")["env_steps"].max().tolist() == [200, 400]
+    assert metrics.groupby("run")["swept_env_steps"].unique().map(list).tolist() == [[200], [400]]
+    assert episodes["env_steps"].nunique() > 10
+    assert set(episodes["swept_env_steps"]) == {200, 400}
+    assert metrics["loss"].dtype == float
+    assert set(metrics["swept_loss"]) == set(episodes["loss"]) == {"mse"}
+    assert result.statistics()["env_steps"].tolist() == [200, 400]
+
+
+def test_an_interrupted_sweep_says_what_has_not_begun_and_the_next_one_runs():
+    """A signal after some episodes: the next chunk is the last, and the second group never begins."""
+
+    class Interrupting(Notes):
+        def advance(self, records, seconds):
+            super().advance(records, seconds)
+            if not self.notes and records.episodes.sum() > 10:
+                self.note("interrupted")
+                signal.raise_signal(signal.SIGINT)
+
+    settings = {"hidden_sizes": [(8,), (4,)], "batch_size": 16, "memory_size": 64, "env_steps": 10**8}
+    notes = Interrupting()
+    result = purejaxrl.sweep("dqn", seeds=2, progress=notes, **settings)
+    assert result.stopped_by == signal.SIGINT
+    begun = result.summary["env_steps"]
+    assert (result.summary["runs"], result.summary["runs_begun"], result.summary["runs_ok"]) == (4, 2, 2)
+    assert 0 < begun < 10**6
+    assert not notes.records.is_over.any()
+    # The open interval is closed, and the learners are written.
+    assert result.frame().groupby("run")["env_steps"].max().sum() == begun
+    assert RunFolder(result.path).read_params("last-1")["params/kernel_0"].shape == (2, 4, 8)
+    statistics = result.statistics()
+    assert statistics["runs_ok"].tolist() == [2, 0]
+    assert np.isnan(statistics["solved_fraction"][1])
+    assert statistics["rank"].tolist() == [1, 2]
+    held = result.frame()["return_mean"].ffill()
+    assert max(result.summary["area_under_curve_per_run"][:2]) <= held.max()
+    again = purejaxrl.sweep("dqn", seeds=2, hidden_sizes=(8,), **TINY)
+    assert again.stopped_by is None
+    assert again.summary["env_steps"] == 2400
+
+
+def test_a_batch_makes_room_for_the_next(monkeypatch):
+    """When a batch starts, no array of the one before lives: the replays would fill memory twice."""
+    settings = {"hidden_sizes": (8,), "env_steps": 64, "batch_size": 16, "memory_size": 100_000}
+    replay, alive = 100_000 * 11 * 4, []
+
+    def counting(program, *arguments, **options):
+        gc.collect()
+        alive.append(sum(array.nbytes for array in jax.live_arrays() if array.nbytes >= replay))
+        return fit(program, *arguments, **options)
+
+    monkeypatch.setattr("purejaxrl.api.fit", counting)
+    before = sum(array.nbytes for array in jax.live_arrays() if array.nbytes >= replay)
+    result = purejaxrl.sweep("dqn", seeds=6, **settings, max_memory=2.5 * replay / 2**30)
+    assert result.summary["batches"] == 3
+    assert alive == [before] * 3
+
+
 def test_groups_batches_and_shares():
     configs = [dqn.Config(lr=lr, batch_size=size) for lr in (1e-3, 1e-4) for size in (32, 64)]
     configs.append(dqn.Config(gamma=0.5, batch_size=32))
@@ -111,6 +197,8 @@ def test_groups_batches_and_shares():
     assert [part.runs.tolist() for part in cut(batch, 4)] == [[0, 1, 4, 5], [8, 9]]
     assert [share_of(batch, process, 4).runs.tolist() for process in range(4)] == [[0, 1], [4, 5], [8], [9]]
     assert share_of(batch, 6, 7).runs.tolist() == []
+    # With every group it is another process that has one run more.
+    assert [len(share_of(batch, 0, 4, turn).runs) for turn in range(4)] == [2, 2, 1, 1]
     # An optional real value makes another program: without it there is nothing to compute.
     assert len(group_settings([purejaxrl.AGENTS["a3c"].Config(max_grad_norm=norm) for norm in (None, 0.5, 1.0)])) == 2
 
@@ -130,34 +218,16 @@ def test_a_diverged_setting_is_named_and_touches_nobody():
     pd.testing.assert_frame_equal(rows[0], rows[1])
 
 
-class Notes:
-    """A progress that keeps what it is told."""
-
-    def __init__(self):
-        self.notes, self.records = [], None
-
-    def start(self):
-        pass
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def advance(self, records, seconds):
-        self.records, self.seconds = records, seconds
-
-    def close(self):
-        pass
-
-
 def test_what_does_not_fit_in_memory_is_cut_into_batches(tmp_path):
     settings = {"hidden_sizes": (8,), "env_steps": 600, "batch_size": 16, "memory_size": 100_000}
     # Four replays of 100 000 rows of 11 float32 fit, and little else.
     limit = 4.5 * 100_000 * 11 * 4 / 2**30
     notes = Notes()
-    whole = purejaxrl.sweep("dqn", seeds=5, lr=[1e-3, 1e-4], **settings)
+    whole = purejaxrl.sweep("dqn", seeds=5, lr=[1e-3, 1e38], **settings)
     parts = purejaxrl.sweep(
-        "dqn", seeds=5, lr=[1e-3, 1e-4], **settings, max_memory=limit, progress=notes, out=tmp_path / "parts"
+        "dqn", seeds=5, lr=[1e-3, 1e38], **settings, max_memory=limit, progress=notes, out=tmp_path / "parts"
     )
+    assert whole.summary["failed_runs"] == parts.summary["failed_runs"] == [5, 6, 7, 8, 9]
     assert whole.summary["batches"] == 1
     assert parts.summary["batches"] == 3
     assert notes.notes == ["10 runs in 3 batches of up to 4"]
@@ -167,7 +237,7 @@ def test_what_does_not_fit_in_memory_is_cut_into_batches(tmp_path):
     order = ["run", "episode"]
     frames = [result.episodes().sort_values(order).reset_index(drop=True) for result in (whole, parts)]
     pd.testing.assert_frame_equal(frames[0].query("env_steps < 400"), frames[1].query("env_steps < 400"))
-    with pytest.raises(ResourceError, match=r"one run needs 0\.0\d GiB; 0\.00 GiB may be used"):
+    with pytest.raises(ResourceError, match=r"--max_memory: one run needs \d+\.\d MiB, and 1\.0 MiB may be used"):
         purejaxrl.sweep("dqn", seeds=5, **settings, max_memory=0.001)
 
 
@@ -223,13 +293,13 @@ def test_stop_when_solved_ends_each_run_with_the_iteration_that_solves_it():
     ends = result.frame().groupby("run")["env_steps"].max()
     assert ends.tolist() == [-(-steps // 40) * 40 for steps in solved]
     assert result.episodes().groupby("run")["env_steps"].max().le(ends).all()
-    # What is left of the budget counts with the return at the end, so that stopping early is no loss.
+    # What is left of the budget counts with the threshold, so that stopping early is no loss.
     for run, frame in result.frame().groupby("run"):
         held = frame["return_mean"].ffill()
         known = frame[held.notna()]
         area = np.average(held.dropna(), weights=np.full(len(known), 40))
         left = 60_000 - ends[run]
-        expected = (area * ends[run] + result.summary["final_return_per_run"][run] * left) / 60_000
+        expected = (area * ends[run] + 40 * left) / 60_000
         assert result.summary["area_under_curve_per_run"][run] == pytest.approx(expected, rel=1e-6)
 
 
@@ -252,7 +322,8 @@ def launch(folder: Path, port: int, process: int, *words: str) -> subprocess.Pop
 
 def test_two_processes_train_what_one_does(tmp_path):
     """Two devices each; the first writes one run folder. Every run's episodes are those of a single process."""
-    budget = ["--env_steps", "400"]
+    # Fifty updates: so long the two are the same but for rounding.
+    budget = ["--env_steps", "66", "--log_every", "1"]
     port = free_port()
     both = [launch(tmp_path, port, process, *budget, "--out", "both") for process in (0, 1)]
     assert main([*HOSTS, *budget, "--quiet", "--out", str(tmp_path / "one")]) == 0
@@ -262,14 +333,20 @@ def test_two_processes_train_what_one_does(tmp_path):
     assert printed[1][0] == ""
     assert {path.name for path in tmp_path.iterdir()} == {"one", "both"}
     summary = json.loads((tmp_path / "both" / "summary.json").read_text())
-    assert (summary["runs"], summary["batches"], summary["devices"], summary["env_steps"]) == (6, 2, 4, 2400)
-    for name, order in (("episodes.csv", ["run", "episode"]), ("metrics.csv", ["run", "iteration"])):
-        frames = [pd.read_csv(tmp_path / folder / name).sort_values(order) for folder in ("one", "both")]
-        pd.testing.assert_frame_equal(*(frame.reset_index(drop=True) for frame in frames), rtol=1e-3, atol=1e-5)
-    folder, runs = RunFolder(tmp_path / "both"), []
-    for name in ("last-1", "last-2"):
-        runs += folder.read_facts(name)["runs"]
-    assert runs == list(range(6))
+    assert (summary["runs"], summary["batches"], summary["devices"], summary["env_steps"]) == (6, 2, 4, 6 * 66)
+    one, both = (tmp_path / name for name in ("one", "both"))
+    episodes, metrics = (
+        [pd.read_csv(folder / name).sort_values(["run", order]).reset_index(drop=True) for folder in (one, both)]
+        for name, order in (("episodes.csv", "episode"), ("metrics.csv", "iteration"))
+    )
+    assert len(episodes[0]) >= 6
+    pd.testing.assert_frame_equal(*episodes)
+    pd.testing.assert_frame_equal(*metrics, rtol=1e-3, atol=1e-5)
+    expected, names = RunFolder(one).read_params("last"), ("last-1", "last-2")
+    assert [run for name in names for run in RunFolder(both).read_facts(name)["runs"]] == list(range(6))
+    parts = [RunFolder(both).read_params(name) for name in names]
+    for name, values in expected.items():
+        np.testing.assert_allclose(np.concatenate([part[name] for part in parts]), values, atol=1e-5)
 
 
 def test_when_a_process_dies_the_other_ends_with_an_error(tmp_path):
@@ -279,10 +356,31 @@ def test_when_a_process_dies_the_other_ends_with_an_error(tmp_path):
     for _ in range(600):
         if metrics.exists() and first.poll() is None:
             break
-        subprocess.run(["sleep", "0.1"], check=True)
+        time.sleep(0.1)
     second.kill()
     _, errors = first.communicate(timeout=60)
     second.communicate()
     assert first.returncode == 1
     assert errors.splitlines()[-1] == "purejaxrl: process 1 of 2 has stopped; its own output may say why"
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("receiver", [0, 1])
+def test_a_signal_to_any_process_ends_all_with_everything_learned(receiver, tmp_path):
+    port = free_port()
+    both = [launch(tmp_path, port, process, "--env_steps", "100000000", "--out", "run") for process in (0, 1)]
+    metrics = tmp_path / "run" / "metrics.csv"
+    for _ in range(600):
+        if metrics.exists():
+            break
+        time.sleep(0.1)
+    time.sleep(2)
+    both[receiver].terminate()
+    errors = [process.communicate(timeout=60)[1] for process in both]
+    assert [process.returncode for process in both] == [143, 143], errors
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["stopped_by"] == "SIGTERM"
+    # The second process may have been compiling still.
+    assert summary["runs_begun"] in (3, 6)
+    assert pd.read_csv(metrics).groupby("run")["env_steps"].max().sum() == summary["env_steps"]
+    assert len(list((tmp_path / "run" / "params").iterdir())) == summary["runs_begun"] // 3

@@ -12,7 +12,7 @@ import pandas as pd
 
 from purejaxrl.errors import InputError, PurejaxrlError, ResourceError
 from purejaxrl.results.labels import label_of
-from purejaxrl.results.statistics import Scores, describe, improvements, table
+from purejaxrl.results.statistics import MAX_PAIRS_OF, Scores, describe, improvements, table
 
 # Settings of which all pairs are printed.
 PAIRS_SHOWN_OF = 6
@@ -24,6 +24,7 @@ class Folder(NamedTuple):
 
     env: str
     solved_at: float | None
+    stop_when_solved: bool
     labels: list[str]
     scores: list[Scores]
 
@@ -36,6 +37,7 @@ class Comparison(NamedTuple):
     scores: list[Scores]
     env: str
     solved_at: float | None
+    stop_when_solved: bool
 
     @property
     def setting_of_run(self) -> np.ndarray:
@@ -69,8 +71,10 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
         folders = [read(path, str(path)) for path in paths]
     labels = [label for folder in folders for label in folder.labels]
     scores = [scores for folder in folders for scores in folder.scores]
-    frame = describe(scores, has_threshold=first.solved_at is not None)
-    return Comparison(frame, labels, scores, first.env, first.solved_at)
+    # Env steps to solve are what runs that were stopped and runs that were not have in common.
+    stop_when_solved = any(folder.stop_when_solved for folder in folders)
+    frame = describe(scores, first.solved_at is not None, stop_when_solved)
+    return Comparison(frame, labels, scores, first.env, first.solved_at, stop_when_solved)
 
 
 def in_words(comparison: Comparison) -> str:
@@ -78,7 +82,9 @@ def in_words(comparison: Comparison) -> str:
     lines = [table(comparison.frame, comparison.labels)]
     if 1 < len(comparison.scores) <= PAIRS_SHOWN_OF:
         lines.append("probability that a run of the first is better than one of the second:")
-        for setting, other, *figures in improvements(comparison.scores).itertuples(index=False):
+        for setting, other, *figures in improvements(comparison.scores, comparison.stop_when_solved).itertuples(
+            index=False
+        ):
             probability, low, high = ("-" if np.isnan(figure) else f"{figure:.2f}" for figure in figures)
             pair = f"{comparison.labels[int(setting)]} > {comparison.labels[int(other)]}"
             lines.append(f"  {probability} [{low}, {high}]  {pair}")
@@ -86,7 +92,10 @@ def in_words(comparison: Comparison) -> str:
 
 
 def write(comparison: Comparison, paths: Sequence[str | Path], out: Path) -> None:
-    """Write compare.csv, improvement.csv and compare.png to a folder. Raises InputError where it holds anything."""
+    """Write compare.csv, compare.png and, where settings are few, improvement.csv to a folder.
+
+    Raises InputError where it holds anything.
+    """
     # Imported here, as a comparison that is only printed draws nothing.
     from purejaxrl.results import plots
 
@@ -105,7 +114,8 @@ def write(comparison: Comparison, paths: Sequence[str | Path], out: Path) -> Non
         )
         out.mkdir(parents=True, exist_ok=True)
         comparison.frame.assign(setting=comparison.labels).to_csv(out / files[0], index=False)
-        improvements(comparison.scores).to_csv(out / files[1], index=False)
+        if len(comparison.scores) <= MAX_PAIRS_OF:
+            improvements(comparison.scores, comparison.stop_when_solved).to_csv(out / files[1], index=False)
         figure.savefig(out / files[2], metadata={"Software": None})
     except OSError as error:
         if isinstance(error, PurejaxrlError):
@@ -136,16 +146,27 @@ def read(path: str | Path, name: str | None = None) -> Folder:
             _numbers(content, "env_steps_to_solve_per_run", runs, missing=np.inf),
             ~np.isin(np.arange(runs), failed),
         )
+        # A run that an interrupt kept from beginning is neither ok nor unsolved.
+        has_begun = _numbers(content, "env_steps_per_run", runs, missing=0.0) > 0
+        all_scores = all_scores._replace(
+            env_steps_to_solve=np.where(has_begun, all_scores.env_steps_to_solve, np.nan),
+            is_ok=all_scores.is_ok & has_begun,
+        )
         env = _field(content, "env")
         if not isinstance(env, str):
             raise InputError("env is not a name")
+        is_stopping = _field(content, "stop_when_solved")
+        if not isinstance(is_stopping, bool):
+            raise InputError("stop_when_solved is neither true nor false")
         solved_at = None if _field(content, "solved_at") is None else _number(content["solved_at"], "solved_at")
     except InputError as error:
         raise InputError(f"compare: {path / 'summary.json'}: {error}") from error
     by_setting = zip(*(np.split(values, len(settings)) for values in all_scores), strict=True)
     name = path.resolve().name if name is None else name
     labels = [f"{name} {label_of(values)}".rstrip() for values in settings]
-    return Folder(env, solved_at, labels, [Scores(*values) for values in by_setting])
+    return Folder(
+        env, solved_at, _field(content, "stop_when_solved") is True, labels, [Scores(*values) for values in by_setting]
+    )
 
 
 def metrics_of(paths: Sequence[str | Path]) -> pd.DataFrame:

@@ -146,8 +146,10 @@ class Terminal:
         """Once, when the rate is known: how long at most, if that is long."""
         if seconds < 3 or not self.may_warn:
             return
-        self.may_warn = False
         done = np.where(records.is_over, self.extent.env_steps, records.env_steps).sum(dtype=float)
+        if not done:
+            return
+        self.may_warn = False
         remaining = seconds * (self.extent.env_steps.sum(dtype=float) / done - 1)
         if remaining > LONG_SECONDS:
             bound = "up to" if self.extent.episodes.any() else "about"

@@ -27,7 +27,7 @@ class Records(NamedTuple):
     solved_at_steps: env steps of the episode that completed the first full window at or above the threshold, -1 where
     there was none. return_100: mean return of the last 100 episodes, NaN where there were fewer. area: area under the
     curve of return_mean in metrics.csv, divided by its env steps: an interval in which no episode ended has the value
-    of the one before, those before the first that ended are left out; NaN where there is no other.
+    of the one before, those before the first that ended are left out; NaN where there is no other, or a return is NaN.
     """
 
     episodes: np.ndarray
@@ -125,7 +125,8 @@ class Recorder:
         self.is_over = np.zeros(count, bool)
         self.recent = np.zeros((count, WINDOW))
         self.area, self.area_steps = np.zeros((2, count))
-        self.last_mean, self.closed_at = np.full(count, np.nan), np.zeros(count, np.int64)
+        self.last_mean = np.full(count, np.nan)
+        self.closed_at, self.counted = np.zeros((2, count), np.int64)
         self.eval_return = np.full(count, np.nan)
         self.interval: Table = {}
 
@@ -141,12 +142,14 @@ class Recorder:
             self.is_over,
         )
 
-    def add(self, start: int, log: Any, eval_return: np.ndarray | None, is_over: np.ndarray) -> tuple[Table, Table]:
+    def add(
+        self, start: int, log: Any, eval_return: np.ndarray | None, is_over: np.ndarray, is_last: bool = False
+    ) -> tuple[Table, Table]:
         """Rows that a chunk completes, for episodes.csv and metrics.csv, in order of env steps and run.
 
         start: the chunk's first iteration. log: `Log` of host arrays [length, runs, ...]. eval_return: [runs], if an
         evaluation followed the chunk, NaN for runs that it left out. is_over: [runs], whether the run has ended by now,
-        so that its open interval is closed.
+        so that its open interval is closed; with is_last, as nothing will follow, all are.
         """
         is_active = log.active.astype(bool)
         active = is_active.sum(axis=0)
@@ -156,8 +159,10 @@ class Recorder:
         events = self._events(start, log, is_active)
         history, ends = self._history(events)
         self._look_for_solution(events, history, ends)
-        place, metric_rows = self._close_intervals(start, log, is_active, events, history, ends, eval_return, is_over)
-        self._add_areas(place, metric_rows["env_steps"], metric_rows["return_mean"])
+        place, metric_rows = self._close_intervals(
+            start, log, is_active, events, history, ends, eval_return, is_over | is_last
+        )
+        self._add_areas(place, metric_rows)
 
         self.episodes += np.bincount(events.run, minlength=len(self.runs))
         self.env_steps = np.where(active > 0, (start + active) * self.steps, self.env_steps)
@@ -217,9 +222,9 @@ class Recorder:
         history: np.ndarray,
         ends: np.ndarray,
         eval_return: np.ndarray | None,
-        is_over: np.ndarray,
+        is_closing: np.ndarray,
     ) -> tuple[np.ndarray, Table]:
-        """Rows of the intervals that end in a chunk: at fixed env steps for all runs, and where a run ends.
+        """Rows of the intervals that end in a chunk: at fixed env steps for all runs, and where one is closing.
 
         Returns the place of each row's run, and the rows.
         """
@@ -231,7 +236,7 @@ class Recorder:
         interval_of = np.searchsorted(closes, np.arange(length))
         sums = self._sum_intervals(len(closes) + 1, interval_of, log, is_active, events)
 
-        at_end = np.nonzero(is_over & (active > 0) & ~np.isin(active - 1, closes))[0]
+        at_end = np.nonzero(is_closing & (active > 0) & ~np.isin(active - 1, closes))[0]
         close, run = np.nonzero(active[None] > closes[:, None])
         iteration = np.concatenate([closes[close], active[at_end] - 1]).astype(np.int64)
         run = np.concatenate([run, at_end])
@@ -271,22 +276,25 @@ class Recorder:
         self.interval = {name: values[-1] for name, values in sums.items() if name != "episodes"}
         return run, rows
 
-    def _add_areas(self, run: np.ndarray, env_steps: np.ndarray, return_mean: np.ndarray) -> None:
-        """Add the intervals that rows stand for to the area under each run's curve."""
+    def _add_areas(self, run: np.ndarray, rows: Table) -> None:
+        """Add the intervals of some rows, whose runs are given, to the area under each run's curve."""
         by_run = np.argsort(run, kind="stable")
-        run, env_steps, return_mean = run[by_run], env_steps[by_run], return_mean[by_run].copy()
+        run, env_steps, episodes, return_mean = (
+            values[by_run] for values in (run, rows["env_steps"], rows["episodes"], rows["return_mean"])
+        )
         is_first = np.diff(run, prepend=-1) > 0
-        unknown = is_first & np.isnan(return_mean)
-        return_mean[unknown] = self.last_mean[run[unknown]]
-        last_known = np.maximum.accumulate(np.where(is_first | ~np.isnan(return_mean), np.arange(len(run)), 0))
-        value = return_mean[last_known]
+        # A NaN among returns is a return; what an interval without an episode has is none.
+        before = np.where(is_first, self.counted[run], np.roll(episodes, 1))
+        is_empty = episodes == before
+        value = np.where(is_first & is_empty, self.last_mean[run], return_mean)
+        value = value[np.maximum.accumulate(np.where(is_first | ~is_empty, np.arange(len(run)), 0))]
         steps = np.diff(env_steps, prepend=0)
         steps[is_first] = (env_steps - self.closed_at[run])[is_first]
-        known = ~np.isnan(value)
-        np.add.at(self.area, run[known], (value * steps)[known])
-        np.add.at(self.area_steps, run[known], steps[known].astype(float))
+        has_begun = episodes > 0
+        np.add.at(self.area, run[has_begun], (value * steps)[has_begun])
+        np.add.at(self.area_steps, run[has_begun], steps[has_begun].astype(float))
         # The last of each run stays.
-        self.last_mean[run], self.closed_at[run] = value, env_steps
+        self.last_mean[run], self.closed_at[run], self.counted[run] = value, env_steps, episodes
 
     def _sum_intervals(
         self, intervals: int, interval_of: np.ndarray, log: Any, is_active: np.ndarray, events: Events

@@ -20,11 +20,18 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 SEED = 0
 ELEMENTS_AT_ONCE = 4_000_000
+# Settings of which all pairs are worth a file; beyond that each is compared with the best only.
+MAX_PAIRS_OF = 32
 TABLE_ROWS = 20
 TABLE_WIDTH = 120
 SHORTEST_LABEL = 12
 FINAL = ("final_return_iqm", "final_return_low", "final_return_high")
 AREA = ("area_iqm", "area_low", "area_high")
+REASONS = {
+    "final_return": "",
+    "area_under_curve": "Some runs had fewer than 100 episodes, so settings are ranked by area under curve.",
+    "env_steps_to_solve": "Runs ended once they were solved, so settings are ranked by env steps to solve.",
+}
 IMPROVES = ("best_improves", "best_improves_low", "best_improves_high")
 
 
@@ -33,7 +40,7 @@ class Scores(NamedTuple):
 
     final_return: mean return of the last 100 episodes, NaN where a run had fewer. area_under_curve: mean training
     return per env step, NaN where no episode ended. env_steps_to_solve: infinity where the run never reached the
-    threshold. is_ok: False where the run diverged.
+    threshold, NaN where it never began. is_ok: False where the run diverged or never began.
     """
 
     final_return: np.ndarray
@@ -84,22 +91,26 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> tuple[float, flo
     return probability, float(low), float(high)
 
 
-def describe(settings: Sequence[Scores], has_threshold: bool) -> pd.DataFrame:
+def describe(settings: Sequence[Scores], has_threshold: bool, stopped_when_solved: bool = False) -> pd.DataFrame:
     """One row per setting, in the given order.
 
-    runs, runs_ok (did not diverge), runs_final (have a final return); final_return_* and area_*: interquartile mean,
-    95% interval and median; solved_fraction; env_steps_to_solve_median over all runs, infinity where that run never
-    solved; best_improves*: probability that a run of the best setting, see `ranking`, is better than one of this.
+    rank (1 is best) and what it goes by, see `measure_of`; runs, runs_ok (did not diverge), runs_final (have a final
+    return); final_return_* and area_*: interquartile mean, 95% interval and median; solved_fraction;
+    env_steps_to_solve_median, infinity where that run never solved; best_improves*: probability that a run of the best
+    setting is better than one of this.
 
-    A run that diverged counts with the returns it had. A run without a final return is left out of the final_return_*
-    columns. NaN stands where there is nothing: in the best setting's own best_improves*, and in what is about solving
-    without a threshold.
+    A run that diverged counts with the returns it had, and as the worst of all where they are not finite. A run without
+    a final return is left out of the final_return_* columns. NaN stands where there is nothing: in the best setting's
+    own best_improves*, and in what is about solving without a threshold.
     """
+    measure = measure_of(settings, stopped_when_solved)
     finals = [scores.final_return[np.isfinite(scores.final_return)] for scores in settings]
     areas = [scores.area_under_curve[np.isfinite(scores.area_under_curve)] for scores in settings]
-    steps = [scores.env_steps_to_solve for scores in settings]
+    steps = [scores.env_steps_to_solve[~np.isnan(scores.env_steps_to_solve)] for scores in settings]
     frame = pd.DataFrame(
         {
+            "rank": 0,
+            "ranked_by": measure,
             "runs": [len(scores.is_ok) for scores in settings],
             "runs_ok": [int(np.sum(scores.is_ok)) for scores in settings],
             "runs_final": [len(final) for final in finals],
@@ -109,9 +120,12 @@ def describe(settings: Sequence[Scores], has_threshold: bool) -> pd.DataFrame:
     frame["final_return_median"] = [_median(final) for final in finals]
     frame[list(AREA)] = _means_with_intervals(areas)
     frame["area_median"] = [_median(area) for area in areas]
-    frame["solved_fraction"] = [float(np.mean(np.isfinite(step))) if has_threshold else math.nan for step in steps]
-    frame["env_steps_to_solve_median"] = [_median(step) if has_threshold else math.nan for step in steps]
-    best, compared = ranking(frame)[0], compared_values(settings)
+    shares = [float(np.mean(np.isfinite(step))) if len(step) else math.nan for step in steps]
+    frame["solved_fraction"] = shares if has_threshold else math.nan
+    frame["env_steps_to_solve_median"] = [_median(step) for step in steps] if has_threshold else math.nan
+    frame["rank"] = _ranks(frame, settings, measure)
+    compared = [compared_values(scores, measure) for scores in settings]
+    best = ranking(frame)[0]
     frame[list(IMPROVES)] = [
         (math.nan, math.nan, math.nan) if row == best else probability_of_improvement(compared[best], values)
         for row, values in enumerate(compared)
@@ -119,32 +133,57 @@ def describe(settings: Sequence[Scores], has_threshold: bool) -> pd.DataFrame:
     return frame
 
 
-def compared_values(settings: Sequence[Scores]) -> list[np.ndarray]:
-    """What settings are compared by: final returns, or, where some run has none, areas under the curve.
+def measure_of(settings: Sequence[Scores], stopped_when_solved: bool) -> str:
+    """What settings are ranked and compared by.
 
-    A run may have had fewer than 100 episodes because they were long: leaving it out would punish the best.
+    Their final returns; or, where a run that did not diverge has none, areas under the curve: it may have had fewer
+    than 100 episodes because they were long, and leaving it out would punish the best. Where runs were stopped when
+    solved, env steps to solve: the final return then says only by how much a run overshot the threshold.
     """
-    is_complete = all(np.isfinite(scores.final_return).all() for scores in settings)
-    measures = [scores.final_return if is_complete else scores.area_under_curve for scores in settings]
-    return [values[np.isfinite(values)] for values in measures]
+    if stopped_when_solved:
+        return "env_steps_to_solve"
+    is_complete = all(np.isfinite(scores.final_return[scores.is_ok]).all() for scores in settings)
+    return "final_return" if is_complete else "area_under_curve"
+
+
+def compared_values(scores: Scores, measure: str) -> np.ndarray:
+    """The measure of a setting's runs, higher is better; without runs that never began or have nothing to compare.
+
+    A diverged run whose value is not finite counts as -infinity.
+    """
+    has_begun = ~np.isnan(scores.env_steps_to_solve)
+    if measure == "env_steps_to_solve":
+        return -scores.env_steps_to_solve[has_begun]
+    values = scores.final_return if measure == "final_return" else scores.area_under_curve
+    values = np.where(~scores.is_ok & ~np.isfinite(values), -np.inf, values)[has_begun]
+    return values[np.isfinite(values) | (values == -np.inf)]
+
+
+def _ranks(frame: pd.DataFrame, settings: Sequence[Scores], measure: str) -> np.ndarray:
+    """Places of the settings, 1 for the best: by the measure (its median, where it is env steps, else its interquartile
+    mean); ties by final return, area and env steps to solve, then as given. Without a run that is ok a setting is last.
+    """
+    values = [compared_values(scores, measure) for scores in settings]
+    middle = _median if measure == "env_steps_to_solve" else _interquartile_mean_of_any
+    order = frame[["final_return_iqm", "area_iqm", "env_steps_to_solve_median"]].copy()
+    order.insert(0, "has_ok", frame["runs_ok"] > 0)
+    order.insert(1, "measure", [middle(value) for value in values])
+    is_ascending = [False, False, False, False, True]
+    order = order.sort_values(list(order), ascending=is_ascending, na_position="last", kind="stable")
+    ranks = np.empty(len(order), np.int64)
+    ranks[order.index.to_numpy()] = np.arange(1, len(order) + 1)
+    return ranks
 
 
 def ranking(frame: pd.DataFrame) -> np.ndarray:
-    """Rows of `describe`, best first, as positions.
-
-    By interquartile mean of the final return; ties by that of the area, then by the env steps to solve, then as given.
-    Where some run has no final return, by that of the area first, see `compared_values`.
-    """
-    by = ["final_return_iqm", "area_iqm", "env_steps_to_solve_median"]
-    if (frame["runs_final"] < frame["runs"]).any():
-        frame = frame.assign(final_return_iqm=math.nan)
-    ordered = frame.reset_index(drop=True).sort_values(by, ascending=[False, False, True], na_position="last")
-    return ordered.index.to_numpy()
+    """Rows of `describe`, best first, as positions."""
+    return np.argsort(frame["rank"].to_numpy(), kind="stable")
 
 
-def improvements(settings: Sequence[Scores]) -> pd.DataFrame:
+def improvements(settings: Sequence[Scores], stopped_when_solved: bool = False) -> pd.DataFrame:
     """`probability_of_improvement` of setting over other, for every pair: setting, other, probability, low, high."""
-    compared = compared_values(settings)
+    measure = measure_of(settings, stopped_when_solved)
+    compared = [compared_values(scores, measure) for scores in settings]
     rows = [
         (setting, other, *probability_of_improvement(compared[setting], compared[other]))
         for setting, other in itertools.combinations(range(len(compared)), 2)
@@ -159,7 +198,6 @@ def table(frame: pd.DataFrame, labels: Sequence[str]) -> str:
     """
     order = ranking(frame)[:TABLE_ROWS]
     shown = frame.iloc[order]
-    has_all = not (frame["runs_final"] < frame["runs"]).any()
     is_partial = (shown["runs_final"] < shown["runs"]) & (shown["runs_final"] > 0)
     marks = np.where(is_partial, "*", " " if is_partial.any() else "")
     columns = [
@@ -178,10 +216,10 @@ def table(frame: pd.DataFrame, labels: Sequence[str]) -> str:
     lines = ["  ".join([name.ljust(width), *row]).rstrip() for name, *row in zip(names, *cells, strict=True)]
     if len(frame) > len(shown):
         lines.append(f"... and {len(frame) - len(shown)} more")
-    if not has_all:
-        star = "* over fewer runs. " if is_partial.any() else ""
-        lines.append(f"{star}Some runs had fewer than 100 episodes, so settings are ranked by area under curve.")
-    return "\n".join(lines)
+    if is_partial.any():
+        lines.append("* over fewer runs: the others diverged, did not begin or had fewer than 100 episodes")
+    reason = REASONS[str(frame["ranked_by"].iloc[0])]
+    return "\n".join([*lines, reason] if reason else lines)
 
 
 def shorten(label: str, length: int) -> str:
@@ -225,6 +263,10 @@ def _means_with_intervals(samples: Sequence[np.ndarray]) -> np.ndarray:
         values = np.stack([samples[row] for row in rows.tolist()])
         figures[rows] = np.stack([interquartile_mean(values), *interval(values)], axis=-1)
     return figures
+
+
+def _interquartile_mean_of_any(values: np.ndarray) -> float:
+    return float(interquartile_mean(values)) if len(values) else math.nan
 
 
 def _median(values: np.ndarray) -> float:

@@ -7,6 +7,7 @@ while independent runs side by side use every core fully.
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -123,7 +124,9 @@ def memory_of(devices: list[jax.Device]) -> int:
     """
     if devices[0].platform == "cpu":
         return int(MEMORY_SHARE * host_memory())
-    return int(MEMORY_SHARE * min((device.memory_stats() or {})["bytes_limit"] for device in devices))
+    sizes = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
+    # Where a device does not say, only the compiler can refuse.
+    return int(MEMORY_SHARE * min(size for size in sizes if size)) if any(sizes) else sys.maxsize
 
 
 def host_memory() -> int:

@@ -117,7 +117,7 @@ def compile_fitting(
             one_run = max(program.memory // width, one_run)
         if width == 1:
             raise ResourceError(
-                f"out of memory: one run needs {one_run / 2**30:.2f} GiB; {memory_limit / 2**30:.2f} GiB may be used"
+                f"--max_memory: one run needs {mebibytes(one_run)}, and {mebibytes(memory_limit)} may be used"
             )
         width = max(min(width - 1, memory_limit // one_run), 1)
 
@@ -166,12 +166,21 @@ def compile_program(
 
     compiled = call_interruptibly(lambda: [part.compile() for part in lowered], should_stop)
     held = bytes_of((configs, state, best)) // mesh.size
-    memory = devices.on_one_memory(held + max(transient_bytes(part) for part in compiled[1:]), mesh)
+    # Where there is padding, the state is copied without it at the end.
+    final = 0 if width == runs else bytes_of(state) // mesh.size
+    while_running = held + max(final, *(transient_bytes(part) for part in compiled[1:]))
+    at_start = bytes_of(configs) // mesh.size + transient_bytes(compiled[0])
+    memory = devices.on_one_memory(max(at_start, while_running), mesh)
     evaluate = compiled[2] if eval_episodes is not None else None
     seconds = time.perf_counter() - started
     return Program(
         agent, env, budget, shape, mesh, width, capacity, compiled[0], compiled[1], evaluate, memory, seconds
     )
+
+
+def mebibytes(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / 2**20:,.1f} MiB"
 
 
 def bytes_of(tree: PyTree) -> int:

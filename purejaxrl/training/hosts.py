@@ -10,6 +10,7 @@ Whoever reaches the coordinator's port can take part, as with JAX itself: that p
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import struct
@@ -53,6 +54,12 @@ def check_hosts(coordinator: str | None, num_processes: int | None, process_id: 
     if coordinator is None or num_processes is None or process_id is None:
         given = next(flag for flag, value in flags.items() if value is not None)
         raise InputError(f"{given}: {' and '.join(missing)} must be given too")
+    for flag, value in flags.items():
+        kind = str if flag == "--coordinator" else int
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise InputError(
+                f"{flag}: {value!r} is not allowed; it takes a {'text' if kind is str else 'whole number'}"
+            )
     split_address(coordinator)
     if num_processes < 1:
         raise InputError(f"--num_processes: {num_processes} is not allowed; it must be at least 1")
@@ -74,6 +81,12 @@ def detect_cluster(seconds: float) -> tuple[str, int, int] | None:
     """Process 0's HOST:PORT, the number of processes and this one's index, where SLURM, Open MPI, a TPU pod or an
     indexed Kubernetes job says them. Raises HostError where that fails.
     """
+    is_indexed_job = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= set(os.environ)
+    if is_indexed_job and importlib.util.find_spec("kubernetes") is None:
+        raise HostError(
+            "this is a pod of an indexed Kubernetes job, and JAX needs the package kubernetes to find the others; "
+            "install it, or give --coordinator, --num_processes and --process_id"
+        )
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     try:
         with warnings.catch_warnings():
@@ -108,7 +121,7 @@ def start(
     if coordinator is None or num_processes is None or process_id is None:
         coordinator, num_processes, process_id = detect_cluster(join_timeout) or ("", 1, 0)
     if num_processes == 1:
-        return Hosts(0, 1, {}, silence_timeout)
+        return alone()
     host, port = split_address(coordinator)
     if process_id == 0:
         jax_port = free_port()
@@ -167,7 +180,7 @@ class Hosts:
         self.links = links
         self.silence_timeout = silence_timeout
         self.ends_at_failure = False
-        self.is_asked_to_stop = False
+        self.asked_to_stop: int | None = None
         self.failure: str | None = None
         # Held by whoever ends the process, so that only one thread does.
         self.lock = threading.RLock()
@@ -218,16 +231,20 @@ class Hosts:
         if self.index:
             self._write(0, STATUS, status)
 
+    def forget_status(self, process: int) -> None:
+        """Let a process's status, which is no longer the newest that is known of it, be empty."""
+        self.latest[process] = b""
+
     def statuses(self) -> list[bytes]:
         """In process 0 the newest status of each process, empty where there is none yet."""
         return list(self.latest)
 
-    def ask_to_stop(self) -> None:
-        """In process 0, let the others' `is_asked_to_stop` be true. Raises HostError as `check` does."""
-        if not self.is_asked_to_stop:
-            self.is_asked_to_stop = True
+    def ask_to_stop(self, signal: int) -> None:
+        """Let all processes know of a signal that this one has received. Raises HostError as `check` does."""
+        if self.asked_to_stop is None:
+            self.asked_to_stop = signal
             for process in self.links:
-                self._write(process, STOP)
+                self._write(process, STOP, bytes([signal]))
 
     def check(self) -> None:
         """Raises HostError if another process has failed or is lost; costs nothing."""
@@ -302,13 +319,16 @@ class Hosts:
                 elif kind == STATUS:
                     self.latest[process] = payload
                 elif kind == STOP:
-                    self.is_asked_to_stop = True
+                    # Process 0 passes it on to all.
+                    self.ask_to_stop(payload[0])
                 elif kind == FAILURE:
                     return self._lose(payload.decode(errors="replace"))
                 elif self.index == 0:
                     link.write(BEAT)
         except TimeoutError:
             self._lose(f"process {process} of {self.count} has not responded for {self.silence_timeout:.0f} s")
+        except HostError:
+            return None
         except (OSError, EOFError):
             self._lose(f"process {process} of {self.count} has stopped; its own output may say why")
 
@@ -341,7 +361,9 @@ class Hosts:
                 continue
 
 
-ALONE = Hosts(0, 1, {}, SILENCE_SECONDS)
+def alone() -> Hosts:
+    """The one process of a training that has no others."""
+    return Hosts(0, 1, {}, SILENCE_SECONDS)
 
 
 class Link:

@@ -88,7 +88,7 @@ def iterate(
         active = active & (moved.episode.finished < budget.amount)
     if budget.stop_at is not None and state.recent is not None:
         recent, best_mean = slide_window(state.recent, ended, state.episode.finished)
-        moved, active = moved._replace(recent=recent), active & (best_mean < budget.stop_at)
+        moved, active = moved._replace(recent=recent), active & ~(best_mean >= budget.stop_at)
     advanced = moved._replace(learner=learner, active=active)
     return freeze(state.active, advanced, state), Log(ended, state.active, metrics)
 
