@@ -230,8 +230,8 @@ def sweep_lines(sweeps: dict[str, Any]) -> list[str]:
     for row in scaling.values():
         lines.append(f"- `{row['command']}`: {row['one']:,.0f} and {row['two']:,.0f} env steps/s")
     note = (
-        "One of two CPU devices is slower than half of both: XLA then splits small operations over the cores, which costs "
-        "more than it gains."
+        "A ratio above 2: on one of two CPU devices XLA splits small operations over the cores, which costs more than it "
+        "gains."
     )
     return [*lines, "", note, "", machine_line(sweeps["machine"])]
 

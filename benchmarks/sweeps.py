@@ -35,7 +35,7 @@ CASES = {
 
 # The same sweep on one device and on two, taking turns.
 SCALING = {
-    "vpg": Case("sweep vpg --seeds 16 --epochs 20"),
+    "vpg": Case("sweep vpg --seeds 16 --epochs 40"),
     "dqn": Case("sweep dqn --seeds 16 --env_steps 6000"),
     "a3c": Case("sweep a3c --preset tuned --env CartPole-v1 --seeds 64 --env_steps 100000"),
 }

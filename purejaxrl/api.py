@@ -188,7 +188,9 @@ def _carry_out(plan: Plan, local: list[jax.Device], folder: RunFolder, progress:
             except StopRequestedError:
                 pass
             # Still within StopSignals: what has been learned is written whole.
-            if everyone.index == 0:
+            if everyone.index:
+                hand_over(everyone, ledger, stopper.poll)
+            else:
                 for process in range(1, everyone.count):
                     take_in(everyone, ledger, process, look)
         finally:
@@ -199,8 +201,6 @@ def _carry_out(plan: Plan, local: list[jax.Device], folder: RunFolder, progress:
             folder.write_json("summary.json", summary)
             write_statistics(plan, ledger)
             write_pictures(plan, ledger)
-        else:
-            hand_over(everyone, ledger)
         everyone.finish()
     return Result(folder.path, summary, plan, ledger.state, ledger.best, stopped_by)
 

@@ -44,8 +44,11 @@ def exchange_standing(everyone: Hosts, ledger: Ledger) -> None:
         everyone.publish(status)
 
 
-def hand_over(everyone: Hosts, ledger: Ledger) -> None:
-    """Send process 0 what this process has: facts, records, files. Raises HostError."""
+def hand_over(everyone: Hosts, ledger: Ledger, while_waiting: Callable[[], object] = bool) -> None:
+    """Send process 0 what this process has, once it asks: facts, records, files. Raises HostError.
+
+    while_waiting: called twice a second.
+    """
     files = sorted(path.relative_to(ledger.folder.path).as_posix() for path in ledger.folder.path.rglob("*.*"))
     files = [name for name in files if name in ("episodes.csv", "metrics.csv") or name.startswith("params/")]
     facts = {
@@ -58,7 +61,7 @@ def hand_over(everyone: Hosts, ledger: Ledger) -> None:
         "tallies": {name: [tally.width, list(tally.counts.items())] for name, tally in ledger.tallies.items()},
         "files": files,
     }
-    everyone.send("facts", json.dumps(facts).encode())
+    everyone.send("facts", json.dumps(facts).encode(), while_waiting=while_waiting)
     everyone.send("records", pack(ledger.records))
     for name in files:
         everyone.send(name, (ledger.folder.path / name).read_bytes())

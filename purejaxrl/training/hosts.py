@@ -193,9 +193,15 @@ class Hosts:
         if index:
             threading.Thread(target=self._beat, daemon=True).start()
 
-    def send(self, name: str, data: bytes | bytearray | memoryview, to: int = 0) -> None:
-        """Hand over data of any size once the other process receives that name. Raises HostError if that fails."""
+    def send(
+        self, name: str, data: bytes | bytearray | memoryview, to: int = 0, while_waiting: Callable[[], object] = bool
+    ) -> None:
+        """Hand over data of any size once the other process receives that name. Raises HostError if that fails.
+
+        while_waiting: called twice a second until it does.
+        """
         link = self.links[to]
+        self._wait(link.wants, while_waiting)
         asked = self._next(link.wants)
         if asked != name.encode():
             raise HostError(f"process {to} wants {asked.decode()!r}, but process {self.index} sends {name!r}")
@@ -207,16 +213,11 @@ class Hosts:
     def receive(self, process: int, name: str, while_waiting: Callable[[], object] = bool) -> bytearray:
         """What the process sends under that name, once it does. Raises HostError if it cannot any more.
 
-        while_waiting: called twice a second until it comes.
+        while_waiting: called twice a second until it does.
         """
         link = self.links[process]
         self._write(process, WANT, name.encode())
-        called = time.monotonic()
-        while link.pieces.empty() and self.failure is None:
-            time.sleep(0.02)
-            if time.monotonic() > called + WAITING_SECONDS:
-                called = time.monotonic()
-                while_waiting()
+        self._wait(link.pieces, while_waiting)
         data = bytearray(int.from_bytes(self._next(link.pieces)))
         filled = 0
         while filled < len(data):
@@ -291,6 +292,14 @@ class Hosts:
             # JAX aborts the others when its service goes; they first read why.
             time.sleep(0.5)
         os._exit(HostError.exit_code)
+
+    def _wait(self, queue: SimpleQueue[bytes | None], while_waiting: Callable[[], object]) -> None:
+        called = time.monotonic()
+        while queue.empty():
+            time.sleep(0.02)
+            if time.monotonic() > called + WAITING_SECONDS:
+                called = time.monotonic()
+                while_waiting()
 
     def _next(self, queue: SimpleQueue[bytes | None]) -> bytes:
         item = queue.get()
