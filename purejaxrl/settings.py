@@ -103,7 +103,13 @@ def draw(generator: np.random.Generator, source: list[Any] | Range, kind: type) 
     low, high = source.low - margin, source.high + margin
     scale, unscale = (math.log, math.exp) if source.log else (float, float)
     number = min(max(unscale(generator.uniform(scale(low), scale(high))), source.low), source.high)
-    return int(number + 0.5) if kind is int else number
+    return int(number + 0.5) if kind is int else rounded(number, source)
+
+
+def rounded(number: float, source: Range) -> float:
+    """A number with four digits that matter, so that it can be read and typed again; within its range still."""
+    scale = min(source.high - source.low, abs(number) or math.inf)
+    return min(max(round(number, 3 - math.floor(math.log10(scale))), source.low), source.high)
 
 
 def takes_range(spec: Spec) -> bool:

@@ -9,7 +9,7 @@ from purejaxrl.agents import AGENTS
 from purejaxrl.config import field_specs
 from purejaxrl.errors import InputError
 from purejaxrl.results.labels import columns_of, label_of, show
-from purejaxrl.settings import Range, count_settings, draws, resolve_settings
+from purejaxrl.settings import Range, count_settings, draws, resolve_settings, rounded
 
 DQN, A3C = AGENTS["dqn"], AGENTS["a3c"]
 INF, NAN = math.inf, math.nan
@@ -275,3 +275,20 @@ def test_a_range_that_leaves_what_is_allowed_is_refused_whatever_would_be_drawn(
     ):
         resolve({"gamma": source}, random=1)
     assert 0 < resolve({"lr": Range(0, 1e-2)}, random=1)[0].config.lr < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("number", "source", "expected"),
+    [
+        (0.00123456, Range(1e-4, 1e-2, log=True), 0.001235),
+        (0.95678912, Range(0.9, 0.999), 0.95679),
+        (0.9999912367, Range(0.99999, 0.999995), 0.999991237),
+        (0.0000123456, Range(0, 1e-2), 0.00001235),
+        (0.0, Range(0, 1), 0.0),
+        (-12.34567, Range(-20, -10), -12.35),
+        (0.99994, Range(0.5, 0.99992), 0.9999),
+        (1.23456789, Range(1.2345, 1.2350), 1.2345679),
+    ],
+)
+def test_drawn_numbers_have_four_digits_that_matter(number, source, expected):
+    assert rounded(number, source) == expected

@@ -103,7 +103,9 @@ def sweep(
 
 
 def _training_column(metrics: pd.DataFrame) -> str:
-    return "return_100" if "return_100" in metrics and metrics["return_100"].notna().any() else "return_mean"
+    """The mean of 100 episodes, where half of the runs or more ever have one."""
+    known = metrics.loc[metrics["return_100"].notna(), "run"].nunique() if "return_100" in metrics else 0
+    return "return_100" if known and 2 * known >= metrics["run"].nunique() else "return_mean"
 
 
 def _meaning(metrics: pd.DataFrame) -> str:
