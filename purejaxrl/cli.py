@@ -405,7 +405,7 @@ def _prepare_jax(device: str, *, use_cache: bool, is_silent: bool) -> None:
 def _terminal(plan: Plan) -> Terminal:
     from purejaxrl.ledger import extent_of
     from purejaxrl.presets import TUNED, as_dict, tuned_key
-    from purejaxrl.results.progress import Terminal
+    from purejaxrl.results.progress import Goal, Terminal
     from purejaxrl.training.sweep import group_settings
 
     name, first = plan.agent.name, plan.settings[0]
@@ -413,22 +413,19 @@ def _terminal(plan: Plan) -> Terminal:
     hint = "; --preset tuned is quicker" if plan.preset == "original" and is_tuned else ""
     seeds = f"{plan.seeds} seed{'s' if plan.seeds > 1 else ''}"
     title = f"{name} on {plan.env}, preset {plan.preset}, {seeds}"
-    amount, unit, labels = first.budget.amount, first.budget.kind.replace("_", " "), []
     if plan.is_sweep:
         programs = len(group_settings([setting.config for setting in plan.settings]))
         count = f"{len(plan.settings)} setting{'s' if len(plan.settings) > 1 else ''}"
         title += f" x {count} = {plan.runs} runs, {programs} program{'s' if programs > 1 else ''} to compile"
-        amount, unit, labels = plan.runs, "runs", plan.labels
-    return Terminal(
-        title,
-        name,
-        amount,
-        unit,
+    goal = Goal(
+        first.budget.amount,
+        first.budget.kind.replace("_", " "),
         extent_of(plan),
-        hint=hint,
-        can_be_solved=plan.solved_at is not None,
-        settings=labels,
+        plan.solved_at is not None,
+        hint,
+        plan.labels if plan.is_sweep else (),
     )
+    return Terminal(title, name, goal)
 
 
 def _print_summary(result: Result) -> None:

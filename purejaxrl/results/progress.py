@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TextIO, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
@@ -64,32 +65,30 @@ class Silent:
         """Do nothing."""
 
 
-class Terminal:
-    """A progress bar, or plain lines where there is no terminal.
+class Goal(NamedTuple):
+    """What progress is shown against.
 
-    title: said first. label: before the bar. amount, unit: what the bar counts, over all runs together. hint: what to
-    add of a training that will take long. can_be_solved: whether there is a threshold. settings: labels of a sweep's
-    settings, each of so many runs one after another; of these the best so far is shown.
+    amount, unit: the budget, as "1200 episodes"; unused where settings are given. can_be_solved: whether there is a
+    threshold. hint: what to add of a training that will take long. settings: labels of a sweep's settings, each of so
+    many runs one after another; of these the best so far is shown.
     """
 
-    def __init__(
-        self,
-        title: str,
-        label: str,
-        amount: int,
-        unit: str,
-        extent: Extent,
-        *,
-        hint: str = "",
-        can_be_solved: bool = True,
-        settings: Sequence[str] = (),
-        stream: TextIO | None = None,
-    ) -> None:
-        self.title, self.label, self.amount, self.unit, self.extent = title, label, amount, unit, extent
-        self.hint, self.can_be_solved, self.settings = hint, can_be_solved, settings
-        self.stream = stream or sys.stderr
+    amount: int
+    unit: str
+    extent: Extent
+    can_be_solved: bool = True
+    hint: str = ""
+    settings: Sequence[str] = ()
+
+
+class Terminal:
+    """A progress bar, or plain lines where there is no terminal. title: said first. label: before the bar."""
+
+    def __init__(self, title: str, label: str, goal: Goal) -> None:
+        self.title, self.label, self.goal = title, label, goal
+        self.stream = sys.stderr
         self.is_terminal = self.stream.isatty()
-        self.last_line = 0.0
+        self.last_line = -math.inf
         self.may_warn = True
         self.bar: tqdm | None = None
 
@@ -97,12 +96,12 @@ class Terminal:
         """Say what begins, and draw the bar."""
         print(f"{self.title}: compiling ...", file=self.stream, flush=True)
         self.bar = tqdm(
-            total=self.amount,
+            total=self.goal.amount,
             desc=self.label,
-            unit=" " + self.unit,
+            unit=" " + self.goal.unit,
             file=self.stream,
             disable=not self.is_terminal,
-            bar_format=SWEEP_BAR if self.settings else BAR,
+            bar_format=SWEEP_BAR if self.goal.settings else BAR,
         )
 
     def note(self, text: str) -> None:
@@ -112,30 +111,30 @@ class Terminal:
     def advance(self, records: Records, seconds: float) -> None:
         """Redraw the bar, or write a line if the last one is some time ago."""
         self._warn_if_long(records, seconds)
-        done = float(self.extent.fraction(records).mean()) * self.amount
+        share = float(self.goal.extent.fraction(records).mean())
+        done = share * self.goal.amount
         facts = [self._standing(records), *self._solved(records)]
         facts.append(f"{records.env_steps.sum() / max(seconds, 1e-9):,.0f} env steps/s")
         if self.is_terminal and self.bar is not None:
             self.bar.n = done
             self.bar.set_postfix_str(", ".join(facts))
-        elif done >= self.amount or time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+        elif share >= 1 or time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
-            print(
-                f"{self.label}: {done:.0f}/{self.amount} {self.unit}, {', '.join(facts)}", file=self.stream, flush=True
-            )
+            shown = f"{share:.0%}" if self.goal.settings else f"{done:.0f}/{self.goal.amount} {self.goal.unit}"
+            print(f"{self.label}: {shown}, {', '.join(facts)}", file=self.stream, flush=True)
 
     def _standing(self, records: Records) -> str:
-        """The mean return, or that of the best setting so far."""
-        if not self.settings:
-            known = records.return_100[~np.isnan(records.return_100)]
-            return f"return {known.mean():.1f}" if len(known) else "return -"
-        mean = mean_of_settings(records.return_100, len(self.settings))
-        best = "-" if np.isnan(mean).all() else f"{self.settings[int(np.nanargmax(mean))]}: {np.nanmax(mean):.1f}"
+        """The mean return, or how many runs are done and the best setting so far."""
+        settings = self.goal.settings
+        mean = mean_of_settings(records.return_100, max(len(settings), 1))
+        if not settings:
+            return "return -" if np.isnan(mean[0]) else f"return {mean[0]:.1f}"
+        best = "-" if np.isnan(mean).all() else f"{settings[int(np.nanargmax(mean))]}: {np.nanmax(mean):.1f}"
         return f"{records.is_over.sum()}/{len(records.is_over)} runs done, best {best}"
 
     def _solved(self, records: Records) -> list[str]:
         solved = int(np.sum(records.solved_at_steps >= 0))
-        return [f"solved {solved}/{len(records.solved_at_steps)}"] if self.can_be_solved else []
+        return [f"solved {solved}/{len(records.solved_at_steps)}"] if self.goal.can_be_solved else []
 
     def close(self) -> None:
         """Leave the bar as it is."""
@@ -146,14 +145,15 @@ class Terminal:
         """Once, when the rate is known: how long at most, if that is long."""
         if seconds < 3 or not self.may_warn:
             return
-        done = np.where(records.is_over, self.extent.env_steps, records.env_steps).sum(dtype=float)
+        extent = self.goal.extent
+        done = np.where(records.is_over, extent.env_steps, records.env_steps).sum(dtype=float)
         if not done:
             return
         self.may_warn = False
-        remaining = seconds * (self.extent.env_steps.sum(dtype=float) / done - 1)
+        remaining = seconds * (extent.env_steps.sum(dtype=float) / done - 1)
         if remaining > LONG_SECONDS:
-            bound = "up to" if self.extent.episodes.any() else "about"
-            self.note(f"this will take {bound} {remaining / 60:.0f} minutes{self.hint}")
+            bound = "up to" if extent.episodes.any() else "about"
+            self.note(f"this will take {bound} {remaining / 60:.0f} minutes{self.goal.hint}")
 
 
 def mean_of_settings(values: np.ndarray, settings: int) -> np.ndarray:
