@@ -96,6 +96,24 @@ class Events(NamedTuple):
     length: np.ndarray
 
 
+class History(NamedTuple):
+    """Returns around a chunk: every run's last 100 before it, then its new ones, run after run.
+
+    returns: [100 * runs + events]. starts, ends: [runs], where each run's lie. new: [runs], how many are new.
+    """
+
+    returns: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    new: np.ndarray
+
+    def means(self, first: np.ndarray) -> np.ndarray:
+        """Means of the windows of 100 that begin at `first`; some at a time, to bound the memory."""
+        windows = np.lib.stride_tricks.sliding_window_view(self.returns, WINDOW)
+        parts = [windows[first[at : at + ROWS_AT_ONCE]].mean(axis=1) for at in range(0, len(first), ROWS_AT_ONCE)]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+
 class Recorder:
     """Turns the chunks of a batch of runs into rows.
 
@@ -157,16 +175,16 @@ class Recorder:
             if values.ndim > 2 and np.issubdtype(values.dtype, np.integer):
                 self.tallies.setdefault(name, Tally()).add(values[is_active])
         events = self._events(start, log, is_active)
-        history, ends = self._history(events)
-        self._look_for_solution(events, history, ends)
-        place, metric_rows = self._close_intervals(
-            start, log, is_active, events, history, ends, eval_return, is_over | is_last
-        )
-        self._add_areas(place, metric_rows)
+        history = self._history(events)
+        self._look_for_solution(events, history)
+        iteration, run = self._closings(start, active, len(is_active), is_over | is_last)
+        metric_rows = self._metric_rows(start, iteration, run, log, is_active, events, history)
+        metric_rows["eval_return"] = self._place_evaluations(run, iteration == active[run] - 1, eval_return)
+        self._add_areas(run, metric_rows)
 
-        self.episodes += np.bincount(events.run, minlength=len(self.runs))
+        self.episodes += history.new
         self.env_steps = np.where(active > 0, (start + active) * self.steps, self.env_steps)
-        self.recent = history[ends[:, None] + np.arange(-WINDOW, 0)]
+        self.recent = history.returns[history.ends[:, None] + np.arange(-WINDOW, 0)]
         self.is_over = self.is_over | is_over
 
         order = np.lexsort((events.run, events.env_steps))
@@ -189,76 +207,59 @@ class Recorder:
         returns = log.ended.returns[at].astype(np.float64)
         return Events(run, iteration, number, env_steps, returns, log.ended.length[at].astype(np.int64))
 
-    def _history(self, events: Events) -> tuple[np.ndarray, np.ndarray]:
-        """Every run's last 100 returns before the chunk, then its new ones, run after run; where each run's end."""
-        counts = np.bincount(events.run, minlength=len(self.runs))
-        ends = np.cumsum(counts + WINDOW)
-        history = np.empty(ends[-1])
-        starts = ends - counts - WINDOW
-        history[starts[:, None] + np.arange(WINDOW)] = self.recent
-        history[starts[events.run] + WINDOW + rank_within(events.run)] = events.returns
-        return history, ends
+    def _history(self, events: Events) -> History:
+        new = np.bincount(events.run, minlength=len(self.runs))
+        ends = np.cumsum(new + WINDOW)
+        starts = ends - new - WINDOW
+        returns = np.empty(ends[-1])
+        returns[starts[:, None] + np.arange(WINDOW)] = self.recent
+        returns[starts[events.run] + WINDOW + rank_within(events.run)] = events.returns
+        return History(returns, starts, ends, new)
 
-    def _look_for_solution(self, events: Events, history: np.ndarray, ends: np.ndarray) -> None:
+    def _look_for_solution(self, events: Events, history: History) -> None:
         """Note the first full window of each run that is at or above the threshold."""
         if self.solved_at is None:
             return
         candidates = np.nonzero((events.number >= WINDOW) & (self.solved_at_steps[events.run] < 0))[0]
-        if not len(candidates):
-            return
-        counts = np.bincount(events.run, minlength=len(self.runs))
-        last = (ends - counts)[events.run] + rank_within(events.run)
-        windows = np.lib.stride_tricks.sliding_window_view(history, WINDOW)
-        solved = candidates[means_of(windows, last[candidates] - WINDOW + 1) >= self.solved_at]
+        first = history.starts[events.run] + rank_within(events.run) + 1
+        solved = candidates[history.means(first[candidates]) >= self.solved_at]
         first_of_run = solved[np.unique(events.run[solved], return_index=True)[1]]
         self.solved_at_steps[events.run[first_of_run]] = events.env_steps[first_of_run]
 
-    def _close_intervals(
+    def _interval_of(self, start: int, length: int) -> np.ndarray:
+        """The logging interval that each of `length` iterations and the next one belong to, 0 being the open one."""
+        passed = (start + np.arange(length + 1, dtype=np.int64)) * self.steps // self.log_every
+        return np.cumsum(np.diff(passed, prepend=passed[0]) > 0)
+
+    def _closings(
+        self, start: int, active: np.ndarray, length: int, is_closing: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Iteration (within the chunk) and run of every interval that ends in it, in this order.
+
+        Intervals end at fixed env steps, and with the last of a run's `active` iterations where it is closing.
+        """
+        closes = np.diff(self._interval_of(start, length)) > 0
+        iterations = np.arange(length)[:, None]
+        is_end = closes[:, None] | (is_closing & (iterations == active - 1))
+        iteration, run = np.nonzero(is_end & (iterations < active))
+        return iteration, run
+
+    def _metric_rows(
         self,
         start: int,
+        iteration: np.ndarray,
+        run: np.ndarray,
         log: Any,
         is_active: np.ndarray,
         events: Events,
-        history: np.ndarray,
-        ends: np.ndarray,
-        eval_return: np.ndarray | None,
-        is_closing: np.ndarray,
-    ) -> tuple[np.ndarray, Table]:
-        """Rows of the intervals that end in a chunk: at fixed env steps for all runs, and where one is closing.
-
-        Returns the place of each row's run, and the rows.
-        """
-        length, count = is_active.shape
-        active = is_active.sum(axis=0)
-        passed = (start + np.arange(length + 1, dtype=np.int64)) * self.steps // self.log_every
-        closes = np.nonzero(passed[1:] > passed[:-1])[0]
-        # The interval of the chunk, from 0 on, that an iteration belongs to.
-        interval_of = np.searchsorted(closes, np.arange(length))
-        sums = self._sum_intervals(len(closes) + 1, interval_of, log, is_active, events)
-
-        at_end = np.nonzero(is_closing & (active > 0) & ~np.isin(active - 1, closes))[0]
-        close, run = np.nonzero(active[None] > closes[:, None])
-        iteration = np.concatenate([closes[close], active[at_end] - 1]).astype(np.int64)
-        run = np.concatenate([run, at_end])
-        order = np.lexsort((run, iteration))
-        iteration, run = iteration[order], run[order]
+        history: History,
+    ) -> Table:
+        """The rows of intervals that end with some iterations of some runs. `eval_return` is left unknown."""
+        interval_of = self._interval_of(start, len(is_active))
+        sums = self._sum_intervals(int(interval_of[-1]) + 1, interval_of[:-1], log, is_active, events)
         row = (interval_of[iteration], run)
-
         ended = np.cumsum(sums["episodes"], axis=0)[row]
         episodes = self.episodes[run] + ended
-        is_first = row[0] == 0
-        evaluated = np.where(is_first, self.eval_return[run], np.nan)
-        self.eval_return[run[is_first]] = np.nan
-        if eval_return is not None:
-            is_last = (iteration == active[run] - 1) & ~np.isnan(eval_return[run])
-            evaluated = np.where(is_last, eval_return[run], evaluated)
-            waiting = ~np.isnan(eval_return)
-            waiting[run[is_last]] = False
-            self.eval_return[waiting] = eval_return[waiting]
-
-        windows = np.lib.stride_tricks.sliding_window_view(history, WINDOW)
-        new = np.bincount(events.run, minlength=count)
-        return_100 = means_of(windows, (ends - new - WINDOW)[run] + ended)
         known = sums["known"][row] > 0
         rows = {
             "run": self.runs[run],
@@ -269,12 +270,30 @@ class Recorder:
             "return_mean": divide(sums["returns"][row], sums["known"][row]),
             "return_min": np.where(known, sums["min"][row], np.nan),
             "return_max": np.where(known, sums["max"][row], np.nan),
-            "return_100": np.where(episodes >= WINDOW, return_100, np.nan),
-            "eval_return": evaluated,
+            "return_100": np.where(episodes >= WINDOW, history.means(history.starts[run] + ended), np.nan),
+            "eval_return": np.full(len(run), np.nan),
         }
         rows |= {name: divide(sums[f"sum {name}"][row], sums[f"count {name}"][row]) for name in log.metrics}
         self.interval = {name: values[-1] for name, values in sums.items() if name != "episodes"}
-        return run, rows
+        return rows
+
+    def _place_evaluations(self, run: np.ndarray, is_last: np.ndarray, eval_return: np.ndarray | None) -> np.ndarray:
+        """The evaluation that each row tells of, NaN for none: one stands in the run's row that closes next.
+
+        run: of each row. is_last: whether the row ends with the run's last iteration in the chunk, which an evaluation
+        [runs] follows, if there was one.
+        """
+        is_first = np.zeros(len(run), bool)
+        is_first[np.unique(run, return_index=True)[1]] = True
+        placed = np.where(is_first, self.eval_return[run], np.nan)
+        self.eval_return[run] = np.nan
+        if eval_return is not None:
+            is_known = ~np.isnan(eval_return)
+            is_now = is_last & is_known[run]
+            placed[is_now] = eval_return[run[is_now]]
+            is_known[run[is_now]] = False
+            self.eval_return[is_known] = eval_return[is_known]
+        return placed
 
     def _add_areas(self, run: np.ndarray, rows: Table) -> None:
         """Add the intervals of some rows, whose runs are given, to the area under each run's curve."""
@@ -329,12 +348,6 @@ class Recorder:
 def rank_within(run: np.ndarray) -> np.ndarray:
     """How many entries of the same run stand before each; `run` is sorted."""
     return np.arange(len(run)) - np.searchsorted(run, run)
-
-
-def means_of(windows: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Means of some windows [windows, W], some at a time to bound the memory."""
-    parts = [windows[first[at : at + ROWS_AT_ONCE]].mean(axis=1) for at in range(0, len(first), ROWS_AT_ONCE)]
-    return np.concatenate(parts) if parts else np.empty(0)
 
 
 def divide(total: np.ndarray, count: np.ndarray) -> np.ndarray:
