@@ -196,11 +196,11 @@ def _carry_out(plan: Plan, local: list[jax.Device], folder: RunFolder, progress:
         finally:
             progress.close()
         stopped_by = signals.received or everyone.asked_to_stop
-        summary = summarize(plan, ledger, local[0].device_kind, stopped_by)
+        summary = summarize(ledger, local[0].device_kind, stopped_by)
         if everyone.index == 0:
             folder.write_json("summary.json", summary)
-            write_statistics(plan, ledger)
-            write_pictures(plan, ledger)
+            write_statistics(ledger)
+            write_pictures(ledger)
         everyone.finish()
     return Result(folder.path, summary, plan, ledger.state, ledger.best, stopped_by)
 

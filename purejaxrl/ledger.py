@@ -49,6 +49,7 @@ class Ledger:
         self.failed: list[int] = []
         self.swept = columns_of(setting.values for setting in plan.settings)
         self.batch: Batch | None = None
+        self.recorder: Recorder | None = None
         self.program: Program | None = None
         self.batches = self.programs = 0
         self.state: RunState | None = None
@@ -60,7 +61,7 @@ class Ledger:
 
     def enter(self, stage: Stage, is_stopping: bool) -> None:
         """Record a chunk; and the learners, where it is its batch's last."""
-        if stage.batch is not self.batch:
+        if self.recorder is None or stage.batch is not self.batch:
             self.batch, self.recorder = stage.batch, recorder_of(stage, self.tallies)
             self.batches += 1
         if stage.program is not self.program:
@@ -92,10 +93,8 @@ class Ledger:
     def _keep_learners(self, stage: Stage) -> None:
         """Write the last and, if there were evaluations, the best learners [runs, ...] to params/."""
         runs = stage.batch.runs
-        trimmed = jax.tree.map(
-            lambda leaf: leaf[: len(runs)], (without_replay(stage.chunk.state.learner), stage.chunk.best)
-        )
-        learner, best = trimmed
+        whole = (without_replay(stage.chunk.state.learner), stage.chunk.best)
+        learner, best = jax.tree.map(lambda leaf: leaf[: len(runs)], whole)
         self.failed += runs[failed_runs(learner)].tolist()
         suffix = "" if stage.is_only else f"-{self.batches}"
         facts = {"algorithm": self.plan.agent.name, "runs": runs}
@@ -144,30 +143,30 @@ def areas_of(plan: Plan, records: Records) -> np.ndarray:
     return (records.area * records.env_steps + later * left) / np.maximum(records.env_steps + left, 1)
 
 
-def scores_of(plan: Plan, ledger: Ledger) -> list[Scores]:
+def scores_of(ledger: Ledger) -> list[Scores]:
     """What statistics ask of the runs, setting by setting."""
     from purejaxrl.results.statistics import Scores
 
-    records = ledger.records
-    has_begun = records.env_steps > 0
+    plan, records = ledger.plan, ledger.records
     to_solve = np.where(records.solved_at_steps >= 0, records.solved_at_steps, np.inf)
     columns = (
         records.return_100,
         areas_of(plan, records),
-        np.where(has_begun, to_solve, np.nan),
-        has_begun & ~np.isin(np.arange(plan.runs), ledger.failed),
+        np.where(records.has_begun, to_solve, np.nan),
+        records.has_begun & ~np.isin(np.arange(plan.runs), ledger.failed),
     )
     return [Scores(*rows) for rows in zip(*(np.split(values, len(plan.settings)) for values in columns), strict=True)]
 
 
-def write_statistics(plan: Plan, ledger: Ledger) -> None:
+def write_statistics(ledger: Ledger) -> None:
     """Write sweep.csv, one row per setting, and improvement.csv, one row per pair of them, if there are not many."""
+    plan = ledger.plan
     if not plan.is_sweep:
         return
     # Imported here, as it needs scipy and a training of one setting does not.
     from purejaxrl.results import statistics
 
-    scores = scores_of(plan, ledger)
+    scores = scores_of(ledger)
     frame = statistics.describe(scores, plan.solved_at is not None, plan.stop_when_solved)
     columns = {name: frame[name].to_numpy() for name in frame}
     ledger.folder.append("sweep.csv", {"setting": np.arange(len(scores)), **ledger.swept, **columns})
@@ -176,9 +175,9 @@ def write_statistics(plan: Plan, ledger: Ledger) -> None:
         ledger.folder.append("improvement.csv", {name: pairs[name].to_numpy() for name in pairs})
 
 
-def write_pictures(plan: Plan, ledger: Ledger) -> None:
+def write_pictures(ledger: Ledger) -> None:
     """Draw sweep.png or learning_curve.png from metrics.csv, and NAME_histogram.png of every tally, if there is any."""
-    folder = ledger.folder
+    plan, folder = ledger.plan, ledger.folder
     path = folder.path / "metrics.csv"
     if not path.exists():
         return
@@ -196,10 +195,10 @@ def write_pictures(plan: Plan, ledger: Ledger) -> None:
         folder.write_picture(f"{name}_histogram.png", plots.histogram(tally.counts, tally.width, title, name))
 
 
-def summarize(plan: Plan, ledger: Ledger, device: str, stopped_by: int | None) -> dict[str, Any]:
+def summarize(ledger: Ledger, device: str, stopped_by: int | None) -> dict[str, Any]:
     """What summary.json holds. Returns are means of the last 100 episodes, null where a run had fewer."""
-    records, seconds = ledger.records, ledger.run_seconds
-    env_steps = int(records.env_steps.sum())
+    plan, records, seconds = ledger.plan, ledger.records, ledger.run_seconds
+    begun, env_steps = int(records.has_begun.sum()), int(records.env_steps.sum())
     solved = records.solved_at_steps >= 0
     return {
         "algorithm": plan.agent.name,
@@ -210,8 +209,8 @@ def summarize(plan: Plan, ledger: Ledger, device: str, stopped_by: int | None) -
         "devices": ledger.devices,
         "seeds": plan.seeds,
         "runs": plan.runs,
-        "runs_begun": int(np.sum(records.env_steps > 0)),
-        "runs_ok": int(np.sum(records.env_steps > 0)) - len(ledger.failed),
+        "runs_begun": begun,
+        "runs_ok": begun - len(ledger.failed),
         "failed_runs": sorted(ledger.failed),
         "stopped_by": signal.Signals(stopped_by).name if stopped_by else None,
         "env_steps": env_steps,

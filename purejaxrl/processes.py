@@ -21,7 +21,7 @@ MAX_STATUS_BYTES = 2**20
 
 def pack(records: Records) -> bytes:
     """Records of the runs that have begun."""
-    begun = np.nonzero(records.env_steps)[0]
+    begun = np.nonzero(records.has_begun)[0]
     file = io.BytesIO()
     np.savez(file, runs=begun, **{name: values[begun] for name, values in records._asdict().items()})
     return file.getvalue()

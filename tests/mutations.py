@@ -88,7 +88,7 @@ FAULTS = [
     Fault("padding shows", "training/fit.py", "log = trim(log, length, runs)", "log = trim(log, length, program.width)", "test_sweep.py"),
     Fault("stopping early is a loss", "ledger.py", "later * left) /", "0 * left) /", "test_sweep.py"),
     Fault("ties count as wins", "results/statistics.py", "- counts_of_y / 2", "- counts_of_y * 0", "test_statistics.py"),
-    Fault("diverged runs dropped", "ledger.py", "has_begun & ~np.isin(np.arange(plan.runs), ledger.failed)", "has_begun", "test_sweep.py"),
+    Fault("diverged runs dropped", "ledger.py", "records.has_begun & ~np.isin(np.arange(plan.runs), ledger.failed)", "records.has_begun", "test_sweep.py"),
     Fault("the best is the worst", "results/statistics.py", "is_ascending = [False, False,", "is_ascending = [False, True,", "test_statistics.py"),
     Fault("a lost process goes unnoticed", "training/hosts.py", "            self.failure = message\n", "", "test_hosts.py"),
     Fault("shares of processes overlap", "training/sweep.py", "np.array_split(np.arange(len(batch.runs)), processes)[(process + turn) % processes]", "np.arange(len(batch.runs))", "test_sweep.py"),

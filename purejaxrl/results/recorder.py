@@ -37,6 +37,11 @@ class Records(NamedTuple):
     area: np.ndarray
     is_over: np.ndarray
 
+    @property
+    def has_begun(self) -> np.ndarray:
+        """Whether a run has taken a step, [runs]."""
+        return self.env_steps > 0
+
     @staticmethod
     def empty(runs: int) -> Records:
         """Records of runs that have not begun."""
