@@ -152,8 +152,8 @@ def carry_out(
 ) -> Result:
     """Run a Plan, or this process's share of it; see `train` and `sweep`."""
     everyone = everyone or alone()
-    local = devices.local_devices(plan.device, plan.devices)
-    devices.warn_about_idle_cores(local, plan.devices, plan.runs)
+    local = devices.local_devices(plan.options.device, plan.options.devices)
+    devices.warn_about_idle_cores(local, plan.options.devices, plan.runs)
     shown = progress if progress and everyone.index == 0 else Silent()
     if out is not None and everyone.index == 0:
         return _carry_out(plan, local, run_folder.create(Path(out), overwrite=overwrite), shown, everyone)
@@ -238,11 +238,11 @@ def run(
     Yields a Stage after every chunk. Raises StopRequestedError if asked to stop while compiling, and ResourceError
     where not even one run fits.
     """
-    limit = int(plan.max_memory * 2**30) if plan.max_memory else devices.memory_of(local)
+    limit = int(plan.options.max_memory * 2**30) if plan.options.max_memory else devices.memory_of(local)
     groups = group_settings([setting.config for setting in plan.settings])
     for turn, group in enumerate(groups):
         setting = plan.settings[group.settings[0]]
-        share = share_of(batch_of(group, plan.seeds, plan.seed), everyone.index, everyone.count, turn)
+        share = share_of(batch_of(group, plan.options.seeds, plan.options.seed), everyone.index, everyone.count, turn)
         if not len(share.runs):
             continue
         program = compile_fitting(
@@ -253,7 +253,7 @@ def run(
             setting.budget,
             local,
             memory_limit=limit,
-            eval_episodes=plan.eval_episodes if plan.eval_every else None,
+            eval_episodes=plan.options.eval_episodes if plan.options.eval_every else None,
             should_stop=should_stop,
         )
         batches = cut(share, program.width)
@@ -261,6 +261,6 @@ def run(
             note(f"{len(share.runs)} runs in {len(batches)} batches of up to {len(batches[0].runs)}")
         is_only = len(groups) == len(batches) == everyone.count == 1
         for batch in batches:
-            chunks = fit(program, batch.configs, batch.seeds, eval_every=plan.eval_every)
+            chunks = fit(program, batch.configs, batch.seeds, eval_every=plan.options.eval_every)
             # Without a variable of its own here: the last chunk would live on beside the next batch.
             yield from (Stage(setting, batch, is_only, program, chunk) for chunk in chunks)

@@ -160,9 +160,9 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
     with everyone.telling_of_errors():
         plan = plan_sweep(agent, **flags) if command == "sweep" else plan_train(agent, **flags)
         kind = "sweep-" if command == "sweep" else ""
-        out = Path(own["out"] or f"results/{kind}{agent.name}-{plan.env}-{plan.preset}")
+        out = Path(own["out"] or f"results/{kind}{agent.name}-{plan.env}-{plan.options.preset}")
         if own["dry_run"]:
-            local_devices(plan.device, plan.devices)
+            local_devices(plan.options.device, plan.options.devices)
             check_free(out, overwrite=own["overwrite"])
             print(json.dumps(plain(plan.as_dict() | {"out": str(out)}), indent=2))
             return 0
@@ -409,10 +409,10 @@ def _terminal(plan: Plan) -> Terminal:
     from purejaxrl.training.sweep import group_settings
 
     name, first = plan.agent.name, plan.settings[0]
-    is_tuned = tuned_key(plan.agent, plan.env, plan.observation_type, as_dict(first.config)) in TUNED
-    hint = "; --preset tuned is quicker" if plan.preset == "original" and is_tuned else ""
-    seeds = f"{plan.seeds} seed{'s' if plan.seeds > 1 else ''}"
-    title = f"{name} on {plan.env}, preset {plan.preset}, {seeds}"
+    is_tuned = tuned_key(plan.agent, plan.env, plan.options.observation_type, as_dict(first.config)) in TUNED
+    hint = "; --preset tuned is quicker" if plan.options.preset == "original" and is_tuned else ""
+    seeds = f"{plan.options.seeds} seed{'s' if plan.options.seeds > 1 else ''}"
+    title = f"{name} on {plan.env}, preset {plan.options.preset}, {seeds}"
     if plan.is_sweep:
         programs = len(group_settings([setting.config for setting in plan.settings]))
         count = f"{len(plan.settings)} setting{'s' if len(plan.settings) > 1 else ''}"

@@ -56,7 +56,7 @@ class Ledger:
         self.best: Best | None = None
         self.started = time.perf_counter()
         self.compile_seconds = self.run_seconds = 0.0
-        if plan.episodes_log == "on":
+        if plan.options.episodes_log == "on":
             folder.append("episodes.csv", self._with_swept(dict.fromkeys(EPISODE_COLUMNS, np.empty(0))))
 
     def enter(self, stage: Stage, is_stopping: bool) -> None:
@@ -70,7 +70,7 @@ class Ledger:
             self.compile_seconds += stage.program.compile_seconds
         chunk, runs = stage.chunk, stage.batch.runs
         episodes, metrics = self.recorder.add(chunk.start, chunk.log, chunk.eval_return, chunk.is_over, is_stopping)
-        if self.plan.episodes_log == "on":
+        if self.plan.options.episodes_log == "on":
             self.folder.append("episodes.csv", self._with_swept(episodes))
         if len(metrics["run"]):
             self.folder.append("metrics.csv", self._with_swept(metrics))
@@ -86,7 +86,7 @@ class Ledger:
 
     def _with_swept(self, table: Table) -> Table:
         """A table of runs with the swept hyperparameters beside it; as swept_NAME where it has a NAME already."""
-        settings = table["run"].astype(np.int64) // self.plan.seeds
+        settings = table["run"].astype(np.int64) // self.plan.options.seeds
         columns = {name: values[settings] for name, values in self.swept.items()}
         return table | {f"swept_{name}" if name in table else name: values for name, values in columns.items()}
 
@@ -125,7 +125,7 @@ def extent_of(plan: Plan) -> Extent:
     budgets = [setting.budget for setting in plan.settings]
     env_steps = [setting.max_env_steps for setting in plan.settings]
     episodes = [budget.amount if budget.kind == "episodes" else 0 for budget in budgets]
-    return Extent(np.repeat(env_steps, plan.seeds), np.repeat(episodes, plan.seeds))
+    return Extent(np.repeat(env_steps, plan.options.seeds), np.repeat(episodes, plan.options.seeds))
 
 
 def areas_of(plan: Plan, records: Records) -> np.ndarray:
@@ -134,7 +134,7 @@ def areas_of(plan: Plan, records: Records) -> np.ndarray:
     A run that was stopped because it was solved goes on at the threshold to the end of its budget, where that is
     counted in env steps: learning sooner must not look worse.
     """
-    if not plan.stop_when_solved:
+    if not plan.options.stop_when_solved:
         return records.area
     extent = extent_of(plan)
     is_cut = records.is_over & (records.solved_at_steps >= 0) & (extent.episodes == 0)
@@ -167,11 +167,11 @@ def write_statistics(ledger: Ledger) -> None:
     from purejaxrl.results import statistics
 
     scores = scores_of(ledger)
-    frame = statistics.describe(scores, plan.solved_at is not None, plan.stop_when_solved)
+    frame = statistics.describe(scores, plan.solved_at is not None, plan.options.stop_when_solved)
     columns = {name: frame[name].to_numpy() for name in frame}
     ledger.folder.append("sweep.csv", {"setting": np.arange(len(scores)), **ledger.swept, **columns})
     if 1 < len(scores) <= statistics.MAX_PAIRS_OF:
-        pairs = statistics.improvements(scores, plan.stop_when_solved)
+        pairs = statistics.improvements(scores, plan.options.stop_when_solved)
         ledger.folder.append("improvement.csv", {name: pairs[name].to_numpy() for name in pairs})
 
 
@@ -181,12 +181,12 @@ def write_pictures(ledger: Ledger) -> None:
     path = folder.path / "metrics.csv"
     if not path.exists():
         return
-    title = f"{plan.agent.name} on {plan.env}, {plan.preset}"
+    title = f"{plan.agent.name} on {plan.env}, {plan.options.preset}"
     wanted = ("run", "env_steps", "return_100", "return_mean", "eval_return")
     metrics = pd.read_csv(path, usecols=wanted)
     if plan.is_sweep:
         frame = pd.read_csv(folder.path / "sweep.csv")
-        of_run = np.arange(plan.runs) // plan.seeds
+        of_run = np.arange(plan.runs) // plan.options.seeds
         figure = plots.sweep(metrics, frame, plan.labels, of_run, title, plan.solved_at)
         folder.write_picture("sweep.png", figure)
     else:
@@ -203,11 +203,11 @@ def summarize(ledger: Ledger, device: str, stopped_by: int | None) -> dict[str, 
     return {
         "algorithm": plan.agent.name,
         "env": plan.env,
-        "observation_type": plan.observation_type,
-        "preset": plan.preset,
+        "observation_type": plan.options.observation_type,
+        "preset": plan.options.preset,
         "device": device,
         "devices": ledger.devices,
-        "seeds": plan.seeds,
+        "seeds": plan.options.seeds,
         "runs": plan.runs,
         "runs_begun": begun,
         "runs_ok": begun - len(ledger.failed),
@@ -224,7 +224,7 @@ def summarize(ledger: Ledger, device: str, stopped_by: int | None) -> dict[str, 
         "final_return_per_run": records.return_100,
         "area_under_curve_per_run": areas_of(plan, records),
         "solved_at": plan.solved_at,
-        "stop_when_solved": plan.stop_when_solved,
+        "stop_when_solved": plan.options.stop_when_solved,
         "env_steps_per_run": records.env_steps,
         "solved_runs": int(solved.sum()),
         "env_steps_to_solve_per_run": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import platform
 from typing import Any, NamedTuple
@@ -19,27 +20,8 @@ from purejaxrl.training.devices import device_kind
 from purejaxrl.training.loop import iterations_of
 from purejaxrl.types import Agent, Env
 
-__all__ = ["Plan", "Training", "plan_sweep", "plan_train", "validate", "versions"]
+__all__ = ["Options", "Plan", "Training", "plan_sweep", "plan_train", "validate", "versions"]
 
-# What takes one value, in a sweep too.
-COMMON = {
-    "env",
-    "env_params",
-    "observation_type",
-    "preset",
-    "device",
-    "devices",
-    "seeds",
-    "seed",
-    "log_every",
-    "eval_every",
-    "eval_episodes",
-    "solved_at",
-    "stop_when_solved",
-    "episodes_log",
-    "max_memory",
-    "random",
-}
 EVAL_EPISODES = 20
 MAX_LOGGED_RUNS = 256
 PACKAGES = ("purejaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
@@ -66,6 +48,29 @@ class Training(NamedTuple):
         return iterations_of(self.budget, self.shape, self.env.max_episode_steps) * self.steps
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is asked beside hyperparameters, as `purejaxrl.train` and `sweep` describe it; each takes one value."""
+
+    env: Any = "CartPole-v0"
+    env_params: Any = None
+    observation_type: str = "default"
+    preset: str = "original"
+    device: str = "cpu"
+    devices: int | None = None
+    seeds: int = 1
+    seed: int = 0
+    log_every: int | None = None
+    eval_every: int | None = None
+    eval_episodes: int = EVAL_EPISODES
+    solved_at: float | None = None
+    stop_when_solved: bool = False
+    episodes_log: str = "auto"
+    max_memory: float | None = None
+    random: int | None = None
+    yes: bool = False
+
+
 class Plan(NamedTuple):
     """What has been checked and not yet started: nothing in it has been compiled.
 
@@ -74,31 +79,28 @@ class Plan(NamedTuple):
 
     agent: Agent
     settings: tuple[Training, ...]
-    env: str
-    env_label: str
-    solved_at: float | None
-    observation_type: str
-    preset: str
-    device: str
-    devices: int | None
-    seeds: int
-    seed: int
-    eval_every: int | None
-    eval_episodes: int
-    episodes_log: str
-    stop_when_solved: bool
-    max_memory: float | None
+    options: Options
     is_sweep: bool
+
+    @property
+    def env(self) -> str:
+        """The environment's name."""
+        return self.settings[0].env.name
+
+    @property
+    def solved_at(self) -> float | None:
+        """The mean return that counts as solved."""
+        return self.settings[0].env.solved_at
 
     @property
     def runs(self) -> int:
         """All runs of all settings."""
-        return self.seeds * len(self.settings)
+        return self.options.seeds * len(self.settings)
 
     @property
     def labels(self) -> list[str]:
         """The settings in words."""
-        return [label_of(setting.values) or self.preset for setting in self.settings]
+        return [label_of(setting.values) or self.options.preset for setting in self.settings]
 
     def as_dict(self) -> dict[str, Any]:
         """What config.json holds: everything needed to repeat the training."""
@@ -106,22 +108,15 @@ class Plan(NamedTuple):
         own = [name for name in configs[0] if any(config[name] != configs[0][name] for config in configs)]
         own += [name for name in self.settings[0].values if name not in own]
         log_every = sorted({setting.log_every for setting in self.settings})
+        asked = dataclasses.asdict(dataclasses.replace(self.options, env=None, env_params=None))
+        for name in ("random", "yes"):
+            del asked[name]
         return {
             "algorithm": self.agent.name,
-            "env": self.env_label,
-            "observation_type": self.observation_type,
-            "preset": self.preset,
+            **asked,
+            "env": self.env if isinstance(self.options.env, str) else f"custom: {self.env}",
             "solved_at": self.solved_at,
-            "stop_when_solved": self.stop_when_solved,
-            "device": self.device,
-            "devices": self.devices,
-            "seeds": self.seeds,
-            "seed": self.seed,
             "log_every": log_every if len(log_every) > 1 else log_every[0],
-            "eval_every": self.eval_every,
-            "eval_episodes": self.eval_episodes,
-            "episodes_log": self.episodes_log,
-            "max_memory": self.max_memory,
             "config": {name: value for name, value in configs[0].items() if name not in own},
             **({"settings": [{name: config[name] for name in own} for config in configs]} if self.is_sweep else {}),
             "versions": versions(),
@@ -133,122 +128,91 @@ def plan_train(algorithm: str | Agent, **arguments: Any) -> Plan:
     for name in ("random", "yes"):
         if name in arguments:
             raise InputError(f"--{name}: {arguments[name]} is for `sweep`; train takes one setting")
-    arguments = with_lists(arguments)
-    refuse_lists(arguments)
-    for name, value in arguments.items():
+    options, hyperparameters = split_options(arguments)
+    for name, value in hyperparameters.items():
         if isinstance(value, list | Range):
             raise InputError(f"--{name}: {show_source(value)} is a sweep; train takes one value, `sweep` takes several")
-    return _plan(algorithm, is_sweep=False, **arguments)
+    return make_plan(agent_of(algorithm), options, hyperparameters, is_sweep=False)
 
 
-def plan_sweep(algorithm: str | Agent, *, yes: bool = False, **arguments: Any) -> Plan:
+def plan_sweep(algorithm: str | Agent, **arguments: Any) -> Plan:
     """Check a sweep. Arguments as for `purejaxrl.sweep`. Raises InputError."""
-    arguments = with_lists(arguments)
-    refuse_lists(arguments)
-    return _plan(algorithm, is_sweep=True, yes=yes, **arguments)
+    options, hyperparameters = split_options(arguments)
+    runs = options.seeds * count_settings(hyperparameters, options.random)
+    if runs > MAX_RUNS and not options.yes:
+        raise InputError(f"--yes: {runs} runs are more than {MAX_RUNS}; give --yes if that is what you want")
+    return make_plan(agent_of(algorithm), options, hyperparameters, is_sweep=True)
 
 
-def with_lists(arguments: dict[str, Any]) -> dict[str, Any]:
-    """NumPy's vectors as lists, as np.logspace(-4, -2, 5) makes them."""
-    return {
+def split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
+    """Keyword arguments as checked Options and hyperparameters. Raises InputError.
+
+    NumPy's vectors count as lists, as np.logspace(-4, -2, 5) makes them.
+    """
+    arguments = {
         name: value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
         for name, value in arguments.items()
     }
-
-
-def refuse_lists(arguments: dict[str, Any]) -> None:
-    """Raise InputError where alternatives are given for what is no hyperparameter."""
+    names = {field.name for field in dataclasses.fields(Options)}
     for name, value in arguments.items():
-        if name in COMMON and isinstance(value, list | Range):
+        if name in names and isinstance(value, list | Range):
             raise InputError(f"--{name}: {show_source(value)} is a list; --{name} takes one value")
+    options = Options(**{name: value for name, value in arguments.items() if name in names})
+    check_options(options)
+    return options, {name: value for name, value in arguments.items() if name not in names}
 
 
-def _plan(
-    algorithm: str | Agent,
-    *,
-    is_sweep: bool,
-    env: Any = "CartPole-v0",
-    env_params: Any = None,
-    observation_type: str = "default",
-    preset: str = "original",
-    device: str = "cpu",
-    devices: int | None = None,
-    seeds: int = 1,
-    seed: int = 0,
-    log_every: int | None = None,
-    eval_every: int | None = None,
-    eval_episodes: int = EVAL_EPISODES,
-    solved_at: float | None = None,
-    stop_when_solved: bool = False,
-    episodes_log: str = "auto",
-    max_memory: float | None = None,
-    random: int | None = None,
-    yes: bool = False,
-    **hyperparameters: Any,
-) -> Plan:
-    agent = agent_of(algorithm)
-    check_observation_type(observation_type)
-    check_counts(seeds, seed, devices)
-    check_logging(log_every, eval_every, eval_episodes, episodes_log)
-    check_number("solved_at", solved_at)
-    check_number("max_memory", max_memory, above=0)
-    if random is not None:
-        check_whole("random", random, at_least=1)
-    runs = seeds * count_settings(hyperparameters, random)
-    if is_sweep and runs > MAX_RUNS and not yes:
-        raise InputError(f"--yes: {runs} runs are more than {MAX_RUNS}; give --yes if that is what you want")
+def check_options(options: Options) -> None:
+    """Raise InputError for the first option that is not allowed; the environment and the preset are checked later."""
+    check_observation_type(options.observation_type)
+    check_counts(options.seeds, options.seed, options.devices)
+    check_logging(options.log_every, options.eval_every, options.eval_episodes, options.episodes_log)
+    check_number("solved_at", options.solved_at)
+    check_number("max_memory", options.max_memory, above=0)
+    if options.random is not None:
+        check_whole("random", options.random, at_least=1)
 
-    named = name_of(env)
-    chosen = resolve_settings(agent, named, observation_type, preset, hyperparameters, random=random, seed=seed)
+
+def make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *, is_sweep: bool) -> Plan:
+    """A Plan of checked Options. Raises InputError where the preset or a setting does not allow something."""
+    chosen = resolve_settings(
+        agent,
+        name_of(options.env),
+        options.observation_type,
+        options.preset,
+        hyperparameters,
+        random=options.random,
+        seed=options.seed,
+    )
     made: dict[Any, Env] = {}
     settings = []
     for values, config in chosen:
-        max_ep_len = getattr(config, "max_ep_len", None)
-        if max_ep_len not in made:
-            made[max_ep_len] = make(env, env_params, max_ep_len=max_ep_len, solved_at=solved_at)
-        settings.append(plan_setting(agent, values, config, made[max_ep_len], log_every, eval_every, stop_when_solved))
-    first = settings[0].env
-    return Plan(
-        agent,
-        tuple(settings),
-        first.name,
-        first.name if isinstance(env, str) else f"custom: {first.name}",
-        first.solved_at,
-        observation_type,
-        preset,
-        device_kind(device),
-        devices,
-        seeds,
-        seed,
-        eval_every,
-        eval_episodes,
-        episodes_log if episodes_log != "auto" else "on" if runs <= MAX_LOGGED_RUNS else "off",
-        stop_when_solved,
-        max_memory,
-        is_sweep,
+        limit = getattr(config, "max_ep_len", None)
+        if limit not in made:
+            made[limit] = make(options.env, options.env_params, max_ep_len=limit, solved_at=options.solved_at)
+        settings.append(plan_setting(agent, options, values, config, made[limit]))
+    auto = "on" if options.seeds * len(settings) <= MAX_LOGGED_RUNS else "off"
+    resolved = dataclasses.replace(
+        options,
+        device=device_kind(options.device),
+        episodes_log=auto if options.episodes_log == "auto" else options.episodes_log,
     )
+    return Plan(agent, tuple(settings), resolved, is_sweep)
 
 
-def plan_setting(
-    agent: Agent,
-    values: dict[str, Any],
-    config: Any,
-    env: Env,
-    log_every: int | None,
-    eval_every: int | None,
-    stop_when_solved: bool,
-) -> Training:
+def plan_setting(agent: Agent, options: Options, values: dict[str, Any], config: Any, env: Env) -> Training:
     """Check one setting. Raises InputError."""
     validate(agent, config, env)
     budget = budget_of(config)
-    if stop_when_solved:
+    if options.stop_when_solved:
         if env.solved_at is None:
             raise InputError(f"--stop_when_solved: no threshold is agreed for {env.name}; give one with --solved_at")
         budget = budget._replace(stop_at=float(env.solved_at))
     shape = agent.rollout_shape(config)
     check_extent(budget, shape, env)
     by_default = shape[0] * shape[1] if hasattr(config, "epochs") else 1000
-    return Training(values, config, env, budget, shape, log_every or min(by_default, eval_every or by_default))
+    log_every = options.log_every or min(by_default, options.eval_every or by_default)
+    return Training(values, config, env, budget, shape, log_every)
 
 
 def validate(agent: Agent, config: Any, env: Env) -> None:
