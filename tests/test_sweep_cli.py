@@ -7,9 +7,10 @@ import pytest
 
 import purejaxrl
 from purejaxrl.agents import AGENTS
-from purejaxrl.cli import convert_one, convert_sources, main, parse, split_alternatives, training_parser
+from purejaxrl.cli import main
 from purejaxrl.config import field_specs
 from purejaxrl.errors import InputError
+from purejaxrl.flags import convert_one, convert_sources, parse, split_alternatives, training_parser
 from purejaxrl.settings import Range
 
 

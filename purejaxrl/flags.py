@@ -1,0 +1,196 @@
+"""The flags of `train` and `sweep`: from the fields of each Config, from text to values."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from purejaxrl.errors import InputError
+
+if TYPE_CHECKING:
+    from purejaxrl.config import Spec
+    from purejaxrl.types import Agent
+
+# Flags of `purejaxrl sweep` beside those of `train`.
+SWEEP_FLAGS = {
+    "random": "draw so many settings, from lists and from ranges as --lr 1e-4..1e-2:log",
+    "coordinator": "several hosts: HOST:PORT of the first process, with the next two",
+    "num_processes": "several hosts: how many processes there are",
+    "process_id": "several hosts: which of them this one is, from 0",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are exceptions."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError."""
+        raise InputError(message.removeprefix("argument "))
+
+
+def training_parser(command: str, agent: Agent) -> Parser:
+    """Common flags, and one for every field of the agent's Config. Values are strings; `parse` converts them."""
+    from purejaxrl.config import field_specs
+
+    parser = Parser(
+        prog=f"purejaxrl {command} {agent.name}",
+        description=f"{(sys.modules[agent.update.__module__].__doc__ or '').splitlines()[0]}",
+        allow_abbrev=False,
+    )
+    kind = "sweep-" if command == "sweep" else ""
+    common = parser.add_argument_group("what and how")
+    common.add_argument("--env", default="CartPole-v0", help="environment (default CartPole-v0; see purejaxrl list)")
+    common.add_argument("--observation_type", default="default", help="default: the state vector")
+    common.add_argument("--preset", default="original", help="original (default) or tuned")
+    common.add_argument("--seeds", default="1", help="runs side by side (default 1)")
+    common.add_argument("--seed", default="0", help="run i uses seed + i (default 0)")
+    common.add_argument("--device", default="cpu", help="cpu (default), auto, cuda (or gpu), tpu")
+    common.add_argument("--devices", help="how many devices; on CPU every core is one (default all)")
+    common.add_argument("--max_memory", help="GiB that may be used (default 60%% of what there is)")
+    common.add_argument("--solved_at", help="mean return of 100 episodes that counts as solved")
+    common.add_argument("--stop_when_solved", action="store_true", help="end each run once it is solved")
+    if command == "sweep":
+        sweeping = parser.add_argument_group("sweep", "hyperparameters take alternatives: --lr 1e-3,3e-4")
+        for name, text in SWEEP_FLAGS.items():
+            sweeping.add_argument(f"--{name}", help=text)
+        sweeping.add_argument("--yes", action="store_true", help="allow more than 100 000 runs")
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", help=f"run folder (default results/{kind}ALGORITHM-ENV-PRESET)")
+    output.add_argument("--overwrite", action="store_true", help="replace an existing run folder")
+    output.add_argument("--log_every", help="env steps between rows of metrics.csv (default one epoch, else 1000)")
+    output.add_argument("--eval_every", help="env steps between greedy evaluations (default off)")
+    output.add_argument("--eval_episodes", help="episodes of one evaluation (default 20)")
+    output.add_argument("--episodes_log", help="on, off, or auto (default): episodes.csv is written up to 256 runs")
+    output.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    output.add_argument("--json", action="store_true", help="print the summary as JSON and nothing else")
+    output.add_argument(
+        "--no_cache", action="store_true", help="compile anew, and keep nothing compiled for later runs"
+    )
+    output.add_argument("--dry_run", action="store_true", help="check everything, print the configuration and stop")
+    output.add_argument("--debug", action="store_true", help="show tracebacks")
+    own = parser.add_argument_group("hyperparameters", "defaults are those of the preset original")
+    for name, spec in field_specs(agent.Config).items():
+        default = getattr(agent.Config(), name)
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        text = f"{spec.help}; {spec.allowed}" + ("" if default is None else f" (default {shown})")
+        flag = own.add_argument(f"--{name}", help=text.replace("%", "%%"), metavar="VALUE")
+        if spec.length is not None:
+            flag.nargs = "+"
+        elif spec.kind is bool:
+            flag.nargs, flag.const = "?", "true"
+    return parser
+
+
+def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> dict[str, Any]:
+    """Flags as keyword arguments of `purejaxrl.train` or `sweep`; those not given are left out.
+
+    In a sweep a hyperparameter's alternatives are a list and its range is a Range.
+    """
+    from purejaxrl.config import Spec, field_specs
+
+    known, unknown = parser.parse_known_args(words)
+    if unknown:
+        raise InputError(unknown_flag(unknown[0], parser))
+    flags = {name: value for name, value in vars(known).items() if value is not None and name != "debug"}
+    flags.setdefault("out", None)
+    whole = Spec(help="", is_leaf=False, kind=int)
+    counts = ("seeds", "seed", "devices", "log_every", "eval_every", "eval_episodes", *SWEEP_FLAGS)
+    common = {name: whole for name in counts if name != "coordinator"}
+    common |= dict.fromkeys(("solved_at", "max_memory"), whole._replace(kind=float))
+    own = field_specs(agent.Config)
+    for name in flags:
+        if name in own:
+            flags[name] = (convert_sources if is_sweep else convert_one)(name, _joined(flags[name]), own[name])
+        elif name in common:
+            if "," in flags[name]:
+                raise InputError(f"--{name}: {flags[name]} is a list; --{name} takes one value")
+            flags[name] = convert(name, flags[name], common[name])
+        elif name in ("env", "observation_type", "preset", "device") and "," in flags[name]:
+            raise InputError(f"--{name}: {flags[name]} is a list; --{name} takes one value")
+    return flags
+
+
+def _joined(words: str | list[str]) -> str:
+    return words if isinstance(words, str) else " ".join(words)
+
+
+def unknown_flag(word: str, parser: Parser) -> str:
+    """What to say of a word that no flag takes."""
+    if not word.startswith("-"):
+        return f"unexpected {word!r}; flags start with --"
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    close = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
+    return f"unknown flag {word}; " + (
+        f"did you mean {close[0]}?" if close else f"{parser.prog} --help lists those there are"
+    )
+
+
+def convert_sources(name: str, text: str, spec: Spec) -> Any:
+    """A sweep's value of a hyperparameter: one value, a list of alternatives, or a Range. Raises InputError."""
+    from purejaxrl.settings import Range, takes_range
+
+    if ".." in text:
+        if not takes_range(spec):
+            raise InputError(f"--{name}: {text} is a range; it takes {spec.allowed}")
+        bounds, _, scale = text.partition(":")
+        low, _, high = bounds.partition("..")
+        if scale not in ("", "log"):
+            raise InputError(f"--{name}: {text!r} is not a range; write LOW..HIGH or LOW..HIGH:log")
+        ends = [convert(name, end, spec._replace(optional=False)) for end in (low, high)]
+        return Range(ends[0], ends[1], log=scale == "log")
+    entries = split_alternatives(text)
+    if not all(entry.strip() for entry in entries):
+        raise InputError(f"--{name}: {text!r} holds an empty alternative; separate values with single commas")
+    values = [convert(name, entry.strip(), spec) for entry in entries]
+    return values if len(values) > 1 else values[0]
+
+
+def split_alternatives(text: str) -> list[str]:
+    """The parts between commas that stand in no parentheses."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def convert_one(name: str, text: str, spec: Spec) -> Any:
+    """The one value that `train` takes. Raises InputError."""
+    if len(split_alternatives(text)) > 1 or (".." in text and not spec.choices):
+        raise InputError(f"--{name}: {text} is a list of alternatives; train takes one value, sweep takes several")
+    return convert(name, text, spec)
+
+
+def convert(name: str, text: str, spec: Spec) -> Any:
+    """A flag's text as the value its Spec asks for; bounds are checked later. Raises InputError."""
+    if spec.optional and text.lower() in ("none", "off"):
+        return None
+    if spec.length is not None:
+        words = text.translate(str.maketrans("x(),", "    ")).split()
+        return tuple(convert(name, word, spec._replace(length=None, optional=False)) for word in words)
+    if spec.choices:
+        return text
+    if spec.kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"--{name}: {text!r} is not allowed; it takes {spec.allowed}")
+        return text.lower() == "true"
+    try:
+        return _whole(text) if spec.kind is int else float(text)
+    except ValueError:
+        raise InputError(f"--{name}: {text!r} is not allowed; it takes {spec.allowed}") from None
+
+
+def _whole(text: str) -> int:
+    """A whole number; 1e5 and 100_000 are whole too."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise
+        return int(number)
