@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from purejaxrl.errors import InputError
-from purejaxrl.training import hosts
+from purejaxrl.training import hosts, links
 
 PREAMBLE = """
 import os, sys, time
@@ -255,7 +255,7 @@ def test_wrong_values_are_refused(values, message):
 def test_right_values_are_accepted():
     hosts.check_hosts(None, None, None)
     hosts.check_hosts("[::1]:1234", 2, 1)
-    assert hosts.split_address("[::1]:1234") == ("::1", 1234)
+    assert links.split_address("[::1]:1234") == ("::1", 1234)
 
 
 def test_a_process_by_itself_needs_nobody(monkeypatch):

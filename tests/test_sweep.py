@@ -24,7 +24,7 @@ from purejaxrl.errors import ResourceError
 from purejaxrl.results.run_folder import RunFolder
 from purejaxrl.training import devices
 from purejaxrl.training.fit import compile_fitting, compile_program, fit
-from purejaxrl.training.hosts import free_port
+from purejaxrl.training.links import free_port
 from purejaxrl.training.loop import slide_window
 from purejaxrl.training.rollout import Ended
 from purejaxrl.training.sweep import batch_of, cut, group_settings, share_of, stack_configs
