@@ -34,9 +34,10 @@ lint: $(INSTALLED) ## format, style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED) ## speed and memory, into benchmarks/speed.json and sweeps.json
+bench: $(INSTALLED) ## speed and memory, into benchmarks/speed.json, sweeps.json and frames.json
 	$(BIN)/python benchmarks/speed.py --out benchmarks/speed.json
 	$(BIN)/python benchmarks/sweeps.py --out benchmarks/sweeps.json
+	$(BIN)/python benchmarks/frames.py --out benchmarks/frames.json
 	$(BIN)/python benchmarks/report.py
 
 bench-quick: $(INSTALLED) ## the same with fewer repetitions, printed only
