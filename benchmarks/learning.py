@@ -29,7 +29,7 @@ PAPER = "--env CartPole-v1 --preset tuned --optimizer rmsprop --entropy_coef 0.0
 
 EXPERIMENTS = {
     "vpg-original-v0": "train vpg --env CartPole-v0 --seeds 8 --epochs 400",
-    "dqn-original-v0": "train dqn --env CartPole-v0 --seeds 16",
+    "dqn-original-v0": "train dqn --observation_type default --env CartPole-v0 --seeds 16",
     "vpg-tuned-v1": "train vpg --env CartPole-v1 --preset tuned --seeds 32",
     "dqn-tuned-v1": "train dqn --env CartPole-v1 --preset tuned --seeds 32 --eval_every 10000",
     "a3c-original-v0": "train a3c --env CartPole-v0 --seeds 8",

@@ -29,14 +29,16 @@ class Case(NamedTuple):
 
 CASES = {
     "a3c until solved, 64 seeds": Case("sweep a3c --preset tuned --env CartPole-v1 --seeds 64 --stop_when_solved"),
-    "dqn original, 64 seeds, 20 000 env steps": Case("sweep dqn --seeds 64 --env_steps 20000"),
+    "dqn original, 64 seeds, 20 000 env steps": Case(
+        "sweep dqn --observation_type default --seeds 64 --env_steps 20000"
+    ),
     "a3c original, 10 000 runs, 20 000 env steps": Case("sweep a3c --seeds 10000 --env_steps 20000", 1),
 }
 
 # The same sweep on one device and on two, taking turns.
 SCALING = {
     "vpg": Case("sweep vpg --seeds 16 --epochs 40"),
-    "dqn": Case("sweep dqn --seeds 16 --env_steps 6000"),
+    "dqn": Case("sweep dqn --observation_type default --seeds 16 --env_steps 6000"),
     "a3c": Case("sweep a3c --preset tuned --env CartPole-v1 --seeds 64 --env_steps 100000"),
 }
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from purejaxrl.api import make_train as make_train
     from purejaxrl.api import sweep as sweep
     from purejaxrl.api import train as train
+    from purejaxrl.envs import Images as Images
+    from purejaxrl.envs import PixelObservation as PixelObservation
+    from purejaxrl.envs import Renderer as Renderer
     from purejaxrl.envs import make as make
     from purejaxrl.errors import InputError as InputError
     from purejaxrl.settings import Range as Range
@@ -22,8 +25,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AGENTS": "purejaxrl.agents",
+    "Images": "purejaxrl.envs",
     "InputError": "purejaxrl.errors",
+    "PixelObservation": "purejaxrl.envs",
     "Range": "purejaxrl.settings",
+    "Renderer": "purejaxrl.envs",
     "Result": "purejaxrl.api",
     "make": "purejaxrl.envs",
     "make_train": "purejaxrl.api",

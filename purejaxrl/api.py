@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import pandas as pd
 
-from purejaxrl.envs import limit_steps
+from purejaxrl.config import check_fields
+from purejaxrl.envs import limit_steps, observe_images, renderer_of
 from purejaxrl.ledger import Ledger, Stage, summarize, write_pictures, write_statistics
-from purejaxrl.plan import Plan, plan_sweep, plan_train, validate
+from purejaxrl.plan import Plan, images_of, plan_sweep, plan_train, validate
 from purejaxrl.processes import exchange_standing, hand_over, take_in
 from purejaxrl.results import run_folder
 from purejaxrl.results.progress import Reporter, Silent
@@ -72,13 +73,16 @@ def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tup
 
     One `lax.scan` of fixed length: jit it, vmap it over keys, differentiate through it in reverse mode. The Log holds
     one entry per iteration; where `active` is False the run had already ended and the entry means nothing. The config's
-    `max_ep_len` limits the environment.
+    `max_ep_len` limits the environment, its `image` and what belongs to it make images of the observations.
     Raises InputError if the config is wrong or does not fit the environment; fields that are arrays or tracers pass.
     """
-    validate(agent, config, env)
-    max_ep_len = getattr(config, "max_ep_len", None)
+    check_fields(config)
+    max_ep_len, images = getattr(config, "max_ep_len", None), images_of(config)
     if max_ep_len is not None and max_ep_len < env.max_episode_steps:
         env = limit_steps(env, max_ep_len)
+    if images is not None and env.rendered_shape is None:
+        env = observe_images(env, renderer_of(env.name), images)
+    validate(agent, config, env)
     return loop.make_train(agent, config, env)
 
 
@@ -94,6 +98,7 @@ def train(
 
     algorithm: `vpg`, `a3c` or `dqn`, or an Agent.
     env: a name, or a gymnax environment object with its `env_params`.
+    observation_type: `default` for state vectors, `img` for images; renderer: how to draw an environment of your own.
     preset: `original` or `tuned`.
     device: `cpu`, `auto`, `cuda` or `tpu`; devices: how many of them, all by default.
     seeds: number of runs; run i uses jax.random.key(seed + i).

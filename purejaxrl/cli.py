@@ -226,7 +226,8 @@ def _terminal(plan: Plan) -> Terminal:
     from purejaxrl.training.sweep import group_settings
 
     name, first = plan.agent.name, plan.settings[0]
-    is_tuned = tuned_key(plan.agent, plan.env, plan.options.observation_type, as_dict(first.config)) in TUNED
+    observation_type = str(plan.options.observation_type)
+    is_tuned = tuned_key(plan.agent, plan.env, observation_type, as_dict(first.config)) in TUNED
     hint = "; --preset tuned is quicker" if plan.options.preset == "original" and is_tuned else ""
     seeds = f"{plan.options.seeds} seed{'s' if plan.options.seeds > 1 else ''}"
     title = f"{name} on {plan.env}, preset {plan.options.preset}, {seeds}"

@@ -7,6 +7,7 @@ a different value each without compiling again; whatever decides a shape or the 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar, dataclass_transform
@@ -103,8 +104,10 @@ def config(cls: type[T]) -> type[T]:
 
 
 def field_specs(config_or_class: Any) -> dict[str, Spec]:
-    """Field name -> Spec, in order of declaration."""
-    return {field.name: field.metadata["spec"] for field in dataclasses.fields(config_or_class)}
+    """Field name -> Spec: a class's own in order of declaration, then those of the class it extends."""
+    own = inspect.get_annotations(config_or_class if isinstance(config_or_class, type) else type(config_or_class))
+    fields = sorted(dataclasses.fields(config_or_class), key=lambda field: field.name not in own)
+    return {field.name: field.metadata["spec"] for field in fields}
 
 
 def check_fields(config: Any) -> None:
@@ -150,6 +153,32 @@ def _show(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(_show(entry) for entry in value) or "an empty tuple"
     return f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+@config
+class ImageConfig:
+    """What agents of image observations see, and the torso of their networks; every agent's Config extends it.
+
+    `image` is None where observations are vectors; the other defaults are those of the preset `original`.
+    """
+
+    image: str | None = static(
+        None,
+        "stack: the last frames side by side; difference: of the last two, 0 at an episode's first and terminal step",
+        choices=("stack", "difference"),
+        optional=True,
+    )
+    frames: int = static(2, "frames of a stack", at_least=1, at_most=64)
+    frame_spacing: int = static(1, "env steps from one frame of a stack to the next", at_least=1, at_most=64)
+    image_size: tuple[int, ...] = static((40, 90), "height and width in pixels", length=2, at_least=8, at_most=1024)
+    channels: int = static(3, "3: RGB; 1: grey", at_least=1, at_most=3)
+    motion_scale: Real | None = leaf(
+        None, "show older frames of a stack as so many times their difference to the newest", optional=True, above=0
+    )
+    torso: str = static("mlp", "mlp: images are flattened; conv: convolutions come first", choices=("mlp", "conv"))
+    conv_channels: tuple[int, ...] = static((16, 32), "outputs of every convolution", length=0, at_least=1)
+    conv_kernels: tuple[int, ...] = static((8, 4), "side of every convolution's square kernel", length=0, at_least=1)
+    conv_strides: tuple[int, ...] = static((4, 2), "stride of every convolution", length=0, at_least=1)
 
 
 class Budget(NamedTuple):

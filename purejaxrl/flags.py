@@ -42,7 +42,9 @@ def training_parser(command: str, agent: Agent) -> Parser:
     kind = "sweep-" if command == "sweep" else ""
     common = parser.add_argument_group("what and how")
     common.add_argument("--env", default="CartPole-v0", help="environment (default CartPole-v0; see purejaxrl list)")
-    common.add_argument("--observation_type", default="default", help="default: the state vector")
+    common.add_argument(
+        "--observation_type", help="default: the state vector; img: pictures (default for DQN with preset original)"
+    )
     common.add_argument("--preset", default="original", help="original (default) or tuned")
     common.add_argument("--seeds", default="1", help="runs side by side (default 1)")
     common.add_argument("--seed", default="0", help="run i uses seed + i (default 0)")

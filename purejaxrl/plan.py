@@ -12,8 +12,9 @@ import numpy as np
 from purejaxrl import presets
 from purejaxrl.agents import AGENTS
 from purejaxrl.config import MAX_ENV_STEPS, MAX_INT, Budget, budget_of, check_fields
-from purejaxrl.envs import make, name_of
+from purejaxrl.envs import Images, make, name_of
 from purejaxrl.errors import InputError
+from purejaxrl.learning.networks import check_network
 from purejaxrl.results.labels import label_of, show
 from purejaxrl.settings import MAX_RUNS, Range, count_settings, resolve_settings
 from purejaxrl.training.devices import device_kind
@@ -54,7 +55,8 @@ class Options:
 
     env: Any = "CartPole-v0"
     env_params: Any = None
-    observation_type: str = "default"
+    observation_type: str | None = None
+    renderer: Any = None
     preset: str = "original"
     device: str = "cpu"
     devices: int | None = None
@@ -108,8 +110,8 @@ class Plan(NamedTuple):
         own = [name for name in configs[0] if any(config[name] != configs[0][name] for config in configs)]
         own += [name for name in self.settings[0].values if name not in own]
         log_every = sorted({setting.log_every for setting in self.settings})
-        asked = dataclasses.asdict(dataclasses.replace(self.options, env=None, env_params=None))
-        for name in ("random", "yes"):
+        asked = dataclasses.asdict(dataclasses.replace(self.options, env=None, env_params=None, renderer=None))
+        for name in ("random", "yes", "renderer"):
             del asked[name]
         return {
             "algorithm": self.agent.name,
@@ -164,7 +166,6 @@ def split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
 
 def check_options(options: Options) -> None:
     """Raise InputError for the first option that is not allowed; the environment and the preset are checked later."""
-    check_observation_type(options.observation_type)
     check_counts(options.seeds, options.seed, options.devices)
     check_logging(options.log_every, options.eval_every, options.eval_episodes, options.episodes_log)
     check_number("solved_at", options.solved_at)
@@ -175,10 +176,13 @@ def check_options(options: Options) -> None:
 
 def make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *, is_sweep: bool) -> Plan:
     """A Plan of checked Options. Raises InputError where the preset or a setting does not allow something."""
+    observation_type = presets.observation_type_of(agent, options.preset, options.observation_type)
+    if options.renderer is not None and observation_type != "img":
+        raise InputError("--renderer: it draws images; give observation_type='img'")
     chosen = resolve_settings(
         agent,
         name_of(options.env),
-        options.observation_type,
+        observation_type,
         options.preset,
         hyperparameters,
         random=options.random,
@@ -187,13 +191,22 @@ def make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *
     made: dict[Any, Env] = {}
     settings = []
     for values, config in chosen:
-        limit = getattr(config, "max_ep_len", None)
-        if limit not in made:
-            made[limit] = make(options.env, options.env_params, max_ep_len=limit, solved_at=options.solved_at)
-        settings.append(plan_setting(agent, options, values, config, made[limit]))
+        key = (getattr(config, "max_ep_len", None), images_of(config))
+        if key not in made:
+            limit, images = key
+            made[key] = make(
+                options.env,
+                options.env_params,
+                max_ep_len=limit,
+                solved_at=options.solved_at,
+                images=images,
+                renderer=options.renderer,
+            )
+        settings.append(plan_setting(agent, options, values, config, made[key]))
     auto = "on" if options.seeds * len(settings) <= MAX_LOGGED_RUNS else "off"
     resolved = dataclasses.replace(
         options,
+        observation_type=observation_type,
         device=device_kind(options.device),
         episodes_log=auto if options.episodes_log == "auto" else options.episodes_log,
     )
@@ -219,7 +232,20 @@ def validate(agent: Agent, config: Any, env: Env) -> None:
     """Check a Config's values, and that it fits the environment. Raises InputError naming the first that does not."""
     check_fields(config)
     budget_of(config)
+    check_network(config, env.input_shape)
+    images = images_of(config)
+    if images is not None and images.shape != env.input_shape:
+        raise InputError(
+            f"--image: the Config's images are {list(images.shape)}, and those of {env.name} {list(env.input_shape)}"
+        )
     agent.check(config, env)
+
+
+def images_of(config: Any) -> Images | None:
+    """The image observations that a Config asks for, None for vectors."""
+    if getattr(config, "image", None) is None:
+        return None
+    return Images(config.image, config.frames, config.frame_spacing, config.image_size, config.channels)
 
 
 def show_source(value: Any) -> str:
@@ -234,14 +260,6 @@ def agent_of(algorithm: str | Agent) -> Agent:
     if algorithm not in AGENTS:
         raise InputError(f"unknown algorithm {algorithm!r}; use one of {', '.join(AGENTS)}")
     return AGENTS[algorithm]
-
-
-def check_observation_type(observation_type: str) -> None:
-    """Raise InputError unless the observation type is one there is."""
-    if observation_type == "img":
-        raise InputError("--observation_type: img is not available yet; use default")
-    if observation_type != "default":
-        raise InputError(f"--observation_type: {observation_type!r} is not allowed; use default")
 
 
 def check_counts(seeds: Any, seed: Any, devices: Any) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
-from purejaxrl.config import BUDGETS, check_fields, field_specs
+from purejaxrl.config import BUDGETS, ImageConfig, check_fields, field_specs
 from purejaxrl.errors import InputError
 from purejaxrl.types import Agent
 
 PRESETS = ("original", "tuned")
+
+OBSERVATION_TYPES = ("default", "img")
+# What the document that `original` follows observes, where it is not the state vector.
+ORIGINAL_OBSERVATION = {"dqn": "img"}
+ORIGINAL_IMAGE = {"image": "difference", "image_size": (40, 90), "channels": 3}
+OF_STACKS = ("frames", "frame_spacing", "motion_scale")
+OF_CONVOLUTIONS = ("conv_channels", "conv_kernels", "conv_strides")
 
 # Settings of which a given one replaces the preset's other.
 EXCLUSIVE = (("target_update", "target_update_steps"),)
@@ -49,6 +56,18 @@ _PENDULUM = {
 }
 _VPG_PENDULUM = {"steps_per_epoch": 1000, "pi_lr": 5e-3, "v_lr": 1e-2, "train_v_iters": 20, "epochs": None}
 _A3C_PENDULUM = {"t_max": 20, "episodes": None}
+# The pole is 10 pixels wide in a frame of 600: wider columns than that lose where it is.
+_IMAGES = {
+    "image": "stack",
+    "frames": 2,
+    "image_size": (8, 60),
+    "channels": 1,
+    "motion_scale": 6.0,
+    "normalize_observations": True,
+    "hidden_sizes": (64, 64),
+}
+_VPG_IMAGES = {**_VPG, **_IMAGES, "steps_per_epoch": 2000, "pi_lr": 3e-3, "v_lr": 3e-3}
+_A3C_IMAGES = {**_A3C, **_IMAGES}
 
 # (algorithm, environment, observation_type and, for those in VARIANTS, that setting) -> what differs from `original`.
 # Measured in benchmarks/RESULTS.md.
@@ -62,6 +81,12 @@ TUNED: dict[tuple[str, ...], dict[str, Any]] = {
     ("a3c", "CartPole-v0", "default", "sync"): {**_A3C_SYNC, "env_steps": 300_000},
     ("a3c", "CartPole-v1", "default", "async"): {**_A3C_ASYNC, "env_steps": 500_000},
     ("a3c", "CartPole-v1", "default", "sync"): {**_A3C_SYNC, "env_steps": 500_000},
+    ("vpg", "CartPole-v0", "img"): {**_VPG_IMAGES, "env_steps": 300_000},
+    ("vpg", "CartPole-v1", "img"): {**_VPG_IMAGES, "env_steps": 1_000_000},
+    ("a3c", "CartPole-v0", "img", "async"): {**_A3C_IMAGES, "lr": 3e-4, "env_steps": 500_000},
+    ("a3c", "CartPole-v0", "img", "sync"): {**_A3C_IMAGES, "lr": 2e-3, "env_steps": 500_000},
+    ("a3c", "CartPole-v1", "img", "async"): {**_A3C_IMAGES, "lr": 3e-4, "env_steps": 1_000_000},
+    ("a3c", "CartPole-v1", "img", "sync"): {**_A3C_IMAGES, "lr": 2e-3, "env_steps": 1_000_000},
     ("dqn", "CartPole-v0", "default"): {**_DQN, "env_steps": 200_000},
     ("dqn", "CartPole-v1", "default"): {**_DQN, "env_steps": 200_000},
 }
@@ -87,13 +112,49 @@ def resolve(agent: Agent, env_name: str, observation_type: str, preset: str, ove
             raise InputError(f"--{pair[0]} and --{pair[1]} are two rules for one thing; give one")
 
     check_fields(agent.Config(**overrides))
-    values = {} if preset == "original" else dict(tuned_entry(agent, env_name, observation_type, overrides))
+    if preset == "tuned":
+        values = dict(tuned_entry(agent, env_name, observation_type, overrides))
+    else:
+        values = dict(ORIGINAL_IMAGE) if observation_type == "img" else {}
     if budgets:
         values.update({name: None for name in BUDGETS if name in fields})
     for pair in EXCLUSIVE:
         if any(name in overrides for name in pair):
             values = {name: value for name, value in values.items() if name not in pair}
-    return agent.Config(**{**values, **overrides})
+    config = agent.Config(**{**values, **overrides})
+    check_image_settings(config, observation_type, overrides)
+    return config
+
+
+def observation_type_of(agent: Agent, preset: str, given: str | None) -> str:
+    """What is observed: what a user asks for, else what the preset has. Raises InputError for an unknown type."""
+    if given is None:
+        return ORIGINAL_OBSERVATION.get(agent.name, "default") if preset == "original" else "default"
+    if given not in OBSERVATION_TYPES:
+        raise InputError(f"--observation_type: {given!r} is not allowed; use one of {', '.join(OBSERVATION_TYPES)}")
+    return given
+
+
+def check_image_settings(config: Any, observation_type: str, overrides: dict[str, Any]) -> None:
+    """Raise InputError where settings of images are missing, contradict each other, or would not be looked at."""
+    if not isinstance(config, ImageConfig):
+        if observation_type == "img":
+            raise InputError(f"--observation_type: img needs a Config that extends {ImageConfig.__name__}")
+        return
+
+    def refuse(names: Sequence[str], needed: str) -> None:
+        for name in names:
+            if overrides.get(name) is not None:
+                raise InputError(f"--{name}: it goes with {needed}")
+
+    if observation_type == "default":
+        refuse(("image", "image_size", "channels", *OF_STACKS), "--observation_type img")
+    elif config.image is None:
+        raise InputError("--image: off is not allowed with --observation_type img; use stack or difference")
+    if config.image == "difference":
+        refuse(OF_STACKS, "--image stack")
+    if config.torso == "mlp":
+        refuse(OF_CONVOLUTIONS, "--torso conv")
 
 
 def tuned_key(agent: Agent, env_name: str, observation_type: str, overrides: dict[str, Any]) -> tuple[str, ...]:
@@ -115,4 +176,4 @@ def tuned_entry(agent: Agent, env_name: str, observation_type: str, overrides: d
 
 def as_dict(config: Any) -> dict[str, Any]:
     """A Config's fields and values, for config.json and for people."""
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {name: getattr(config, name) for name in field_specs(config)}

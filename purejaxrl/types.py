@@ -47,6 +47,11 @@ class Timestep(NamedTuple):
     next_observation: Num[Array, "*observation"]
 
 
+def as_it_is(observation: Num[Array, "..."]) -> Num[Array, "..."]:
+    """The observation itself."""
+    return observation
+
+
 class Env(NamedTuple):
     """One environment as pure functions; `vmap` them for several.
 
@@ -54,6 +59,8 @@ class Env(NamedTuple):
     continuous actions to the bounds of `action_space`.
     `max_episode_steps` bounds every episode; `solved_at` is the mean return that counts as solved, None where
     no such number is agreed.
+    render: observation[..., *observation_shape] -> what networks are given [..., *input_shape]. Pictures travel as the
+    few numbers that they are drawn from, and are drawn where a network consumes them.
     """
 
     name: str
@@ -63,6 +70,13 @@ class Env(NamedTuple):
     solved_at: float | None
     reset: Callable[[ScalarKey], tuple[Array, PyTree]]
     step: Callable[[ScalarKey, PyTree, Array], Timestep]
+    render: Callable[[Array], Array] = as_it_is
+    rendered_shape: tuple[int, ...] | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of what `render` makes of one observation."""
+        return self.observation_shape if self.rendered_shape is None else self.rendered_shape
 
 
 class Transition(NamedTuple):

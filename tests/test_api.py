@@ -16,10 +16,11 @@ from purejaxrl.errors import InputError
 from purejaxrl.training.loop import without_replay
 
 TINY = {"episodes": 6, "batch_size": 16, "memory_size": 64, "hidden_sizes": (8,)}
+VECTORS = {"observation_type": "default", **TINY}
 
 
 def test_a_result_holds_state_tables_and_summary(tmp_path):
-    result = purejaxrl.train("dqn", seeds=2, out=tmp_path / "run", eval_every=40, eval_episodes=2, **TINY)
+    result = purejaxrl.train("dqn", seeds=2, out=tmp_path / "run", eval_every=40, eval_episodes=2, **VECTORS)
     assert result.path == tmp_path / "run"
     assert list(result.episodes().groupby("run").size()) == [6, 6]
     assert set(result.frame()["run"]) == {0, 1}
@@ -57,7 +58,7 @@ def test_continuous_actions_from_end_to_end():
 
 
 def test_without_a_folder_the_files_live_with_the_result():
-    result = purejaxrl.train("dqn", **TINY)
+    result = purejaxrl.train("dqn", **VECTORS)
     path = result.path
     assert len(result.episodes()) == 6
     del result
@@ -68,7 +69,7 @@ def test_make_train_is_the_same_training():
     config = dqn.Config(**TINY)
     env = purejaxrl.make("CartPole-v0")
     state, _ = jax.jit(purejaxrl.make_train(dqn.agent, config, env))(jax.random.key(3))
-    result = purejaxrl.train("dqn", seed=3, **TINY)
+    result = purejaxrl.train("dqn", seed=3, **VECTORS)
     trained = jax.tree.map(lambda leaf: leaf[0], without_replay(result.state.learner))
     np.testing.assert_allclose(flat(without_replay(state.learner)), flat(trained), atol=1e-5)
     assert int(state.episode.finished) == 6
@@ -80,7 +81,7 @@ def test_an_environment_object():
     result = purejaxrl.train("vpg", env=Counter(), max_ep_len=8, epochs=2, steps_per_epoch=40, actors=4)
     assert set(result.episodes()["length"]) == {8}
     with pytest.raises(InputError, match="Continuous has continuous actions"):
-        purejaxrl.train("dqn", env=Continuous())
+        purejaxrl.train("dqn", env=Continuous(), observation_type="default")
 
 
 def test_a_variant_of_an_agent():
@@ -98,7 +99,7 @@ def test_a_variant_of_an_agent():
 
 def test_best_parameters_do_not_depend_on_batch_mates():
     """Runs end at different times; a run that has ended is not evaluated again while the others go on."""
-    settings = {**TINY, "eval_every": 10, "eval_episodes": 2, "hidden_sizes": (4,)}
+    settings = {**VECTORS, "eval_every": 10, "eval_episodes": 2, "hidden_sizes": (4,)}
     many = purejaxrl.train("dqn", seeds=3, **settings)
     for seed in range(3):
         alone = purejaxrl.train("dqn", seed=seed, **settings)
@@ -167,8 +168,11 @@ def test_config_is_a_pytree_whose_leaves_are_the_real_numbers():
 def test_the_public_names():
     assert sorted(purejaxrl.__all__) == [
         "AGENTS",
+        "Images",
         "InputError",
+        "PixelObservation",
         "Range",
+        "Renderer",
         "Result",
         "make",
         "make_train",

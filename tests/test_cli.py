@@ -15,7 +15,9 @@ import pytest
 from purejaxrl.cli import main
 
 TINY_VPG = ["train", "vpg", "--epochs", "3", "--steps_per_epoch", "400", "--actors", "4", "--train_v_iters", "2"]
-TINY_DQN = ["train", "dqn", "--episodes", "6", "--batch-size", "16", "--memory_size=100", "--hidden_sizes", "8x8"]
+VECTORS = ["train", "dqn", "--observation_type", "default"]
+IMAGES_VPG = ["train", "vpg", "--observation_type", "img"]
+TINY_DQN = [*VECTORS, "--episodes", "6", "--batch-size", "16", "--memory_size=100", "--hidden_sizes", "8x8"]
 
 
 def run(*words, **options):
@@ -125,16 +127,66 @@ def test_a_budget_replaces_the_presets(capsys):
     assert config["episodes"] is None
 
 
+def test_the_original_dqn_observes_images_and_others_vectors(capsys):
+    def planned(*words):
+        assert main(["train", *words, "--dry_run"]) == 0
+        shown = json.loads(capsys.readouterr().out)
+        return shown["observation_type"], shown["config"]
+
+    observed, config = planned("dqn")
+    assert observed == "img"
+    assert (config["image"], config["image_size"], config["channels"]) == ("difference", [40, 90], 3)
+    assert planned("dqn", "--image", "stack", "--channels", "1")[1]["image"] == "stack"
+    for words in ("dqn --observation_type default", "dqn --preset tuned", "vpg", "a3c", "vpg --image off"):
+        observed, config = planned(*words.split())
+        assert (observed, config["image"]) == ("default", None)
+    for name in ("vpg", "a3c"):
+        observed, config = planned(name, "--observation_type", "img", "--torso", "conv", "--conv_kernels", "5x3")
+        assert (observed, config["image"], config["conv_kernels"]) == ("img", "difference", [5, 3])
+
+
 WRONG = [
     (["fly"], "'fly'", "train"),
     (["train", "ppo"], "'ppo'", "vpg, a3c, dqn"),
     (["train", "dqn", "--lrr", "1"], "--lrr", "--lr"),
     (["train", "dqn", "7"], "'7'", "--"),
     (["train", "dqn", "--env", "CartPole-v9"], "CartPole-v9", "CartPole-v0"),
-    (["train", "dqn", "--env", "Pendulum-v1"], "Pendulum-v1", "discrete"),
+    ([*VECTORS, "--env", "Pendulum-v1"], "Pendulum-v1", "discrete"),
     (["train", "dqn", "--env", "MNISTBandit-bsuite"], "MNISTBandit", "cannot build"),
-    (["train", "dqn", "--observation_type", "img"], "img", "default"),
-    (["train", "dqn", "--observation_type", "text"], "text", "default"),
+    (["train", "dqn", "--observation_type", "text"], "--observation_type: 'text'", "default, img"),
+    (["train", "dqn", "--env", "Acrobot-v1"], "--observation_type: img needs a picture, and Acrobot-v1", "CartPole-v1"),
+    ([*IMAGES_VPG, "--env", "Pendulum-v1"], "--observation_type: img needs a picture, and Pendulum-v1", "CartPole-v0"),
+    ([*IMAGES_VPG, "--preset", "tuned"], "--preset", "no entry for vpg CartPole-v0 img"),
+    (["train", "dqn", "--image_size", "7", "90"], "--image_size: 7 90 is not allowed", "at least 8"),
+    (["train", "dqn", "--image_size", "40", "2000"], "--image_size: 40 2000 is not allowed", "at most 1024"),
+    (["train", "dqn", "--image_size", "40"], "--image_size: 40 is not allowed", "2 whole numbers"),
+    (["train", "dqn", "--image", "film"], "--image: 'film' is not allowed", "stack, difference"),
+    (["train", "dqn", "--image", "off"], "--image: off is not allowed", "stack or difference"),
+    (["train", "dqn", "--image", "stack", "--frames", "0"], "--frames: 0 is not allowed", "at least 1"),
+    (["train", "dqn", "--image", "stack", "--frame_spacing", "0"], "--frame_spacing: 0 is not allowed", "at least 1"),
+    (["train", "dqn", "--image", "stack", "--motion_scale", "0"], "--motion_scale: 0 is not allowed", "above 0"),
+    (["train", "dqn", "--channels", "2"], "--channels: 2 is not allowed", "1 (grey) or 3 (RGB)"),
+    (["train", "dqn", "--channels", "4"], "--channels: 4 is not allowed", "at most 3"),
+    (["train", "dqn", "--image", "difference", "--frames", "2"], "--frames: it goes with", "--image stack"),
+    (["train", "dqn", "--frame_spacing", "2"], "--frame_spacing: it goes with", "--image stack"),
+    (["train", "dqn", "--motion_scale", "5"], "--motion_scale: it goes with", "--image stack"),
+    ([*VECTORS, "--image", "stack"], "--image: it goes with", "--observation_type img"),
+    ([*VECTORS, "--frames", "2"], "--frames: it goes with", "--observation_type img"),
+    ([*VECTORS, "--frame_spacing", "1"], "--frame_spacing: it goes with", "--observation_type img"),
+    ([*VECTORS, "--motion_scale", "5"], "--motion_scale: it goes with", "--observation_type img"),
+    ([*VECTORS, "--image_size", "40", "90"], "--image_size: it goes with", "--observation_type img"),
+    ([*VECTORS, "--channels", "2"], "--channels: it goes with", "--observation_type img"),
+    (["train", "a3c", "--channels", "3"], "--channels: it goes with", "--observation_type img"),
+    (["train", "dqn", "--preset", "tuned", "--image_size", "40", "90"], "--image_size", "--observation_type img"),
+    ([*VECTORS, "--torso", "conv"], "--torso: conv takes images", "[4]"),
+    (["train", "dqn", "--torso", "cnn"], "--torso: 'cnn' is not allowed", "mlp, conv"),
+    (["train", "dqn", "--conv_kernels", "8", "4"], "--conv_kernels: it goes with", "--torso conv"),
+    (["train", "dqn", "--conv_channels", "8", "8"], "--conv_channels: it goes with", "--torso conv"),
+    ([*VECTORS, "--conv_strides", "2", "2"], "--conv_strides: it goes with", "--torso conv"),
+    (["train", "dqn", "--torso", "conv", "--conv_kernels", "3"], "--conv_kernels", "2, 1 and 2 layers"),
+    (["train", "dqn", "--torso", "conv", "--conv_strides", "1x1x1"], "--conv_strides", "2, 2 and 3 layers"),
+    (["train", "dqn", "--torso", "conv", "--conv_kernels", "41", "4"], "--conv_kernels: 41", "40 pixels"),
+    (["train", "dqn", "--torso", "conv", "--image_size", "8", "12"], "--conv_kernels: 4", "1 pixels that layer 2"),
     (["train", "dqn", "--preset", "best"], "'best'", "original, tuned"),
     (["train", "dqn", "--preset", "tuned", "--env", "Acrobot-v1"], "Acrobot-v1", "dqn CartPole-v1 default"),
     (["train", "dqn", "--lr", "-1"], "--lr: -1 is not allowed", "above 0"),
@@ -273,7 +325,7 @@ def test_an_unwritable_folder_is_refused_before_anything_compiles(capsys):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_with_all_it_has_learned(number, tmp_path):
     """Interrupted after the first rows stand in metrics.csv; every file is whole and the numbers agree."""
-    words = ["train", "dqn", "--episodes", "100000", "--seeds", "2", "--log_every", "200", "--out", "run"]
+    words = [*VECTORS, "--episodes", "100000", "--seeds", "2", "--log_every", "200", "--out", "run"]
     process = subprocess.Popen(
         [sys.executable, "-m", "purejaxrl", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
@@ -297,7 +349,7 @@ def test_a_signal_ends_the_run_with_all_it_has_learned(number, tmp_path):
 
 def test_a_signal_while_compiling_ends_soon(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "purejaxrl", "train", "dqn", "--out", "run"],
+        [sys.executable, "-m", "purejaxrl", *VECTORS, "--out", "run"],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,

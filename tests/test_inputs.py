@@ -1,17 +1,26 @@
-"""Observation moments against numpy over everything seen, and what agents do with them and with the reward scale."""
+"""What agents learn from: images by hand, moments against numpy over everything seen, and the reward scale."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import PROGRESS, flat, train_one
-from probes import Endless
+from probes import LEANING_POLE, Endless
 
+import purejaxrl
 from purejaxrl.agents import a3c, dqn, vpg
 from purejaxrl.config import budget_of
-from purejaxrl.envs import make
-from purejaxrl.learning.normalization import LIMIT, Moments, normalize, update_moments
-from purejaxrl.training.loop import init_run, iterate
+from purejaxrl.envs import Images, make
+from purejaxrl.learning.inputs import (
+    LIMIT,
+    Moments,
+    init_moments,
+    inputs_of,
+    normalize,
+    perceive,
+    update_moments,
+)
+from purejaxrl.training.loop import init_run, iterate, without_replay
 from purejaxrl.training.rollout import rollout
 
 CARTPOLE = make("CartPole-v0")
@@ -187,3 +196,125 @@ def test_reward_scale_of_dqn():
     q_value = dqn.q_values(config, env, state.learner.params, jnp.zeros(1))
     np.testing.assert_allclose(q_value, 0.2, atol=0.02)
     assert np.max(log.ended.returns) == 20
+
+
+# Three frames, oldest first, of one row of two grey pixels: one stays dark, one turns from white over grey to black.
+GREY = [[[0.1, 0.1, 0.1], [1.0, 0.4, 0.0]]]
+# Two RGB frames of one pixel; only green changes.
+COLOURED = [[[1.0, 0.6, 0.2, 1.0, 0.5, 0.2]]]
+
+
+@pytest.mark.parametrize(
+    ("config", "drawn", "expected"),
+    [
+        ({"image": "stack", "frames": 3, "channels": 1}, GREY, [[[0.9, 0.9, 0.9], [0.0, 0.6, 1.0]]]),
+        (
+            {"image": "stack", "frames": 3, "channels": 1, "motion_scale": 5.0},
+            GREY,
+            [[[0.0, 0.0, 0.9], [5.0, 2.0, 1.0]]],
+        ),
+        ({"image": "stack", "frames": 2, "channels": 3}, COLOURED, [[[0.0, 0.4, 0.8, 0.0, 0.5, 0.8]]]),
+        (
+            {"image": "stack", "frames": 2, "channels": 3, "motion_scale": 2.0},
+            COLOURED,
+            [[[0.0, 0.2, 0.0, 0.0, 0.5, 0.8]]],
+        ),
+        (
+            {"image": "stack", "frames": 1, "channels": 3, "motion_scale": 2.0},
+            [[[1.0, 0.5, 0.2]]],
+            [[[0.0, 0.5, 0.8]]],
+        ),
+        ({"image": "difference", "channels": 3}, [[[-1.0, 0.0, 0.25]]], [[[-1.0, 0.0, 0.25]]]),
+        ({}, [-2.5, 0.0, 1.5], [-2.5, 0.0, 1.5]),
+    ],
+    ids=["stack", "motion", "RGB", "RGB motion", "one frame", "difference", "vector"],
+)
+def test_inputs_by_hand(config, drawn, expected):
+    """White is 0; with a motion scale older frames are what changed since, so many times. Any leading axes."""
+    for lead in ((), (5,), (2, 3)):
+        given = jnp.broadcast_to(jnp.float32(drawn), (*lead, *np.shape(drawn)))
+        inputs = inputs_of(vpg.Config(**config), CARTPOLE, given)
+        np.testing.assert_allclose(inputs, np.broadcast_to(expected, given.shape), atol=1e-6)
+
+
+def test_inputs_are_what_the_environment_draws():
+    """The pole leans by 0.1, 0 and 0.2: brightnesses 0.6, 0.5 and 0.7."""
+    numbers = LEANING_POLE.select(jnp.array([[0.0, 9.0, 0.1, 9.0], [0.0, 9.0, 0.0, 9.0], [0.0, 9.0, 0.2, 9.0]]))
+    shape = {"frames": 3, "image_size": (8, 12), "channels": 1}
+    env = make("CartPole-v0", images=Images(**shape), renderer=LEANING_POLE)
+    inputs = inputs_of(vpg.Config(image="stack", motion_scale=10.0, **shape), env, numbers)
+    np.testing.assert_allclose(inputs, np.broadcast_to([-1.0, -2.0, 0.3], (8, 12, 3)), atol=1e-5)
+
+
+def test_moments_of_images():
+    """One mean and variance for every pixel of every frame, over all steps and actors."""
+    env = make("CartPole-v0", images=Images(image_size=(8, 12)), renderer=LEANING_POLE)
+    config = vpg.Config(image="stack", channels=1, image_size=(8, 12), normalize_observations=True)
+    moments = init_moments(config, env)
+    assert moments.mean.shape == moments.variance.shape == (8, 12, 2)
+    numbers = jax.random.uniform(jax.random.key(0), (7, 3, 2, 1))
+    moments = update_moments(moments, inputs_of(config, env, numbers))
+    dark = 1 - np.asarray(numbers, np.float64).reshape(21, 2)
+    np.testing.assert_allclose(moments.mean, np.broadcast_to(dark.mean(axis=0), (8, 12, 2)), rtol=1e-5)
+    np.testing.assert_allclose(moments.variance, np.broadcast_to(dark.var(axis=0), (8, 12, 2)), rtol=1e-4)
+    assert moments.seen == 21
+    normalised = ((dark - dark.mean(axis=0)) / dark.std(axis=0)).reshape(7, 3, 1, 1, 2)
+    expected = np.broadcast_to(normalised, (7, 3, 8, 12, 2))
+    np.testing.assert_allclose(perceive(config, env, moments, numbers), expected, atol=1e-4)
+
+
+CONV = {"torso": "conv", "conv_channels": (3, 4), "conv_kernels": (4, 2), "conv_strides": (2, 1)}
+STACK = {"image": "stack", "frames": 3, "frame_spacing": 2, "motion_scale": 10.0, "channels": 1}
+DIFFERENCE = {"image": "difference", "channels": 3}
+FEW = {"image_size": (8, 12), "actors": 4, "env_steps": 80, "hidden_sizes": (8,)}
+FEW_OF = {
+    "vpg": {**FEW, "epochs": None, "steps_per_epoch": 40, "train_v_iters": 2},
+    "a3c": {**FEW, "episodes": None, "t_max": 10, "normalize_observations": True},
+    "dqn": {**FEW, "episodes": None, "batch_size": 8, "memory_size": 64},
+}
+
+
+def weights_of(name, learner):
+    """Parameters of the policy, or of Q."""
+    return {"vpg": lambda: learner.pi_params, "a3c": lambda: learner.theta.pi, "dqn": lambda: learner.params}[name]()
+
+
+def check_that_images_moved(name, config, learner):
+    """The learner of a run of seed 0 has finite weights, and those that see the picture are not those it began with."""
+    frames = config.frames if config.image == "stack" else 1
+    shown = Images(config.image, frames, config.frame_spacing, config.image_size, config.channels)
+    env = make("CartPole-v0", images=shown, renderer=LEANING_POLE)
+    start = init_run(AGENTS[name], env, config, jax.random.key(0)).learner
+    assert np.isfinite(flat(without_replay(learner))).all()
+    first, shape = ("kernel_0", (8 * 12 * 3, 8)) if config.torso == "mlp" else ("conv_kernel_0", (4 * 4 * 3, 3))
+    before, after = (weights_of(name, x)[first] for x in (start, learner))
+    assert after.shape == before.shape == shape
+    # Some units of a ReLU network may be dead from the start.
+    assert np.mean(after != before) > 0.3
+    if config.normalize_observations:
+        assert learner.moments.mean.shape == (8, 12, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen"),
+    [("vpg", {**STACK, **CONV}), ("a3c", {**DIFFERENCE, **CONV}), ("dqn", STACK)],
+    ids=["vpg stack conv", "a3c difference conv", "dqn stack mlp"],
+)
+def test_agents_train_on_images(name, chosen):
+    settings = {**FEW_OF[name], **chosen}
+    result = purejaxrl.train(name, observation_type="img", renderer=LEANING_POLE, episodes_log="off", **settings)
+    learner = jax.tree.map(lambda leaf: leaf[0], result.state.learner)
+    check_that_images_moved(name, AGENTS[name].Config(**settings), learner)
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen"),
+    [("vpg", DIFFERENCE), ("a3c", STACK), ("dqn", {**DIFFERENCE, **CONV})],
+    ids=["vpg difference mlp", "a3c stack mlp", "dqn difference conv"],
+)
+def test_agents_train_on_images_by_the_pure_function(name, chosen):
+    config = AGENTS[name].Config(**FEW_OF[name], **chosen)
+    shown = Images(config.image, config.frames, config.frame_spacing, (8, 12), config.channels)
+    env = make("CartPole-v0", images=shown, renderer=LEANING_POLE)
+    state, _ = jax.jit(purejaxrl.make_train(AGENTS[name], config, env))(jax.random.key(0))
+    check_that_images_moved(name, config, state.learner)

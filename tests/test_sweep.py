@@ -29,7 +29,8 @@ from purejaxrl.training.loop import slide_window
 from purejaxrl.training.rollout import Ended
 from purejaxrl.training.sweep import batch_of, cut, group_settings, share_of, stack_configs
 
-TINY = {"env_steps": 1200, "batch_size": 16, "memory_size": 64}
+VECTORS = {"observation_type": "default"}
+TINY = {**VECTORS, "env_steps": 1200, "batch_size": 16, "memory_size": 64}
 SWEPT = {"lr": [1e-3, 1e-4], "hidden_sizes": [(8,), (4, 4)]}
 
 
@@ -122,7 +123,7 @@ def test_a_sweep_of_one_program_keeps_its_state():
 def test_swept_names_that_files_have_already_stand_beside_them():
     """The budget's name is that of a column of both files, the loss's that of a metric."""
     result = purejaxrl.sweep(
-        "dqn", env_steps=[200, 400], loss=["mse"], hidden_sizes=(8,), batch_size=16, memory_size=64
+        "dqn", env_steps=[200, 400], loss=["mse"], hidden_sizes=(8,), batch_size=16, memory_size=64, **VECTORS
     )
     metrics, episodes = result.frame(), result.episodes()
     assert metrics.groupby("run")["env_steps"].max().tolist() == [200, 400]
@@ -144,7 +145,7 @@ def test_an_interrupted_sweep_says_what_has_not_begun_and_the_next_one_runs():
                 self.note("interrupted")
                 signal.raise_signal(signal.SIGINT)
 
-    settings = {"hidden_sizes": [(8,), (4,)], "batch_size": 16, "memory_size": 64, "env_steps": 10**8}
+    settings = {**TINY, "hidden_sizes": [(8,), (4,)], "env_steps": 10**8}
     notes = Interrupting()
     result = purejaxrl.sweep("dqn", seeds=2, progress=notes, **settings)
     assert result.stopped_by == signal.SIGINT
@@ -168,7 +169,7 @@ def test_an_interrupted_sweep_says_what_has_not_begun_and_the_next_one_runs():
 
 def test_a_batch_makes_room_for_the_next(monkeypatch):
     """When a batch starts, no array of the one before lives: the replays would fill memory twice."""
-    settings = {"hidden_sizes": (8,), "env_steps": 64, "batch_size": 16, "memory_size": 100_000}
+    settings = {**TINY, "hidden_sizes": (8,), "env_steps": 64, "memory_size": 100_000}
     replay, alive = 100_000 * 11 * 4, []
 
     def counting(program, *arguments, **options):
@@ -219,7 +220,7 @@ def test_a_diverged_setting_is_named_and_touches_nobody():
 
 
 def test_what_does_not_fit_in_memory_is_cut_into_batches(tmp_path):
-    settings = {"hidden_sizes": (8,), "env_steps": 600, "batch_size": 16, "memory_size": 100_000}
+    settings = {**TINY, "hidden_sizes": (8,), "env_steps": 600, "memory_size": 100_000}
     # Four replays of 100 000 rows of 11 float32 fit, and little else.
     limit = 4.5 * 100_000 * 11 * 4 / 2**30
     notes = Notes()
@@ -306,7 +307,7 @@ def test_stop_when_solved_ends_each_run_with_the_iteration_that_solves_it():
 
 
 HOSTS = ["sweep", "dqn", "--seeds", "3", "--lr", "1e-3,1e-4", "--hidden_sizes", "8", "--batch_size", "16"]
-HOSTS += ["--memory_size", "64", "--devices", "2"]
+HOSTS += ["--memory_size", "64", "--devices", "2", "--observation_type", "default"]
 
 
 def launch(folder: Path, port: int, process: int, *words: str) -> subprocess.Popen:

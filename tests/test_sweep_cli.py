@@ -269,7 +269,7 @@ WRONG = [
     ("train dqn --lr 1e-4..1e-2:log", ["--lr: 1e-4..1e-2:log", "train takes one value", "sweep"]),
     ("train dqn --batch_size 16..32", ["--batch_size: 16..32", "train takes one value", "sweep"]),
     ("train dqn --seeds 1,2", ["--seeds: 1,2 is a list", "one value"]),
-    ("train dqn --random 3", ["unknown flag --random", "purejaxrl train dqn --help"]),
+    ("train dqn --random 3", ["unknown flag --random"]),
 ]
 
 

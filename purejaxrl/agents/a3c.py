@@ -29,9 +29,9 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Num, Shaped
 
-from purejaxrl.config import Real, config, leaf, static
+from purejaxrl.config import ImageConfig, Real, config, leaf, static
 from purejaxrl.learning.actor_critic import action_distribution, init_actor_critic, policy_gradient_loss, state_value
-from purejaxrl.learning.normalization import Moments, init_moments, normalize, prepare, update_moments
+from purejaxrl.learning.inputs import Moments, init_moments, learn_moments, perceive, prepare
 from purejaxrl.learning.policies import likeliest_action, sample_action
 from purejaxrl.learning.returns import generalized_advantages
 from purejaxrl.learning.schedules import linear_to_zero
@@ -39,7 +39,7 @@ from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Tr
 
 
 @config
-class Config:
+class Config(ImageConfig):
     """Hyperparameters of A3C; the defaults are the preset `original`."""
 
     episodes: int | None = static(10_000, "budget: finished episodes of every run", optional=True, at_least=1)
@@ -117,16 +117,16 @@ def act(
     config: Config, env: Env, learner: Learner, observation: Num[Array, "N ..."], progress: Progress, key: ScalarKey
 ) -> Num[Array, "N ..."]:
     """Sample one action per actor, each from its worker's own policy. Consumes `key`."""
-    observation = normalize(learner.moments, observation)
-    per_worker = observation.reshape(workers(config), -1, *env.observation_shape)
+    inputs = perceive(config, env, learner.moments, observation)
+    per_worker = inputs.reshape(workers(config), -1, *env.input_shape)
     distribution = jax.vmap(partial(action_distribution, config, env))(learner.worker_theta.pi, per_worker)
     return sample_action(env.action_space, distribution.reshape(observation.shape[0], -1), key)
 
 
 def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "..."]) -> Num[Array, "..."]:
     """The likeliest action under theta."""
-    observation = normalize(learner.moments, observation)
-    return likeliest_action(env.action_space, action_distribution(config, env, learner.theta.pi, observation))
+    inputs = perceive(config, env, learner.moments, observation)
+    return likeliest_action(env.action_space, action_distribution(config, env, learner.theta.pi, inputs))
 
 
 def loss(config: Config, env: Env, theta: Theta, batch: Transition) -> tuple[Float[Array, ""], Metrics]:
@@ -156,7 +156,7 @@ def update(
 ) -> tuple[Learner, Metrics]:
     """One round of learning from batch[T, N]: W gradients, applied one after another. Consumes `key`."""
     count = workers(config)
-    shares = jax.tree.map(partial(split_actors, count), prepare(config, learner.moments, batch))
+    shares = jax.tree.map(partial(split_actors, count), prepare(config, env, learner.moments, batch))
     gradient, metrics = jax.vmap(jax.grad(partial(loss, config, env), has_aux=True))(learner.worker_theta, shares)
 
     order = jax.random.permutation(key, count) if config.order == "random" else jnp.arange(count)
@@ -172,7 +172,7 @@ def update(
     is_taking = (progress.iteration + 1) % config.sync_every == 0
     worker_theta, taken_at = jax.tree.map(partial(jnp.where, is_taking), fresh, kept)
 
-    moments = update_moments(learner.moments, batch.observation)
+    moments = learn_moments(config, env, learner.moments, batch.observation)
     metrics = jax.tree.map(jnp.mean, metrics) | {"delay": updates - learner.taken_at}
     return Learner(as_theta(after_turn[-1]), opt_state, worker_theta, taken_at, moments), metrics
 

@@ -3,7 +3,7 @@
 One iteration:
 
     act once with N actors, epsilon-greedy          store N transitions
-    actors / train_every times, once batch_size transitions are stored:
+    actors / train_every * gradient_steps times, once batch_size transitions are stored:
         (s, a, r, s') <- batch_size transitions drawn uniformly from the replay
         y <- r + gamma max_a' Q_target(s', a'), or r where s' is terminal
         Q <- one Adam step on  mean(loss(Q(s, a) - y))
@@ -21,19 +21,19 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from purejaxrl.config import Real, config, leaf, static
+from purejaxrl.config import ImageConfig, Real, config, leaf, static
 from purejaxrl.errors import InputError
 from purejaxrl.learning import replay as ring
+from purejaxrl.learning.inputs import Moments, init_moments, learn_moments, perceive, prepare
 from purejaxrl.learning.keys import split_for_scan
-from purejaxrl.learning.networks import MLP, apply_network, init_network
-from purejaxrl.learning.normalization import Moments, init_moments, normalize, prepare, update_moments
+from purejaxrl.learning.networks import MLP, ConvNet, apply_network, init_network, network_of
 from purejaxrl.learning.policies import epsilon_at, epsilon_greedy, num_actions
 from purejaxrl.learning.schedules import linear_to_zero
 from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Transition
 
 
 @config
-class Config:
+class Config(ImageConfig):
     """Hyperparameters of DQN; the defaults are the preset `original`."""
 
     episodes: int | None = static(1200, "budget: finished episodes of every run", optional=True, at_least=1)
@@ -43,6 +43,7 @@ class Config:
     batch_size: int = static(512, "transitions per gradient step", at_least=1)
     memory_size: int = static(100_000, "transitions that the replay holds", at_least=1)
     train_every: int = static(1, "env steps of all actors per gradient step", at_least=1)
+    gradient_steps: int = static(1, "gradient steps in place of each that train_every asks for", at_least=1)
     target_update: int = static(10, "finished episodes between copies of the target network", at_least=1)
     target_update_steps: int | None = static(
         None, "copy after this many env steps of all actors instead", optional=True, at_least=1
@@ -103,7 +104,7 @@ def rollout_shape(config: Config) -> tuple[int, int]:
 
 def init(config: Config, env: Env, key: ScalarKey) -> Learner:
     """A fresh network, its copy as target, and an empty replay. Consumes `key`."""
-    params = init_network(q_network(config, env), key, env.observation_shape)
+    params = init_network(q_network(config, env), key, env.input_shape)
     # The copy is a buffer of its own: donating one buffer twice fails.
     target_params = jax.tree.map(jnp.copy, params)
     replay = ring.init_replay(config.memory_size, config.actors, experience_layout(env))
@@ -116,13 +117,15 @@ def act(
     """Epsilon-greedy actions; actor n acts after `progress.env_steps + n` env steps. Consumes `key`."""
     start, end, rate = config.eps_vals
     epsilon = epsilon_at(progress.env_steps + jnp.arange(observation.shape[0]), start, end, rate)
-    q_value = q_values(config, env, learner.params, normalize(learner.moments, observation))
+    inputs = perceive(config, env, learner.moments, observation)
+    q_value = q_values(config, env, learner.params, inputs)
     return epsilon_greedy(key, q_value, epsilon)
 
 
 def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "..."]) -> Int[Array, "..."]:
     """argmax_a Q(s, a)."""
-    return jnp.argmax(q_values(config, env, learner.params, normalize(learner.moments, observation)), axis=-1)
+    inputs = perceive(config, env, learner.moments, observation)
+    return jnp.argmax(q_values(config, env, learner.params, inputs), axis=-1)
 
 
 def q_target(
@@ -151,10 +154,10 @@ def update(
     now = jax.tree.map(lambda x: x[0], batch)
     experience = Experience(now.observation, now.action, now.reward, now.terminated, now.next_observation)
     replay = ring.add(learner.replay, ring.pack(experience), progress.iteration)
-    moments = update_moments(learner.moments, now.observation)
+    moments = learn_moments(config, env, learner.moments, now.observation)
 
     trained = (learner.params, learner.target_params, learner.opt_state)
-    bits, as_key = split_for_scan(key, max(config.actors // config.train_every, 1))
+    bits, as_key = split_for_scan(key, max(config.actors // config.train_every, 1) * config.gradient_steps)
 
     def take_step(trained: tuple, bits: Array) -> tuple[tuple, Metrics]:
         return gradient_step(config, env, replay, moments, progress, td_target, trained, as_key(bits))
@@ -185,7 +188,7 @@ def gradient_step(
     """One Adam step of (params, target_params, opt_state) on a batch drawn from the replay. Consumes `key`."""
     params, target_params, opt_state = trained
     rows = ring.sample(key, replay, config.batch_size, config.memory_size, config.actors, progress.iteration)
-    experience = prepare(config, moments, Experience(*ring.unpack(rows, experience_layout(env))))
+    experience = prepare(config, env, moments, Experience(*ring.unpack(rows, experience_layout(env))))
     target = td_target(config, env, params, target_params, experience)
     (loss, q_mean), gradient = jax.value_and_grad(td_loss, argnums=2, has_aux=True)(
         config, env, params, experience, target
@@ -242,14 +245,14 @@ def experience_layout(env: Env) -> ring.Layout:
     return ring.layout_of((observation, action, reward, terminated, observation))
 
 
-def q_network(config: Config, env: Env) -> MLP:
+def q_network(config: Config, env: Env) -> MLP | ConvNet:
     """Q(s, .), one output per action."""
-    return MLP(config.hidden_sizes, num_actions(env), "relu")
+    return network_of(config, num_actions(env), "relu")
 
 
-def q_values(config: Config, env: Env, params: PyTree, observation: Num[Array, "..."]) -> Float[Array, "... A"]:
-    """Q(s, a) of every action."""
-    return apply_network(q_network(config, env), params, observation, env.observation_shape)
+def q_values(config: Config, env: Env, params: PyTree, inputs: Num[Array, "..."]) -> Float[Array, "... A"]:
+    """Q(s, a) of every action, for inputs [..., *input]."""
+    return apply_network(q_network(config, env), params, inputs, env.input_shape)
 
 
 METRICS = ("loss", "q_mean")

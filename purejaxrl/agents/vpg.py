@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Num
 
-from purejaxrl.config import Real, config, leaf, static
+from purejaxrl.config import ImageConfig, Real, config, leaf, static
 from purejaxrl.errors import InputError
 from purejaxrl.learning.actor_critic import action_distribution, init_actor_critic, policy_gradient_loss, state_value
-from purejaxrl.learning.normalization import Moments, init_moments, normalize, prepare, update_moments
+from purejaxrl.learning.inputs import Moments, init_moments, learn_moments, perceive, prepare
 from purejaxrl.learning.policies import likeliest_action, sample_action
 from purejaxrl.learning.returns import discounted_returns, generalized_advantages
 from purejaxrl.learning.schedules import linear_to_zero
@@ -31,7 +31,7 @@ from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Tr
 
 
 @config
-class Config:
+class Config(ImageConfig):
     """Hyperparameters of VPG; the defaults are the preset `original`."""
 
     epochs: int | None = static(1200, "budget: iterations of collecting and learning", optional=True, at_least=1)
@@ -91,22 +91,22 @@ def act(
     config: Config, env: Env, learner: Learner, observation: Num[Array, "N ..."], progress: Progress, key: ScalarKey
 ) -> Num[Array, "N ..."]:
     """Sample one action per actor from pi. Consumes `key`."""
-    observation = normalize(learner.moments, observation)
-    return sample_action(env.action_space, action_distribution(config, env, learner.pi_params, observation), key)
+    inputs = perceive(config, env, learner.moments, observation)
+    return sample_action(env.action_space, action_distribution(config, env, learner.pi_params, inputs), key)
 
 
 def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "..."]) -> Num[Array, "..."]:
     """The likeliest action."""
-    observation = normalize(learner.moments, observation)
-    return likeliest_action(env.action_space, action_distribution(config, env, learner.pi_params, observation))
+    inputs = perceive(config, env, learner.moments, observation)
+    return likeliest_action(env.action_space, action_distribution(config, env, learner.pi_params, inputs))
 
 
 def update(
     config: Config, env: Env, learner: Learner, batch: Transition, progress: Progress, key: ScalarKey
 ) -> tuple[Learner, Metrics]:
     """One epoch of learning from batch[T, N]: one policy step, `train_v_iters` value steps. `key` is not used."""
-    moments = update_moments(learner.moments, batch.observation)
-    batch = prepare(config, learner.moments, batch)
+    moments = learn_moments(config, env, learner.moments, batch.observation)
+    batch = prepare(config, env, learner.moments, batch)
     value = state_value(config, env, learner.v_params, batch.observation)
     next_value = state_value(config, env, learner.v_params, batch.next_observation)
     ending = (batch.terminated, batch.truncated)

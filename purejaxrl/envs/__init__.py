@@ -1,5 +1,17 @@
 """Environments: the only package that knows gymnax."""
 
 from purejaxrl.envs.make import limit_steps, make, name_of, names
+from purejaxrl.envs.pixels import Images, Renderer, observe_images, renderer_of
+from purejaxrl.envs.wrapper import PixelObservation
 
-__all__ = ["limit_steps", "make", "name_of", "names"]
+__all__ = [
+    "Images",
+    "PixelObservation",
+    "Renderer",
+    "limit_steps",
+    "make",
+    "name_of",
+    "names",
+    "observe_images",
+    "renderer_of",
+]

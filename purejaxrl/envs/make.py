@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from purejaxrl.envs.pixels import Images, Renderer, observe_images, renderer_of
 from purejaxrl.errors import InputError
 from purejaxrl.types import ActionSpace, Continuous, Discrete, Env, PyTree, ScalarKey, Timestep
 
@@ -32,6 +33,8 @@ def make(
     *,
     max_ep_len: int | None = None,
     solved_at: float | None = None,
+    images: Images | None = None,
+    renderer: Renderer | None = None,
 ) -> Env:
     """Build an Env from a name or from a gymnax environment object.
 
@@ -39,7 +42,9 @@ def make(
     `observation_space` and `action_space`. env_params: the object's parameters, its defaults if None.
     max_ep_len: truncate episodes after this many steps, on top of the environment's own limit.
     solved_at: mean return that counts as solved, where no agreed number exists or another is wanted.
-    Raises InputError for an unknown name, for spaces that no agent handles, and where nothing limits the episodes.
+    images: observe images as this says, not vectors; renderer: how to draw them, if not as CartPole.
+    Raises InputError for an unknown name, for spaces that no agent handles, where nothing limits the episodes, and for
+    images where there is no renderer.
     """
     if isinstance(env, str):
         if env_params is not None:
@@ -69,8 +74,8 @@ def make(
         step=partial(step_gymnax, env, env_params, encode, space),
     )
     if max_ep_len is not None and max_ep_len < own_limit:
-        return limit_steps(made, max_ep_len)
-    return made
+        made = limit_steps(made, max_ep_len)
+    return made if images is None else observe_images(made, renderer_of(name, renderer), images)
 
 
 def name_of(env: Any) -> str:

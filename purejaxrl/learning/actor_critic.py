@@ -1,6 +1,6 @@
 """A policy and a value function with networks of their own: what the policy-gradient algorithms share.
 
-`config` is any Config with `hidden_sizes`.
+`config` is any Config with `hidden_sizes` and, for images, the fields of `ImageConfig`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from purejaxrl.learning import policies
-from purejaxrl.learning.networks import MLP, GaussianMLP, apply_network, init_network
+from purejaxrl.learning.networks import MLP, ConvNet, GaussianHead, apply_network, init_network, network_of
 from purejaxrl.types import Discrete, Env, PyTree, ScalarKey
 
 
@@ -20,34 +20,32 @@ def init_actor_critic(config: Any, env: Env, key: ScalarKey) -> tuple[PyTree, Py
     """Fresh parameters of the policy and of V. Consumes `key`."""
     pi_key, v_key = jax.random.split(key)
     return (
-        init_network(policy_network(config, env), pi_key, env.observation_shape),
-        init_network(value_network(config), v_key, env.observation_shape),
+        init_network(policy_network(config, env), pi_key, env.input_shape),
+        init_network(value_network(config), v_key, env.input_shape),
     )
 
 
-def policy_network(config: Any, env: Env) -> MLP | GaussianMLP:
+def policy_network(config: Any, env: Env) -> MLP | ConvNet | GaussianHead:
     """Logits for discrete actions; mean and (state-independent) log standard deviation for continuous ones."""
     size = policies.distribution_size(env.action_space)
     if isinstance(env.action_space, Discrete):
-        return MLP(config.hidden_sizes, size, "tanh")
-    return GaussianMLP(config.hidden_sizes, size // 2, "tanh")
+        return network_of(config, size, "tanh")
+    return GaussianHead(network_of(config, size // 2, "tanh"), size // 2)
 
 
-def value_network(config: Any) -> MLP:
+def value_network(config: Any) -> MLP | ConvNet:
     """The baseline V."""
-    return MLP(config.hidden_sizes, 1, "tanh")
+    return network_of(config, 1, "tanh")
 
 
-def action_distribution(
-    config: Any, env: Env, pi_params: PyTree, observation: Num[Array, "..."]
-) -> Float[Array, "... K"]:
-    """What describes pi(. | s), see `purejaxrl.learning.policies`."""
-    return apply_network(policy_network(config, env), pi_params, observation, env.observation_shape)
+def action_distribution(config: Any, env: Env, pi_params: PyTree, inputs: Num[Array, "..."]) -> Float[Array, "... K"]:
+    """What describes pi(. | s) for inputs [..., *input], see `purejaxrl.learning.policies`."""
+    return apply_network(policy_network(config, env), pi_params, inputs, env.input_shape)
 
 
-def state_value(config: Any, env: Env, v_params: PyTree, observation: Num[Array, "..."]) -> Float[Array, "..."]:
-    """V(s)."""
-    return apply_network(value_network(config), v_params, observation, env.observation_shape)[..., 0]
+def state_value(config: Any, env: Env, v_params: PyTree, inputs: Num[Array, "..."]) -> Float[Array, "..."]:
+    """V(s) of inputs [..., *input]."""
+    return apply_network(value_network(config), v_params, inputs, env.input_shape)[..., 0]
 
 
 def policy_gradient_loss(

@@ -1,6 +1,7 @@
-"""What agents learn from: observations by their running mean and variance, rewards by a factor.
+"""What agents learn from: observations drawn and normalised, rewards times a factor.
 
-`config` is any Config with `normalize_observations` and `reward_scale`.
+`config` is any Config with `normalize_observations` and `reward_scale`, and with the fields of `ImageConfig` where
+observations are images.
 """
 
 from __future__ import annotations
@@ -19,32 +20,47 @@ LIMIT = 10.0
 
 
 class Moments(NamedTuple):
-    """Mean and variance [*observation] of all observations so far; `seen` counts them."""
+    """Mean and variance [*input] of all inputs so far; `seen` counts them."""
 
     seen: Float[Array, ""]
-    mean: Float[Array, "*observation"]
-    variance: Float[Array, "*observation"]
+    mean: Float[Array, "*input"]
+    variance: Float[Array, "*input"]
+
+
+def inputs_of(config: Any, env: Env, observation: Num[Array, "..."]) -> Num[Array, "..."]:
+    """What a network is given of observations [..., *observation], before normalisation: [..., *input].
+
+    Images are drawn here. Of a stack of frames f_1 .. f_K, each [H, W, C], it is given the darkness 1 - f_K of the
+    newest, so that a white background is 0, and every older frame as motion_scale (f_k - f_K): what changed since,
+    enlarged. Without motion_scale it is given the darkness of all.
+    """
+    drawn = env.render(observation)
+    if getattr(config, "image", None) != "stack":
+        return drawn
+    if config.motion_scale is None:
+        return 1.0 - drawn
+    older, newest = jnp.split(drawn, [drawn.shape[-1] - config.channels], axis=-1)
+    change = older - jnp.tile(newest, config.frames - 1)
+    return jnp.concatenate([config.motion_scale * change, 1.0 - newest], axis=-1)
 
 
 def init_moments(config: Any, env: Env) -> Moments | None:
     """Before any observation; None where observations are not to be normalised."""
     if not config.normalize_observations:
         return None
-    return Moments(jnp.zeros(()), jnp.zeros(env.observation_shape), jnp.ones(env.observation_shape))
+    return Moments(jnp.zeros(()), jnp.zeros(env.input_shape), jnp.ones(env.input_shape))
 
 
-def update_moments(moments: Moments | None, observation: Num[Array, "..."]) -> Moments | None:
-    """Count a batch of observations [..., *observation] in (Chan, Golub and LeVeque 1983, equation 2.1).
+def update_moments(moments: Moments, inputs: Num[Array, "..."]) -> Moments:
+    """Count a batch of inputs [..., *input] in (Chan, Golub and LeVeque 1983, equation 2.1).
 
         w    = n / (seen + n)
         mean <- mean + w delta,                         delta = mean of the batch - mean
         var  <- var + w (var of the batch - var) + w (1 - w) delta^2
 
-    Beyond 2^24 observations float32 no longer counts single ones; the moments hardly move by then.
+    Beyond 2^24 inputs float32 no longer counts single ones; the moments hardly move by then.
     """
-    if moments is None:
-        return None
-    batch = observation.reshape(-1, *moments.mean.shape)
+    batch = inputs.reshape(-1, *moments.mean.shape)
     total = moments.seen + batch.shape[0]
     weight = batch.shape[0] / total
     delta = jnp.mean(batch, axis=0) - moments.mean
@@ -56,19 +72,29 @@ def update_moments(moments: Moments | None, observation: Num[Array, "..."]) -> M
     )
 
 
-def normalize(moments: Moments | None, observation: Num[Array, "..."]) -> Num[Array, "..."]:
-    """(observation - mean) / standard deviation, within +-LIMIT; without moments the observation itself."""
+def learn_moments(config: Any, env: Env, moments: Moments | None, observation: Num[Array, "..."]) -> Moments | None:
+    """The moments with observations [..., *observation] counted in, drawn only if there are moments."""
+    return None if moments is None else update_moments(moments, inputs_of(config, env, observation))
+
+
+def normalize(moments: Moments | None, inputs: Num[Array, "..."]) -> Num[Array, "..."]:
+    """(inputs - mean) / standard deviation, within +-LIMIT; without moments the inputs themselves."""
     if moments is None:
-        return observation
-    lead = tuple(range(observation.ndim - moments.mean.ndim))
+        return inputs
+    lead = tuple(range(inputs.ndim - moments.mean.ndim))
     mean, variance = (jnp.expand_dims(moment, lead) for moment in (moments.mean, moments.variance))
-    return jnp.clip((observation - mean) / jnp.sqrt(variance + 1e-8), -LIMIT, LIMIT)
+    return jnp.clip((inputs - mean) / jnp.sqrt(variance + 1e-8), -LIMIT, LIMIT)
 
 
-def prepare(config: Any, moments: Moments | None, batch: Batch) -> Batch:
+def perceive(config: Any, env: Env, moments: Moments | None, observation: Num[Array, "..."]) -> Num[Array, "..."]:
+    """What a network is given of observations [..., *observation]: drawn and normalised, [..., *input]."""
+    return normalize(moments, inputs_of(config, env, observation))
+
+
+def prepare(config: Any, env: Env, moments: Moments | None, batch: Batch) -> Batch:
     """A batch (a NamedTuple with observation, next_observation and reward) as it is learned from."""
     return batch._replace(
-        observation=normalize(moments, batch.observation),
-        next_observation=normalize(moments, batch.next_observation),
+        observation=perceive(config, env, moments, batch.observation),
+        next_observation=perceive(config, env, moments, batch.next_observation),
         reward=config.reward_scale * batch.reward,
     )

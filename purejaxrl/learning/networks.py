@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from purejaxrl.errors import InputError
 from purejaxrl.types import PyTree, ScalarKey
 
 # Rows of a batch from which its axis is worth being the last one. Measured: below, the usual layout is up to twice as
 # fast, most of all for the many small batches of workers that hold parameters of their own; above, it is slower.
 LONG_BATCH = 64
+# Inputs wider than this, images, stay as they are in the first layer: turning them around would cost more.
+WIDE_INPUT = 256
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu}
 
@@ -67,48 +71,114 @@ class MLP(nn.Module):
     def __call__(self, observation: Num[Array, "B ..."]) -> Float[Array, "B outputs"]:
         """Apply the layers."""
         x = observation.reshape(observation.shape[0], -1)
-        is_long = x.shape[0] >= LONG_BATCH
-        x = x.T if is_long else x
-        for layer, size in enumerate(self.hidden_sizes):
-            x = ACTIVATIONS[self.activation](self._linear(layer, size, x, is_long))
-        x = self._linear(len(self.hidden_sizes), self.outputs, x, is_long)
-        return x.T if is_long else x
+        fan_in, is_long, is_turned = x.shape[1], x.shape[0] >= LONG_BATCH, False
+        for layer, size in enumerate((*self.hidden_sizes, self.outputs)):
+            if layer:
+                x = ACTIVATIONS[self.activation](x)
+            if is_long and not is_turned and fan_in <= WIDE_INPUT:
+                x, is_turned = x.T, True
+            start = partial(symmetric_uniform, 1 / math.sqrt(fan_in))
+            kernel = self.param(f"kernel_{layer}", start, (fan_in, size))
+            bias = self.param(f"bias_{layer}", start, (size,))
+            x = affine(kernel, bias, x) if is_turned else x @ kernel + bias[None]
+            fan_in = size
+        return x.T if is_turned else x
 
-    def _linear(self, layer: int, size: int, x: Float[Array, "_ _"], is_long: bool) -> Float[Array, "_ _"]:
-        fan_in = x.shape[0] if is_long else x.shape[1]
-        start = partial(symmetric_uniform, 1 / math.sqrt(fan_in))
-        kernel = self.param(f"kernel_{layer}", start, (fan_in, size))
-        bias = self.param(f"bias_{layer}", start, (size,))
-        return affine(kernel, bias, x) if is_long else x @ kernel + bias[None]
+
+class ConvNet(nn.Module):
+    """Convolutions over images [B, H, W, C], then an MLP -> [B, outputs].
+
+    Layer i has channels[i] outputs, square kernels of kernels[i] and a stride of strides[i], without padding. Weights
+    and biases start as the MLP's do.
+    """
+
+    channels: tuple[int, ...]
+    kernels: tuple[int, ...]
+    strides: tuple[int, ...]
+    hidden_sizes: tuple[int, ...]
+    outputs: int
+    activation: str
+
+    @nn.compact
+    def __call__(self, observation: Float[Array, "B H W C"]) -> Float[Array, "B outputs"]:
+        """Apply the layers."""
+        x = observation
+        for layer, (size, side, stride) in enumerate(zip(self.channels, self.kernels, self.strides, strict=True)):
+            windows = windows_of(x, side, stride)
+            start = partial(symmetric_uniform, 1 / math.sqrt(windows.shape[-1]))
+            kernel = self.param(f"conv_kernel_{layer}", start, (windows.shape[-1], size))
+            bias = self.param(f"conv_bias_{layer}", start, (size,))
+            x = ACTIVATIONS[self.activation](windows @ kernel + bias[None, None, None])
+        return MLP(self.hidden_sizes, self.outputs, self.activation, name="head")(x)
 
 
-class GaussianMLP(nn.Module):
-    """Describes a Gaussian, [B, ...] -> [B, 2 D]: D means by an MLP, then D log standard deviations.
+def windows_of(image: Float[Array, "B H W C"], side: int, stride: int) -> Float[Array, "B rows columns window"]:
+    """The square windows that a convolution without padding looks at, each as one vector.
+
+    So a convolution is a matrix product, which `vmap` over runs with kernels of their own keeps fast: convolutions with
+    several kernels at once are slow on CPU.
+    """
+    rows, columns = ((size - side) // stride + 1 for size in image.shape[1:3])
+    bands = jnp.stack([image[:, i : i + stride * (rows - 1) + 1 : stride] for i in range(side)], axis=3)
+    windows = jnp.stack([bands[:, :, i : i + stride * (columns - 1) + 1 : stride] for i in range(side)], axis=3)
+    return windows.reshape(*windows.shape[:3], -1)
+
+
+def check_network(config: Any, input_shape: tuple[int, ...]) -> None:
+    """Raise InputError where the convolutions of a Config contradict each other or do not fit its inputs."""
+    if getattr(config, "torso", "mlp") != "conv":
+        return
+    if len(input_shape) != 3:
+        raise InputError(f"--torso: conv takes images [H, W, C]; observations here are {list(input_shape)}")
+    counts = [len(sizes) for sizes in (config.conv_channels, config.conv_kernels, config.conv_strides)]
+    if len(set(counts)) > 1:
+        raise InputError(
+            f"--conv_channels, --conv_kernels and --conv_strides: {counts[0]}, {counts[1]} and {counts[2]} layers; "
+            "give as many of each"
+        )
+    side = min(input_shape[:2])
+    for layer, (kernel, stride) in enumerate(zip(config.conv_kernels, config.conv_strides, strict=True)):
+        if kernel > side:
+            raise InputError(
+                f"--conv_kernels: {kernel} is more than the {side} pixels that layer {layer + 1} has to look at"
+            )
+        side = (side - kernel) // stride + 1
+
+
+def network_of(config: Any, outputs: int, activation: str) -> MLP | ConvNet:
+    """The network that a Config describes by `hidden_sizes` and, with torso conv, its convolutions."""
+    if getattr(config, "torso", "mlp") == "mlp":
+        return MLP(config.hidden_sizes, outputs, activation)
+    layers = (config.conv_channels, config.conv_kernels, config.conv_strides)
+    return ConvNet(*layers, config.hidden_sizes, outputs, activation)
+
+
+class GaussianHead(nn.Module):
+    """Describes a Gaussian, [B, ...] -> [B, 2 D]: D means by a network, then D log standard deviations.
 
     The latter do not depend on the observation: they are parameters of their own, and start at 0.
     """
 
-    hidden_sizes: tuple[int, ...]
+    mean: nn.Module
     dimensions: int
-    activation: str
 
     @nn.compact
     def __call__(self, observation: Num[Array, "B ..."]) -> Float[Array, "B K"]:
         """Apply the layers."""
-        mean = MLP(self.hidden_sizes, self.dimensions, self.activation, name="mean")(observation)
+        mean = self.mean(observation)
         log_std = self.param("log_std", nn.initializers.zeros, (self.dimensions,))
         return jnp.concatenate([mean, jnp.broadcast_to(log_std, mean.shape)], axis=-1)
 
 
-def init_network(network: nn.Module, key: ScalarKey, observation_shape: tuple[int, ...]) -> PyTree:
-    """Parameters of `network` for observations of that shape. Consumes `key`."""
-    return network.init(key, jnp.zeros((1, *observation_shape)))["params"]
+def init_network(network: nn.Module, key: ScalarKey, input_shape: tuple[int, ...]) -> PyTree:
+    """Parameters of `network` for inputs of that shape. Consumes `key`."""
+    return network.init(key, jnp.zeros((1, *input_shape)))["params"]
 
 
 def apply_network(
-    network: nn.Module, params: PyTree, observation: Num[Array, "..."], observation_shape: tuple[int, ...]
+    network: nn.Module, params: PyTree, inputs: Num[Array, "..."], input_shape: tuple[int, ...]
 ) -> Float[Array, "... outputs"]:
-    """Apply to observations with any leading axes; the network itself sees exactly one batch axis."""
-    lead = observation.shape[: observation.ndim - len(observation_shape)]
-    outputs = network.apply({"params": params}, observation.reshape(-1, *observation_shape))
+    """Apply to inputs with any leading axes; the network itself sees exactly one batch axis."""
+    lead = inputs.shape[: inputs.ndim - len(input_shape)]
+    outputs = network.apply({"params": params}, inputs.reshape(-1, *input_shape))
     return outputs.reshape(*lead, *outputs.shape[1:])

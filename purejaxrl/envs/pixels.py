@@ -1,0 +1,180 @@
+"""Images as observations, drawn late: what travels is the few numbers that a picture is drawn from.
+
+A `stack` holds the last frames side by side on the channel axis, oldest first; after a reset the first frame fills it.
+A `difference` is the newest frame minus the one before: zero at an episode's first observation, where there is none
+before, and at its terminal one. An episode cut by a time limit keeps its last difference, as learning goes on from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Num
+
+from purejaxrl.envs.cartpole_image import render_observation
+from purejaxrl.errors import InputError
+from purejaxrl.types import Env, PyTree, ScalarKey, Timestep
+
+
+class Renderer(NamedTuple):
+    """How an environment is drawn.
+
+    select: observation[..., *observation] -> the numbers [..., D] that its picture depends on.
+    draw: (numbers[..., D], height=, width=, channels=) -> picture [..., height, width, channels] in [0, 1]; channels is
+    1 (grey) or 3 (RGB). Both pure, for any leading axes.
+    """
+
+    select: Callable[[Num[Array, "..."]], Float[Array, "..."]]
+    draw: Callable[..., Float[Array, "..."]]
+
+
+class Images(NamedTuple):
+    """What an image observation is made of; see `purejaxrl.config.ImageConfig`."""
+
+    image: str = "stack"
+    frames: int = 2
+    frame_spacing: int = 1
+    image_size: tuple[int, ...] = (40, 90)
+    channels: int = 1
+
+    @property
+    def offsets(self) -> range:
+        """Places of the frames in the history of numbers, oldest first."""
+        spacing, frames = (1, 2) if self.image == "difference" else (self.frame_spacing, self.frames)
+        return range(0, spacing * (frames - 1) + 1, spacing)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an observation."""
+        height, width = self.image_size
+        return height, width, self.channels * (1 if self.image == "difference" else self.frames)
+
+
+class SeenState(NamedTuple):
+    """An environment's state, and the numbers of the steps that frames are taken from, oldest first."""
+
+    inner: PyTree
+    history: Float[Array, "L D"]
+
+
+def cart_and_pole(observation: Float[Array, "... 4"]) -> Float[Array, "... 2"]:
+    """x and theta of CartPole's x, x_dot, theta, theta_dot."""
+    return observation[..., ::2]
+
+
+def draw_cartpole(numbers: Float[Array, "... 2"], height: int, width: int, channels: int) -> Float[Array, "..."]:
+    """CartPole's picture, see `cartpole_image.render_observation`."""
+    return render_observation(numbers[..., 0], numbers[..., 1], height, width, channels)
+
+
+CARTPOLE = Renderer(cart_and_pole, draw_cartpole)
+RENDERERS = {"CartPole-v0": CARTPOLE, "CartPole-v1": CARTPOLE}
+
+
+def renderer_of(name: str, renderer: Renderer | None = None) -> Renderer:
+    """The renderer given, or that of the environment. Raises InputError where there is none."""
+    if renderer is not None and not isinstance(renderer, Renderer):
+        raise InputError(f"--renderer: {renderer!r} is no Renderer(select, draw)")
+    if renderer is None and name not in RENDERERS:
+        raise InputError(
+            f"--observation_type: img needs a picture, and {name} has none; {', '.join(RENDERERS)} have one "
+            "(a Renderer of your own is passed as renderer=, state vectors are --observation_type default)"
+        )
+    return RENDERERS[name] if renderer is None else renderer
+
+
+def observe_images(env: Env, renderer: Renderer, images: Images) -> Env:
+    """The environment with images as observations.
+
+    Its observations are numbers [K, D], from which `render` draws K frames and makes of them [H, W, channels].
+    Raises InputError where `images` says something that cannot be, or its observations are pictures already.
+    """
+    check_images(images)
+    if len(env.input_shape) > 1:
+        raise InputError(
+            f"--observation_type: observations of {env.name} are {list(env.input_shape)} already, and images are drawn "
+            "of vectors; use default"
+        )
+    numbers = jax.eval_shape(renderer.select, jax.ShapeDtypeStruct(env.observation_shape, jnp.float32))
+    return env._replace(
+        observation_shape=(len(images.offsets), *numbers.shape),
+        reset=partial(reset_images, env, renderer, images),
+        step=partial(step_images, env, renderer, images),
+        render=partial(render_images, renderer, images),
+        rendered_shape=images.shape,
+    )
+
+
+def check_images(images: Images) -> None:
+    """Raise InputError naming the first field that is not allowed."""
+    if images.image not in ("stack", "difference"):
+        raise InputError(f"--image: {images.image!r} is not allowed; it takes one of stack, difference")
+    for name in ("frames", "frame_spacing"):
+        value = getattr(images, name)
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"--{name}: {value!r} is not allowed; it takes a whole number at least 1")
+    if images.channels not in (1, 3):
+        raise InputError(f"--channels: {images.channels!r} is not allowed; it takes 1 (grey) or 3 (RGB)")
+    size = images.image_size
+    if not isinstance(size, tuple) or len(size) != 2 or not all(isinstance(side, int) and side >= 8 for side in size):
+        raise InputError(f"--image_size: {size!r} is not allowed; it takes height and width, 8 pixels or more")
+
+
+def reset_images(env: Env, renderer: Renderer, images: Images, key: ScalarKey) -> tuple[Array, SeenState]:
+    """Start an episode. Consumes `key`."""
+    observation, inner = env.reset(key)
+    history = filled(images, renderer.select(observation))
+    return frames_of(images, history), SeenState(inner, history)
+
+
+def step_images(
+    env: Env, renderer: Renderer, images: Images, key: ScalarKey, state: SeenState, action: Array
+) -> Timestep:
+    """One step; the history starts anew with the next episode. Consumes `key`."""
+    timestep = env.step(key, state.inner, action)
+    history, next_observation = slide(
+        images, state.history, renderer.select(timestep.next_observation), timestep.terminated
+    )
+    fresh = filled(images, renderer.select(timestep.observation))
+    history = jnp.where(timestep.terminated | timestep.truncated, fresh, history)
+    return timestep._replace(
+        state=SeenState(timestep.state, history),
+        observation=frames_of(images, history),
+        next_observation=next_observation,
+    )
+
+
+def filled(images: Images, numbers: Float[Array, " D"]) -> Float[Array, "L D"]:
+    """The history at an episode's start: as if it had always been so."""
+    return jnp.repeat(numbers[None], images.offsets[-1] + 1, axis=0)
+
+
+def slide(
+    images: Images, history: Float[Array, "L D"], numbers: Float[Array, " D"], terminated: Bool[Array, ""]
+) -> tuple[Float[Array, "L D"], Float[Array, "K D"]]:
+    """Take the newest numbers into the history; returns it and what is observed, which a terminal step may change."""
+    history = jnp.concatenate([history[1:], numbers[None]])
+    if images.image == "difference":
+        still = filled(images, numbers)
+        return history, frames_of(images, jnp.where(terminated, still, history))
+    return history, frames_of(images, history)
+
+
+def frames_of(images: Images, history: Float[Array, "L D"]) -> Float[Array, "K D"]:
+    """The numbers that the frames of an observation are drawn from."""
+    return history[images.offsets.start :: images.offsets.step]
+
+
+def render_images(renderer: Renderer, images: Images, observation: Float[Array, "*lead K D"]) -> Float[Array, "..."]:
+    """Draw observations [..., K, D]: [..., H, W, channels], in [0, 1], or [-1, 1] for a difference."""
+    height, width = images.image_size
+    draw = partial(renderer.draw, height=height, width=width, channels=images.channels)
+    # A loop, so that every frame is drawn once: what is made of frames would else be fused with drawing them.
+    frames = jax.lax.map(draw, jnp.moveaxis(observation, -2, 0))
+    if images.image == "difference":
+        return frames[1] - frames[0]
+    return jnp.moveaxis(frames, 0, -2).reshape(*frames.shape[1:-1], -1)
