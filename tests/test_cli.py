@@ -156,7 +156,6 @@ WRONG = [
     (["train", "dqn", "--observation_type", "text"], "--observation_type: 'text'", "default, img"),
     (["train", "dqn", "--env", "Acrobot-v1"], "--observation_type: img needs a picture, and Acrobot-v1", "CartPole-v1"),
     ([*IMAGES_VPG, "--env", "Pendulum-v1"], "--observation_type: img needs a picture, and Pendulum-v1", "CartPole-v0"),
-    ([*IMAGES_VPG, "--preset", "tuned"], "--preset", "no entry for vpg CartPole-v0 img"),
     (["train", "dqn", "--image_size", "7", "90"], "--image_size: 7 90 is not allowed", "at least 8"),
     (["train", "dqn", "--image_size", "40", "2000"], "--image_size: 40 2000 is not allowed", "at most 1024"),
     (["train", "dqn", "--image_size", "40"], "--image_size: 40 is not allowed", "2 whole numbers"),
