@@ -37,14 +37,14 @@ class Spec(NamedTuple):
     above: float | None = None
     at_least: float | None = None
     at_most: float | None = None
-    choices: tuple[str, ...] | None = None
+    choices: tuple[Any, ...] | None = None
     optional: bool = False
 
     @property
     def allowed(self) -> str:
         """The allowed values in words, for error messages and help texts."""
         if self.choices:
-            return "one of " + ", ".join(self.choices)
+            return "one of " + ", ".join(map(str, self.choices))
         if self.kind is bool:
             return "true or false"
         words = "a whole number" if self.kind is int else "a finite number"
@@ -72,7 +72,7 @@ def static(
     *,
     kind: type = int,
     length: int | None = None,
-    choices: Sequence[str] | None = None,
+    choices: Sequence[Any] | None = None,
     optional: bool = False,
     **bounds: Any,
 ) -> Any:
@@ -85,7 +85,7 @@ def static(
     spec = Spec(
         help=help,
         is_leaf=False,
-        kind=str if choices else kind,
+        kind=type(choices[0]) if choices else kind,
         length=length,
         choices=tuple(choices) if choices else None,
         optional=optional,
@@ -130,7 +130,7 @@ def _is_allowed(value: Any, spec: Spec) -> bool:
     if isinstance(value, jax.Array):
         return spec.is_leaf and value.ndim == 0
     if spec.choices:
-        return value in spec.choices
+        return value in spec.choices and not isinstance(value, bool)
     if spec.kind is bool:
         return isinstance(value, bool | np.bool_)
     accepted = (int, np.integer) if spec.kind is int else (int, float, np.integer, np.floating)
@@ -171,7 +171,7 @@ class ImageConfig:
     frames: int = static(2, "frames of a stack", at_least=1, at_most=64)
     frame_spacing: int = static(1, "env steps from one frame of a stack to the next", at_least=1, at_most=64)
     image_size: tuple[int, ...] = static((40, 90), "height and width in pixels", length=2, at_least=8, at_most=1024)
-    channels: int = static(3, "3: RGB; 1: grey", at_least=1, at_most=3)
+    channels: int = static(3, "1: grey; 3: RGB", choices=(1, 3))
     motion_scale: Real | None = leaf(
         None, "show older frames of a stack as so many times their difference to the newest", optional=True, above=0
     )

@@ -175,7 +175,7 @@ def convert(name: str, text: str, spec: Spec) -> Any:
     if spec.length is not None:
         words = text.translate(str.maketrans("x(),", "    ")).split()
         return tuple(convert(name, word, spec._replace(length=None, optional=False)) for word in words)
-    if spec.choices:
+    if spec.choices and spec.kind is str:
         return text
     if spec.kind is bool:
         if text.lower() not in ("true", "false"):

@@ -4,6 +4,7 @@ import os
 import tempfile
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("purejaxrl", "typechecking.typechecked")
@@ -21,3 +22,22 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def draw_by_gymnasium():
+    """gymnasium's picture of a state: (x, theta) -> [400, 600, 3]."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SDL_VIDEODRIVER", "dummy")
+        patch.setenv("SDL_AUDIODRIVER", "dummy")
+        patch.setenv("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+        env = CartPoleEnv(render_mode="rgb_array")
+
+        def draw(x, theta):
+            env.state = (float(x), 0.0, float(theta), 0.0)
+            return env.render()
+
+        yield draw
+        env.close()

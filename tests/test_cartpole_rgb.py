@@ -23,25 +23,6 @@ SPECIAL_THETA = [0.0, 1e-7, -5e-7, 2e-6, 1e-4, -0.04, 0.785398, 1.5707963, -1.57
 SPECIAL_X = [0.0, 0.004, 2.2, 2.4, 2.6, 2.605, 3.3, 3.5, 50.0]
 
 
-@pytest.fixture(scope="module")
-def draw_by_gymnasium():
-    """gymnasium's picture of a state."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SDL_VIDEODRIVER", "dummy")
-        patch.setenv("SDL_AUDIODRIVER", "dummy")
-        patch.setenv("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-        from gymnasium.envs.classic_control.cartpole import CartPoleEnv
-
-        env = CartPoleEnv(render_mode="rgb_array")
-
-        def draw(x, theta):
-            env.state = (float(x), 0.0, float(theta), 0.0)
-            return env.render()
-
-        yield draw
-        env.close()
-
-
 def random_states(seed, count, low_x, high_x, high_theta):
     """Carts on either side at those distances from the centre, and poles up to that angle."""
     rng = np.random.default_rng(seed)

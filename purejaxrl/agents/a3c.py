@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, Int, Num, Shaped
 
 from purejaxrl.config import ImageConfig, Real, config, leaf, static
 from purejaxrl.learning.actor_critic import action_distribution, init_actor_critic, policy_gradient_loss, state_value
-from purejaxrl.learning.inputs import Moments, init_moments, learn_moments, perceive, prepare
+from purejaxrl.learning.inputs import Moments, draw, init_moments, perceive, prepare, update_moments
 from purejaxrl.learning.policies import likeliest_action, sample_action
 from purejaxrl.learning.returns import generalized_advantages
 from purejaxrl.learning.schedules import linear_to_zero
@@ -156,7 +156,8 @@ def update(
 ) -> tuple[Learner, Metrics]:
     """One round of learning from batch[T, N]: W gradients, applied one after another. Consumes `key`."""
     count = workers(config)
-    shares = jax.tree.map(partial(split_actors, count), prepare(config, env, learner.moments, batch))
+    drawn = draw(config, env, batch)
+    shares = jax.tree.map(partial(split_actors, count), prepare(config, learner.moments, drawn))
     gradient, metrics = jax.vmap(jax.grad(partial(loss, config, env), has_aux=True))(learner.worker_theta, shares)
 
     order = jax.random.permutation(key, count) if config.order == "random" else jnp.arange(count)
@@ -172,7 +173,7 @@ def update(
     is_taking = (progress.iteration + 1) % config.sync_every == 0
     worker_theta, taken_at = jax.tree.map(partial(jnp.where, is_taking), fresh, kept)
 
-    moments = learn_moments(config, env, learner.moments, batch.observation)
+    moments = update_moments(learner.moments, drawn.observation)
     metrics = jax.tree.map(jnp.mean, metrics) | {"delay": updates - learner.taken_at}
     return Learner(as_theta(after_turn[-1]), opt_state, worker_theta, taken_at, moments), metrics
 

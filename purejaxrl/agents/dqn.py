@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from purejaxrl.config import ImageConfig, Real, config, leaf, static
 from purejaxrl.errors import InputError
 from purejaxrl.learning import replay as ring
-from purejaxrl.learning.inputs import Moments, init_moments, learn_moments, perceive, prepare
+from purejaxrl.learning.inputs import Moments, draw, init_moments, inputs_of, perceive, prepare, update_moments
 from purejaxrl.learning.keys import split_for_scan
 from purejaxrl.learning.networks import MLP, ConvNet, apply_network, init_network, network_of
 from purejaxrl.learning.policies import epsilon_at, epsilon_greedy, num_actions
@@ -154,7 +154,9 @@ def update(
     now = jax.tree.map(lambda x: x[0], batch)
     experience = Experience(now.observation, now.action, now.reward, now.terminated, now.next_observation)
     replay = ring.add(learner.replay, ring.pack(experience), progress.iteration)
-    moments = learn_moments(config, env, learner.moments, now.observation)
+    moments = learner.moments
+    if moments is not None:
+        moments = update_moments(moments, inputs_of(config, env, now.observation))
 
     trained = (learner.params, learner.target_params, learner.opt_state)
     bits, as_key = split_for_scan(key, max(config.actors // config.train_every, 1) * config.gradient_steps)
@@ -188,7 +190,8 @@ def gradient_step(
     """One Adam step of (params, target_params, opt_state) on a batch drawn from the replay. Consumes `key`."""
     params, target_params, opt_state = trained
     rows = ring.sample(key, replay, config.batch_size, config.memory_size, config.actors, progress.iteration)
-    experience = prepare(config, env, moments, Experience(*ring.unpack(rows, experience_layout(env))))
+    experience = Experience(*ring.unpack(rows, experience_layout(env)))
+    experience = prepare(config, moments, draw(config, env, experience))
     target = td_target(config, env, params, target_params, experience)
     (loss, q_mean), gradient = jax.value_and_grad(td_loss, argnums=2, has_aux=True)(
         config, env, params, experience, target

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Num
 from purejaxrl.config import ImageConfig, Real, config, leaf, static
 from purejaxrl.errors import InputError
 from purejaxrl.learning.actor_critic import action_distribution, init_actor_critic, policy_gradient_loss, state_value
-from purejaxrl.learning.inputs import Moments, init_moments, learn_moments, perceive, prepare
+from purejaxrl.learning.inputs import Moments, draw, init_moments, perceive, prepare, update_moments
 from purejaxrl.learning.policies import likeliest_action, sample_action
 from purejaxrl.learning.returns import discounted_returns, generalized_advantages
 from purejaxrl.learning.schedules import linear_to_zero
@@ -105,8 +105,9 @@ def update(
     config: Config, env: Env, learner: Learner, batch: Transition, progress: Progress, key: ScalarKey
 ) -> tuple[Learner, Metrics]:
     """One epoch of learning from batch[T, N]: one policy step, `train_v_iters` value steps. `key` is not used."""
-    moments = learn_moments(config, env, learner.moments, batch.observation)
-    batch = prepare(config, env, learner.moments, batch)
+    drawn = draw(config, env, batch)
+    moments = update_moments(learner.moments, drawn.observation)
+    batch = prepare(config, learner.moments, drawn)
     value = state_value(config, env, learner.v_params, batch.observation)
     next_value = state_value(config, env, learner.v_params, batch.next_observation)
     ending = (batch.terminated, batch.truncated)

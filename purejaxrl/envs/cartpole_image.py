@@ -76,8 +76,7 @@ def render_observation(
 
     It has gymnasium's corners, cut to whole pixels, and gfxdraw's fringes. A pixel of an unclipped picture is within
     16/255 of the average of gymnasium's frame, 12/255 within the limits of an episode, and the mean of a picture within
-    0.2/255. Where a side of the picture cuts a pole far beyond these limits, gfxdraw bends the fringe: 30/255. A corner
-    that float32 takes for the next pixel's, in one picture of some thousands, moves an edge by up to a frame's pixel.
+    0.2/255. Where a side of the picture cuts a pole far beyond these limits, gfxdraw bends the fringe: 30/255.
     """
     draw = partial(render_frame, height=height, width=width, channels=channels)
     return jnp.vectorize(draw, signature="(),()->(h,w,c)")(x, theta)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
+from purejaxrl.config import ImageConfig, check_fields
 from purejaxrl.envs.cartpole_image import render_observation
 from purejaxrl.errors import InputError
 from purejaxrl.types import Env, PyTree, ScalarKey, Timestep
@@ -111,17 +112,9 @@ def observe_images(env: Env, renderer: Renderer, images: Images) -> Env:
 
 def check_images(images: Images) -> None:
     """Raise InputError naming the first field that is not allowed."""
-    if images.image not in ("stack", "difference"):
-        raise InputError(f"--image: {images.image!r} is not allowed; it takes one of stack, difference")
-    for name in ("frames", "frame_spacing"):
-        value = getattr(images, name)
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"--{name}: {value!r} is not allowed; it takes a whole number at least 1")
-    if images.channels not in (1, 3):
-        raise InputError(f"--channels: {images.channels!r} is not allowed; it takes 1 (grey) or 3 (RGB)")
-    size = images.image_size
-    if not isinstance(size, tuple) or len(size) != 2 or not all(isinstance(side, int) and side >= 8 for side in size):
-        raise InputError(f"--image_size: {size!r} is not allowed; it takes height and width, 8 pixels or more")
+    if images.image is None:
+        raise InputError("--image: None is not allowed; it takes one of stack, difference")
+    check_fields(ImageConfig(**images._asdict()))
 
 
 def reset_images(env: Env, renderer: Renderer, images: Images, key: ScalarKey) -> tuple[Array, SeenState]:
@@ -136,11 +129,8 @@ def step_images(
 ) -> Timestep:
     """One step; the history starts anew with the next episode. Consumes `key`."""
     timestep = env.step(key, state.inner, action)
-    history, next_observation = slide(
-        images, state.history, renderer.select(timestep.next_observation), timestep.terminated
-    )
-    fresh = filled(images, renderer.select(timestep.observation))
-    history = jnp.where(timestep.terminated | timestep.truncated, fresh, history)
+    final, fresh = renderer.select(timestep.next_observation), renderer.select(timestep.observation)
+    history, next_observation = advance(images, state.history, final, fresh, timestep.terminated, timestep.truncated)
     return timestep._replace(
         state=SeenState(timestep.state, history),
         observation=frames_of(images, history),
@@ -153,15 +143,23 @@ def filled(images: Images, numbers: Float[Array, " D"]) -> Float[Array, "L D"]:
     return jnp.repeat(numbers[None], images.offsets[-1] + 1, axis=0)
 
 
-def slide(
-    images: Images, history: Float[Array, "L D"], numbers: Float[Array, " D"], terminated: Bool[Array, ""]
+def advance(
+    images: Images,
+    history: Float[Array, "L D"],
+    final: Float[Array, " D"],
+    fresh: Float[Array, " D"],
+    terminated: Bool[Array, ""],
+    truncated: Bool[Array, ""],
 ) -> tuple[Float[Array, "L D"], Float[Array, "K D"]]:
-    """Take the newest numbers into the history; returns it and what is observed, which a terminal step may change."""
-    history = jnp.concatenate([history[1:], numbers[None]])
-    if images.image == "difference":
-        still = filled(images, numbers)
-        return history, frames_of(images, jnp.where(terminated, still, history))
-    return history, frames_of(images, history)
+    """The history that the next action starts from, and what is observed of the step itself.
+
+    final: the numbers that the step led to; fresh: those of the next action's observation, an episode's first ones
+    where one has ended. A difference is 0 at a terminal step.
+    """
+    history = jnp.concatenate([history[1:], final[None]])
+    is_still = terminated & (images.image == "difference")
+    observed = frames_of(images, jnp.where(is_still, filled(images, final), history))
+    return jnp.where(terminated | truncated, filled(images, fresh), history), observed
 
 
 def frames_of(images: Images, history: Float[Array, "L D"]) -> Float[Array, "K D"]:

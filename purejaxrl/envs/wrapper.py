@@ -13,12 +13,12 @@ from purejaxrl.envs.pixels import (
     Images,
     Renderer,
     SeenState,
+    advance,
     check_images,
     filled,
     frames_of,
     render_images,
     renderer_of,
-    slide,
 )
 from purejaxrl.types import PyTree, ScalarKey
 
@@ -70,11 +70,9 @@ class PixelObservation:
         observation, inner, reward, terminated, truncated, info = self.env.step(
             key, state.inner, action, self.params if params is None else params
         )
-        numbers = self.renderer.select(info["final_observation"])
-        history, final = slide(self.images, state.history, numbers, terminated)
-        fresh = filled(self.images, self.renderer.select(observation))
-        history = jnp.where(terminated | truncated, fresh, history)
-        info = {**info, "final_observation": self._draw(final)}
+        final, fresh = self.renderer.select(info["final_observation"]), self.renderer.select(observation)
+        history, observed = advance(self.images, state.history, final, fresh, terminated, truncated)
+        info = {**info, "final_observation": self._draw(observed)}
         picture = self._draw(frames_of(self.images, history))
         return picture, SeenState(inner, history), reward, terminated, truncated, info
 

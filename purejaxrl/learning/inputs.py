@@ -51,7 +51,7 @@ def init_moments(config: Any, env: Env) -> Moments | None:
     return Moments(jnp.zeros(()), jnp.zeros(env.input_shape), jnp.ones(env.input_shape))
 
 
-def update_moments(moments: Moments, inputs: Num[Array, "..."]) -> Moments:
+def update_moments(moments: Moments | None, inputs: Num[Array, "..."]) -> Moments | None:
     """Count a batch of inputs [..., *input] in (Chan, Golub and LeVeque 1983, equation 2.1).
 
         w    = n / (seen + n)
@@ -60,6 +60,8 @@ def update_moments(moments: Moments, inputs: Num[Array, "..."]) -> Moments:
 
     Beyond 2^24 inputs float32 no longer counts single ones; the moments hardly move by then.
     """
+    if moments is None:
+        return None
     batch = inputs.reshape(-1, *moments.mean.shape)
     total = moments.seen + batch.shape[0]
     weight = batch.shape[0] / total
@@ -70,11 +72,6 @@ def update_moments(moments: Moments, inputs: Num[Array, "..."]) -> Moments:
         moments.mean + weight * delta,
         moments.variance + weight * spread + weight * (1 - weight) * jnp.square(delta),
     )
-
-
-def learn_moments(config: Any, env: Env, moments: Moments | None, observation: Num[Array, "..."]) -> Moments | None:
-    """The moments with observations [..., *observation] counted in, drawn only if there are moments."""
-    return None if moments is None else update_moments(moments, inputs_of(config, env, observation))
 
 
 def normalize(moments: Moments | None, inputs: Num[Array, "..."]) -> Num[Array, "..."]:
@@ -91,10 +88,18 @@ def perceive(config: Any, env: Env, moments: Moments | None, observation: Num[Ar
     return normalize(moments, inputs_of(config, env, observation))
 
 
-def prepare(config: Any, env: Env, moments: Moments | None, batch: Batch) -> Batch:
-    """A batch (a NamedTuple with observation, next_observation and reward) as it is learned from."""
+def draw(config: Any, env: Env, batch: Batch) -> Batch:
+    """A batch (a NamedTuple with observation and next_observation) with inputs in place of observations."""
     return batch._replace(
-        observation=perceive(config, env, moments, batch.observation),
-        next_observation=perceive(config, env, moments, batch.next_observation),
+        observation=inputs_of(config, env, batch.observation),
+        next_observation=inputs_of(config, env, batch.next_observation),
+    )
+
+
+def prepare(config: Any, moments: Moments | None, batch: Batch) -> Batch:
+    """A drawn batch, which has a reward too, as it is learned from."""
+    return batch._replace(
+        observation=normalize(moments, batch.observation),
+        next_observation=normalize(moments, batch.next_observation),
         reward=config.reward_scale * batch.reward,
     )
