@@ -34,7 +34,7 @@ def random_experience(env, size=50):
         jax.random.normal(keys[0], (size, *env.observation_shape)),
         jax.random.randint(keys[1], (size,), 0, 2),
         jax.random.normal(keys[2], (size,)),
-        jax.random.bernoulli(keys[3], 0.3, (size,)),
+        jnp.where(jax.random.bernoulli(keys[3], 0.3, (size,)), 0.0, 0.9),
         jax.random.normal(keys[4], (size, *env.observation_shape)),
     )
 
@@ -51,14 +51,13 @@ def test_targets_and_loss_against_rlax_and_a_loop(double_q):
     next_q = dqn.q_values(config, env, target_params, batch.next_observation)
     chooser = dqn.q_values(config, env, params, batch.next_observation) if double_q else next_q
     for i in range(50):
-        bootstrap = 0.0 if batch.terminated[i] else 0.9 * float(next_q[i, int(np.argmax(chooser[i]))])
+        bootstrap = batch.discount[i] * float(next_q[i, int(np.argmax(chooser[i]))])
         np.testing.assert_allclose(target[i], batch.reward[i] + bootstrap, atol=1e-5)
 
-    discount = jnp.where(batch.terminated, 0.0, 0.9)
     if double_q:
-        errors = jax.vmap(rlax.double_q_learning)(q, batch.action, batch.reward, discount, next_q, chooser)
+        errors = jax.vmap(rlax.double_q_learning)(q, batch.action, batch.reward, batch.discount, next_q, chooser)
     else:
-        errors = jax.vmap(rlax.q_learning)(q, batch.action, batch.reward, discount, next_q)
+        errors = jax.vmap(rlax.q_learning)(q, batch.action, batch.reward, batch.discount, next_q)
     loss, q_mean = dqn.td_loss(config, env, params, batch, target)
     np.testing.assert_allclose(loss, np.mean(np.square(errors)), rtol=1e-5)
     np.testing.assert_allclose(q_mean, np.mean([q[i, batch.action[i]] for i in range(50)]), rtol=1e-5)
@@ -68,12 +67,14 @@ def test_targets_and_loss_against_rlax_and_a_loop(double_q):
 
 
 def test_a_gradient_step_is_adam_on_the_loss():
-    env, config = make("CartPole-v0"), small_config(batch_size=50, memory_size=50)
+    env, config = make("CartPole-v0"), small_config(batch_size=50, memory_size=50, gamma=0.9)
     learner = dqn.init(config, env, jax.random.key(1))
     batch = random_experience(env)
     # Fifty equal rows, so that the draw does not matter.
     one = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), batch)
-    replay = dqn.ring.Replay(dqn.ring.pack(one))
+    flags = (one.discount == 0, jnp.zeros(50, bool))
+    steps = dqn.Step(one.observation, one.action, one.reward, *flags, one.next_observation)
+    replay = dqn.ring.Replay(dqn.ring.pack(steps))
     trained = (learner.params, learner.target_params, learner.opt_state)
     (params, target_params, _), _ = dqn.gradient_step(
         config, env, replay, None, progress_at(49), dqn.q_target, trained, jax.random.key(3)
@@ -89,6 +90,38 @@ def test_a_gradient_step_is_adam_on_the_loss():
     expected = optax.apply_updates(learner.params, step)
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-6), params, expected)
     assert bits(target_params) == bits(learner.target_params)
+
+
+def test_multi_step_targets_against_a_loop():
+    """Every way in which up to four steps can end, and be stored, and rows that mean nothing beyond."""
+    size, length, gamma = 200, 4, 0.9
+    random = np.random.default_rng(0)
+    terminated = random.random((size, length)) < 0.2
+    steps = dqn.Step(
+        observation=random.normal(size=(size, length, 2)),
+        action=random.integers(0, 2, (size, length)),
+        reward=random.normal(size=(size, length)),
+        terminated=terminated,
+        truncated=~terminated & (random.random((size, length)) < 0.2),
+        next_observation=random.normal(size=(size, length, 2)),
+    )
+    is_stored = np.arange(length) < random.integers(1, length + 1, (size, 1))
+    given = dqn.multi_step(
+        small_config(n_steps=length, gamma=gamma), jax.tree.map(jnp.asarray, steps), jnp.asarray(is_stored)
+    )
+
+    for i in range(size):
+        reward, discount = 0.0, 1.0
+        for k in range(length):
+            reward += discount * steps.reward[i, k]
+            discount *= gamma * (not terminated[i, k])
+            if terminated[i, k] or steps.truncated[i, k] or k + 1 == length or not is_stored[i, k + 1]:
+                break
+        np.testing.assert_allclose(given.reward[i], reward, atol=1e-6)
+        np.testing.assert_allclose(given.discount[i], discount, atol=1e-6)
+        np.testing.assert_allclose(given.next_observation[i], steps.next_observation[i, k], atol=1e-6)
+        np.testing.assert_allclose(given.observation[i], steps.observation[i, 0], atol=1e-6)
+        assert given.action[i] == steps.action[i, 0]
 
 
 def history(config, env, iterations, seed=0):
@@ -164,12 +197,12 @@ def test_replay_holds_the_true_next_observation_and_termination_alone():
     config = small_config(actors=3, memory_size=60, batch_size=30)
     env = make(Counter(), max_ep_len=5)
     states, _ = history(config, env, 20)
-    rows = dqn.Experience(*dqn.ring.unpack(states[-1].learner.replay.rows, dqn.experience_layout(env)))
+    rows = dqn.Step(*dqn.ring.unpack(states[-1].learner.replay.rows, dqn.step_layout(env)))
     np.testing.assert_array_equal(rows.next_observation, rows.observation + 1)
     np.testing.assert_array_equal(np.unique(rows.observation), np.arange(5))
     assert not np.any(rows.terminated)
     states, _ = history(config, make(Counter(length=5)), 20)
-    rows = dqn.Experience(*dqn.ring.unpack(states[-1].learner.replay.rows, dqn.experience_layout(env)))
+    rows = dqn.Step(*dqn.ring.unpack(states[-1].learner.replay.rows, dqn.step_layout(env)))
     np.testing.assert_array_equal(rows.terminated, rows.observation[:, 0] == 4)
 
 

@@ -137,7 +137,7 @@ def test_updates_see_observations_by_the_moments_that_were_acted_with(name):
 def test_dqn_keeps_raw_observations():
     config = CONFIGS["dqn"]
     state, _ = train_one(dqn.agent, config, CARTPOLE)
-    rows = dqn.Experience(*dqn.ring.unpack(state.learner.replay.rows, dqn.experience_layout(CARTPOLE)))
+    rows = dqn.Step(*dqn.ring.unpack(state.learner.replay.rows, dqn.step_layout(CARTPOLE)))
     # The last block stored: its next observations are where the environments stand, unless they were reset.
     newest = (200 // 4 - 1) % 16 * 4
     follows = np.asarray(rows.next_observation[newest : newest + 4])
@@ -150,12 +150,12 @@ def test_dqn_learns_from_normalized_observations():
     learner = dqn.init(config, CARTPOLE, jax.random.key(0))
     moments = Moments(jnp.float32(10), jnp.array([1.0, -2.0, 0.0, 3.0]), jnp.array([4.0, 0.25, 1.0, 9.0]))
     observation, next_observation = jax.random.normal(jax.random.key(1), (2, 64, 4))
-    others = (jnp.arange(64) % 2, jnp.ones(64), jnp.arange(64) % 5 == 0)
+    others = (jnp.arange(64) % 2, jnp.ones(64), jnp.arange(64) % 5 == 0, jnp.arange(64) % 7 == 0)
     trained = (learner.params, learner.target_params, learner.opt_state)
     results = []
     for prepared, given in ((lambda x: x, moments), (lambda x: normalize(moments, x), None)):
-        experience = dqn.Experience(prepared(observation), *others, prepared(next_observation))
-        replay = dqn.ring.Replay(dqn.ring.pack(experience))
+        steps = dqn.Step(prepared(observation), *others, prepared(next_observation))
+        replay = dqn.ring.Replay(dqn.ring.pack(steps))
         step = (config, CARTPOLE, replay, given, PROGRESS._replace(iteration=jnp.int32(15)), dqn.q_target, trained)
         results.append(dqn.gradient_step(*step, jax.random.key(2))[0][0])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *results)

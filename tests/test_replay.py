@@ -12,7 +12,8 @@ LAYOUT = ring.layout_of(jax.ShapeDtypeStruct((), jnp.int32))
 
 @pytest.mark.parametrize(("capacity", "block"), [(12, 1), (12, 3), (13, 3), (16, 16), (20, 16), (5, 4)])
 def test_serial_numbers_through_two_wrap_arounds(capacity, block):
-    """Rows carry serial numbers; at every iteration what can be drawn is exactly the newest `capacity` of them."""
+    """Rows carry serial numbers; at every iteration what can be drawn is exactly the newest `capacity` of them, each
+    with those of the next two blocks, as far as they have been written."""
     replay = ring.init_replay(capacity, block, LAYOUT)
     iterations = 2 * (replay.rows.shape[0] // block) + 3
 
@@ -20,20 +21,24 @@ def test_serial_numbers_through_two_wrap_arounds(capacity, block):
     def write_and_draw(replay, iteration, key):
         serials = iteration * block + jnp.arange(1, block + 1)
         replay = ring.add(replay, serials.astype(jnp.float32)[:, None], iteration)
-        return replay, ring.sample(key, replay, 40 * capacity, capacity, block, iteration)
+        return replay, ring.sample(key, replay, 40 * capacity, capacity, block, iteration, length=3)
 
     for iteration in range(iterations):
-        replay, rows = write_and_draw(replay, iteration, jax.random.key(iteration))
+        replay, (rows, is_stored) = write_and_draw(replay, iteration, jax.random.key(iteration))
+        serials = np.asarray(rows)[:, :, 0].astype(int)
         written = (iteration + 1) * block
         expected = range(max(1, written - capacity + 1), written + 1)
-        assert set(np.asarray(rows)[:, 0].astype(int)) == set(expected)
+        assert set(serials[:, 0]) == set(expected)
+        following = serials[:, :1] + block * np.arange(3)
+        np.testing.assert_array_equal(is_stored, following <= written)
+        np.testing.assert_array_equal(serials[is_stored], following[is_stored])
 
 
 def test_draws_are_uniform():
     capacity, draws = 10, 100_000
     replay = ring.Replay(jnp.arange(10.0)[:, None])
-    rows = ring.sample(jax.random.key(0), replay, draws, capacity, 1, jnp.int32(9))
-    counts = np.bincount(np.asarray(rows)[:, 0].astype(int), minlength=10)
+    rows, _ = ring.sample(jax.random.key(0), replay, draws, capacity, 1, jnp.int32(9))
+    counts = np.bincount(np.asarray(rows)[:, 0, 0].astype(int), minlength=10)
     chi_square = np.sum((counts - draws / 10) ** 2 / (draws / 10))
     assert chi_square < 27.9  # 99.9% quantile of chi-square with 9 degrees of freedom
 
@@ -55,5 +60,5 @@ def test_state_transitions_are_small():
     from purejaxrl.agents import dqn
     from purejaxrl.envs import make
 
-    replay = jax.eval_shape(lambda: ring.init_replay(100_000, 1, dqn.experience_layout(make("CartPole-v0"))))
+    replay = jax.eval_shape(lambda: ring.init_replay(100_000, 1, dqn.step_layout(make("CartPole-v0"))))
     assert replay.rows.size * 4 < 6e6

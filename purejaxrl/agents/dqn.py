@@ -3,8 +3,9 @@
 One iteration:
 
     act once with N actors, epsilon-greedy          store N transitions
-    actors / train_every * gradient_steps times, once batch_size transitions are stored:
-        (s, a, r, s') <- batch_size transitions drawn uniformly from the replay
+    actors / train_every times, once batch_size transitions are stored:
+        (s, a, r, s') <- batch_size transitions drawn uniformly from the replay; with n_steps above 1, r is the
+                         discounted sum of that many rewards, gamma becomes gamma^n, and s' is where they lead
         y <- r + gamma max_a' Q_target(s', a'), or r where s' is terminal
         Q <- one Adam step on  mean(loss(Q(s, a) - y))
     Q_target <- Q whenever the number of finished episodes passes a multiple of target_update
@@ -43,7 +44,6 @@ class Config(ImageConfig):
     batch_size: int = static(512, "transitions per gradient step", at_least=1)
     memory_size: int = static(100_000, "transitions that the replay holds", at_least=1)
     train_every: int = static(1, "env steps of all actors per gradient step", at_least=1)
-    gradient_steps: int = static(1, "gradient steps in place of each that train_every asks for", at_least=1)
     target_update: int = static(10, "finished episodes between copies of the target network", at_least=1)
     target_update_steps: int | None = static(
         None, "copy after this many env steps of all actors instead", optional=True, at_least=1
@@ -55,6 +55,7 @@ class Config(ImageConfig):
     lr: Real = leaf(1e-3, "Adam step size", above=0)
     lr_anneal: bool = static(False, "let the step size fall linearly to 0 over the budget", kind=bool)
     loss: str = static("mse", "loss of the TD error; huber has slope 1 beyond an error of 1", choices=("mse", "huber"))
+    n_steps: int = static(1, "rewards that a target sums before it bootstraps", at_least=1, at_most=100)
     double_q: bool = static(False, "let Q choose and the target network rate the next action", kind=bool)
     eps_vals: tuple[Real, ...] = leaf(
         (1.0, 0.01, 0.001), "epsilon's start, end and decay rate per env step", length=3, at_least=0, at_most=1
@@ -74,13 +75,28 @@ class Learner(NamedTuple):
     moments: Moments | None
 
 
-class Experience(NamedTuple):
-    """What the replay holds of a transition. `terminated` alone decides the target: truncated episodes bootstrap."""
+class Step(NamedTuple):
+    """What the replay holds of an env step."""
 
     observation: Num[Array, "*batch"]
     action: Int[Array, "*lead"]
     reward: Float[Array, "*lead"]
     terminated: Bool[Array, "*lead"]
+    truncated: Bool[Array, "*lead"]
+    next_observation: Num[Array, "*batch"]
+
+
+class Experience(NamedTuple):
+    """What a target is made of: y = reward + discount max_a' Q(next_observation, a'), as rlax has it.
+
+    Of one step, or of n: then reward is the discounted sum of n. The discount is 0 where next_observation is terminal;
+    truncated episodes bootstrap.
+    """
+
+    observation: Num[Array, "*batch"]
+    action: Int[Array, "*lead"]
+    reward: Float[Array, "*lead"]
+    discount: Float[Array, "*lead"]
     next_observation: Num[Array, "*batch"]
 
 
@@ -107,7 +123,7 @@ def init(config: Config, env: Env, key: ScalarKey) -> Learner:
     params = init_network(q_network(config, env), key, env.input_shape)
     # The copy is a buffer of its own: donating one buffer twice fails.
     target_params = jax.tree.map(jnp.copy, params)
-    replay = ring.init_replay(config.memory_size, config.actors, experience_layout(env))
+    replay = ring.init_replay(config.memory_size, config.actors, step_layout(env))
     return Learner(params, target_params, optax.adam(config.lr).init(params), replay, init_moments(config, env))
 
 
@@ -133,12 +149,14 @@ def q_target(
 ) -> Float[Array, " B"]:
     """y = r + gamma max_a' Q_target(s', a'), and y = r where s' is terminal (Mnih et al. 2015, algorithm 1).
 
+    With `n_steps` r is r_1 + gamma r_2 + ..., and gamma is gamma^n (Hessel et al. 2018, arXiv:1710.02298, section 2).
+
     With `double_q` the action is argmax_a' Q(s', a') (van Hasselt et al. 2016, arXiv:1509.06461, equation 4).
     """
     next_q = q_values(config, env, target_params, experience.next_observation)
     chooser = q_values(config, env, params, experience.next_observation) if config.double_q else next_q
     next_value = select_action(next_q, jnp.argmax(chooser, axis=-1))
-    return experience.reward + config.gamma * jnp.where(experience.terminated, 0.0, next_value)
+    return experience.reward + experience.discount * next_value
 
 
 def update(
@@ -152,14 +170,14 @@ def update(
 ) -> tuple[Learner, Metrics]:
     """Store batch[1, N], take the gradient steps that are due, copy the target network when it is. Consumes `key`."""
     now = jax.tree.map(lambda x: x[0], batch)
-    experience = Experience(now.observation, now.action, now.reward, now.terminated, now.next_observation)
-    replay = ring.add(learner.replay, ring.pack(experience), progress.iteration)
+    step = Step(now.observation, now.action, now.reward, now.terminated, now.truncated, now.next_observation)
+    replay = ring.add(learner.replay, ring.pack(step), progress.iteration)
     moments = learner.moments
     if moments is not None:
         moments = update_moments(moments, inputs_of(config, env, now.observation))
 
     trained = (learner.params, learner.target_params, learner.opt_state)
-    bits, as_key = split_for_scan(key, max(config.actors // config.train_every, 1) * config.gradient_steps)
+    bits, as_key = split_for_scan(key, max(config.actors // config.train_every, 1))
 
     def take_step(trained: tuple, bits: Array) -> tuple[tuple, Metrics]:
         return gradient_step(config, env, replay, moments, progress, td_target, trained, as_key(bits))
@@ -189,8 +207,10 @@ def gradient_step(
 ) -> tuple[tuple[PyTree, PyTree, PyTree], Metrics]:
     """One Adam step of (params, target_params, opt_state) on a batch drawn from the replay. Consumes `key`."""
     params, target_params, opt_state = trained
-    rows = ring.sample(key, replay, config.batch_size, config.memory_size, config.actors, progress.iteration)
-    experience = Experience(*ring.unpack(rows, experience_layout(env)))
+    rows, is_stored = ring.sample(
+        key, replay, config.batch_size, config.memory_size, config.actors, progress.iteration, config.n_steps
+    )
+    experience = multi_step(config, Step(*ring.unpack(rows, step_layout(env))), is_stored)
     experience = prepare(config, moments, draw(config, env, experience))
     target = td_target(config, env, params, target_params, experience)
     (loss, q_mean), gradient = jax.value_and_grad(td_loss, argnums=2, has_aux=True)(
@@ -201,6 +221,27 @@ def gradient_step(
     params = optax.apply_updates(params, step)
     target_params = optax.incremental_update(params, target_params, config.target_tau)
     return (params, target_params, opt_state), {"loss": loss, "q_mean": q_mean}
+
+
+def multi_step(config: Config, steps: Step, is_stored: Bool[Array, "B n"]) -> Experience:
+    """Experience of the steps [B, n] that follow each other in one environment, up to an episode's end or the newest.
+
+        reward = sum_{k < m} gamma^k r_k,   discount = gamma^m, or 0 where step m - 1 terminates
+
+    m <= n is the number of steps until one ends an episode, that one included, or the next is not stored.
+    """
+    at = [jax.tree.map(lambda x, k=k: x[:, k], steps) for k in range(config.n_steps)]
+    reward, next_observation = at[0].reward, at[0].next_observation
+    discount = jnp.where(at[0].terminated, 0.0, config.gamma)
+    goes_on = ~(at[0].terminated | at[0].truncated)
+    for k, step in enumerate(at[1:], start=1):
+        goes_on &= is_stored[:, k]
+        reward += jnp.where(goes_on, discount * step.reward, 0.0)
+        discount *= jnp.where(goes_on, jnp.where(step.terminated, 0.0, config.gamma), 1.0)
+        mask = goes_on.reshape(-1, *[1] * (next_observation.ndim - 1))
+        next_observation = jnp.where(mask, step.next_observation, next_observation)
+        goes_on &= ~(step.terminated | step.truncated)
+    return Experience(at[0].observation, at[0].action, reward, discount, next_observation)
 
 
 def td_loss(
@@ -241,11 +282,11 @@ def select_action(q_value: Float[Array, "B A"], action: Int[Array, " B"]) -> Flo
     return jnp.sum(jnp.where(jax.nn.one_hot(action, q_value.shape[-1], dtype=bool), q_value, 0.0), axis=-1)
 
 
-def experience_layout(env: Env) -> ring.Layout:
-    """How the replay packs an Experience of this environment."""
+def step_layout(env: Env) -> ring.Layout:
+    """How the replay packs a Step of this environment."""
     observation = jax.ShapeDtypeStruct(env.observation_shape, jnp.float32)
-    action, reward, terminated = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32, jnp.bool_))
-    return ring.layout_of((observation, action, reward, terminated, observation))
+    action, reward, ended = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32, jnp.bool_))
+    return ring.layout_of((observation, action, reward, ended, ended, observation))
 
 
 def q_network(config: Config, env: Env) -> MLP | ConvNet:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from purejaxrl.types import PyTree, ScalarKey
 
@@ -77,14 +77,24 @@ def add(replay: Replay, rows: Float[Array, "block width"], iteration: Int[Array,
 
 
 def sample(
-    key: ScalarKey, replay: Replay, batch_size: int, capacity: int, block: int, iteration: Int[Array, ""]
-) -> Float[Array, "B width"]:
-    """Rows drawn uniformly, with replacement, from the newest `capacity` ones. Consumes `key`.
+    key: ScalarKey,
+    replay: Replay,
+    batch_size: int,
+    capacity: int,
+    block: int,
+    iteration: Int[Array, ""],
+    length: int = 1,
+) -> tuple[Float[Array, "B length width"], Bool[Array, "B length"]]:
+    """Rows drawn uniformly, with replacement, from the newest `capacity` ones, each with those that followed it.
+
+    Returns rows and whether they are stored: of row j of an iteration's block, row j of the next `length - 1` blocks
+    follow; where these have not been written yet, there is a row without meaning. Consumes `key`.
 
     To be called after `add` of the same iteration, so that (iteration + 1) * block rows have been written.
     """
     blocks = replay.rows.shape[0] // block
     newest = iteration % blocks * block + block - 1
     stored = jnp.minimum(jnp.minimum(iteration + 1, blocks) * block, capacity)
-    age = jax.random.randint(key, (batch_size,), 0, stored)
-    return replay.rows.at[(newest - age) % replay.rows.shape[0]].get(mode="promise_in_bounds")
+    age = jax.random.randint(key, (batch_size,), 0, stored)[:, None] - block * jnp.arange(length)[None]
+    rows = replay.rows.at[(newest - age) % replay.rows.shape[0]].get(mode="promise_in_bounds")
+    return rows, age >= 0
