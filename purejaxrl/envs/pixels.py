@@ -170,9 +170,8 @@ def frames_of(images: Images, history: Float[Array, "L D"]) -> Float[Array, "K D
 def render_images(renderer: Renderer, images: Images, observation: Float[Array, "*lead K D"]) -> Float[Array, "..."]:
     """Draw observations [..., K, D]: [..., H, W, channels], in [0, 1], or [-1, 1] for a difference."""
     height, width = images.image_size
-    draw = partial(renderer.draw, height=height, width=width, channels=images.channels)
-    # A loop, so that every frame is drawn once: what is made of frames would else be fused with drawing them.
-    frames = jax.lax.map(draw, jnp.moveaxis(observation, -2, 0))
+    # All frames at once: XLA's code for CPU stores pictures five times more slowly from a loop.
+    frames = renderer.draw(observation, height=height, width=width, channels=images.channels)
     if images.image == "difference":
-        return frames[1] - frames[0]
-    return jnp.moveaxis(frames, 0, -2).reshape(*frames.shape[1:-1], -1)
+        return frames[..., 1, :, :, :] - frames[..., 0, :, :, :]
+    return jnp.moveaxis(frames, -4, -2).reshape(*observation.shape[:-2], *images.shape)
