@@ -16,8 +16,8 @@ TRACK_ROW = 299 - FRAME_ROWS.start
 CORNERS_ACROSS, CORNERS_ALONG = np.array([-5, -5, 5, 5]), np.array([-5, 120, 120, -5])
 
 MEAN_ERROR, LARGEST_ERROR = 2 / 255, 16 / 255
-# Where a side of the picture cuts a pole, gfxdraw bends what it draws next to the filled part.
-LARGEST_ERROR_OF_CUT_POLES, LARGEST_PART_OVER = 32 / 255, 0.01
+# Where a side of the picture cuts a pole, gfxdraw bends its fringe, off a nearly level one so far that a gap opens.
+LARGEST_ERROR_OF_CUT_POLES, LARGEST_ERROR_AT_GAPS, LARGEST_PART_OVER = 18 / 255, 33 / 255, 0.003
 LARGEST_ERROR_WITHIN_LIMITS = 13 / 255
 
 render = jax.jit(render_observation, static_argnums=(2, 3, 4))
@@ -88,6 +88,7 @@ def test_pictures_are_the_averages_of_gymnasiums(averages, size, channels):
     columns = pole_columns(x, theta)
     is_cut = (columns.min(1) < 0) | (columns.max(1) >= FRAME_COLUMNS - 1)
     allowed = np.where(is_cut & (abs(theta) > 0.4), LARGEST_ERROR_OF_CUT_POLES, LARGEST_ERROR)
+    allowed[is_cut & (abs(abs(theta) - np.pi / 2) < 0.25)] = LARGEST_ERROR_AT_GAPS
     allowed[(abs(x) < 2.4) & (abs(theta) < 0.21)] = LARGEST_ERROR_WITHIN_LIMITS
     error = abs(pictures - expected)
     largest = error.max((1, 2, 3))
