@@ -27,7 +27,7 @@ RESULTS = Path("results/learning")
 # A3C as the paper has it, but for 20 steps per update and the budget.
 PAPER = "--env CartPole-v1 --preset tuned --optimizer rmsprop --entropy_coef 0.01 --lam 1 --reward_scale 1"
 
-IMAGES = "--preset tuned --observation_type img --seeds 8"
+IMAGES = "--preset tuned --observation_type img"
 
 EXPERIMENTS = {
     "vpg-original-v0": "train vpg --env CartPole-v0 --seeds 8 --epochs 400",
@@ -48,13 +48,15 @@ EXPERIMENTS = {
     "vpg-tuned-v0": "train vpg --env CartPole-v0 --preset tuned --seeds 32",
     "dqn-tuned-v0": "train dqn --env CartPole-v0 --preset tuned --seeds 32",
     "a3c-async-tuned-v0": "train a3c --env CartPole-v0 --preset tuned --seeds 32",
-    "vpg-tuned-v0-images": f"train vpg --env CartPole-v0 {IMAGES}",
-    "a3c-async-tuned-v0-images": f"train a3c --env CartPole-v0 {IMAGES}",
-    "a3c-sync-tuned-v0-images": f"train a3c --env CartPole-v0 --mode sync {IMAGES}",
-    "vpg-tuned-v1-images": f"train vpg --env CartPole-v1 {IMAGES}",
-    "a3c-async-tuned-v1-images": f"train a3c --env CartPole-v1 {IMAGES}",
-    "a3c-sync-tuned-v1-images": f"train a3c --env CartPole-v1 --mode sync {IMAGES}",
     "a3c-sync-tuned-v0": "train a3c --env CartPole-v0 --preset tuned --mode sync --seeds 32",
+    "dqn-tuned-v0-images": f"train dqn --env CartPole-v0 {IMAGES} --seeds 8",
+    "vpg-tuned-v0-images": f"train vpg --env CartPole-v0 {IMAGES} --seeds 8",
+    "a3c-async-tuned-v0-images": f"train a3c --env CartPole-v0 {IMAGES} --seeds 8",
+    "a3c-sync-tuned-v0-images": f"train a3c --env CartPole-v0 --mode sync {IMAGES} --seeds 8",
+    "dqn-tuned-v1-images": f"train dqn --env CartPole-v1 {IMAGES} --seeds 4",
+    "vpg-tuned-v1-images": f"train vpg --env CartPole-v1 {IMAGES} --seeds 4",
+    "a3c-async-tuned-v1-images": f"train a3c --env CartPole-v1 {IMAGES} --seeds 4",
+    "a3c-sync-tuned-v1-images": f"train a3c --env CartPole-v1 --mode sync {IMAGES} --seeds 4",
 }
 
 KEPT = (

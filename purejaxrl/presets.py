@@ -34,13 +34,15 @@ _VPG = {
     "epochs": None,
 }
 _DQN = {
-    "actors": 16,
+    "actors": 8,
     "batch_size": 64,
     "train_every": 2,
     "target_update_steps": 512,
+    "n_steps": 10,
     "lr": 1e-3,
     "lr_anneal": True,
-    "eps_vals": (1.0, 0.02, 4e-4),
+    "eps_vals": (1.0, 0.0, 1e-3),
+    "reward_scale": 0.1,
     "hidden_sizes": (128, 128),
     "episodes": None,
 }
@@ -68,6 +70,7 @@ _IMAGES = {
 }
 _VPG_IMAGES = {**_VPG, **_IMAGES, "steps_per_epoch": 2000, "pi_lr": 3e-3, "v_lr": 3e-3}
 _A3C_IMAGES = {**_A3C, **_IMAGES}
+_DQN_IMAGES = {**_DQN, **_IMAGES, "n_steps": 5, "lr": 5e-4}
 
 # (algorithm, environment, observation_type and, for those in VARIANTS, that setting) -> what differs from `original`.
 # Measured in benchmarks/RESULTS.md.
@@ -87,8 +90,10 @@ TUNED: dict[tuple[str, ...], dict[str, Any]] = {
     ("a3c", "CartPole-v0", "img", "sync"): {**_A3C_IMAGES, "lr": 2e-3, "env_steps": 500_000},
     ("a3c", "CartPole-v1", "img", "async"): {**_A3C_IMAGES, "lr": 3e-4, "env_steps": 1_000_000},
     ("a3c", "CartPole-v1", "img", "sync"): {**_A3C_IMAGES, "lr": 2e-3, "env_steps": 1_000_000},
-    ("dqn", "CartPole-v0", "default"): {**_DQN, "env_steps": 200_000},
+    ("dqn", "CartPole-v0", "default"): {**_DQN, "env_steps": 100_000},
     ("dqn", "CartPole-v1", "default"): {**_DQN, "env_steps": 200_000},
+    ("dqn", "CartPole-v0", "img"): {**_DQN_IMAGES, "env_steps": 100_000},
+    ("dqn", "CartPole-v1", "img"): {**_DQN_IMAGES, "env_steps": 300_000},
 }
 
 
