@@ -221,8 +221,8 @@ def test_a_diverged_setting_is_named_and_touches_nobody():
 
 def test_what_does_not_fit_in_memory_is_cut_into_batches(tmp_path):
     settings = {**TINY, "hidden_sizes": (8,), "env_steps": 600, "memory_size": 100_000}
-    # Four replays of 100 000 rows of 11 float32 fit, and little else.
-    limit = 4.5 * 100_000 * 11 * 4 / 2**30
+    # Four replays of 100 000 rows of 12 float32 fit, and little else.
+    limit = 4.5 * 100_000 * 12 * 4 / 2**30
     notes = Notes()
     whole = purejaxrl.sweep("dqn", seeds=5, lr=[1e-3, 1e38], **settings)
     parts = purejaxrl.sweep(
