@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +59,30 @@ def side_by_side_lines(pixels: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for name in SIDE_BY_SIDE:
-        row = pixels.get(name)
-        if row is None:
-            lines.append(f"| {name.replace('default', 'states').replace('img', 'images')} | not measured | | | |")
-            continue
-        solved = [steps for steps in row["env_steps_to_solve_per_run"] if steps is not None]
-        lines.append(
-            f"| {name.replace('default', 'states').replace('img', 'images')} | {len(solved)} of {row['runs']} "
-            f"| {statistics.median(solved):,.0f} ({max(solved):,}) | {episodes_to_solve(row):,.0f} | {row['run_seconds']:.0f} |"
-        )
+        label = name.replace("default", "states").replace("img", "images")
+        lines.append(table_line(label, pixels.get(name), cells_beside))
     return lines
+
+
+def table_line(label: str, row: dict[str, Any] | None, cells: Callable[[dict[str, Any]], list[str]]) -> str:
+    """A line of a table: what a result says, if there is one."""
+    return "| " + " | ".join([label, *(["not measured"] if row is None else cells(row))]) + " |"
+
+
+def cells_beside(row: dict[str, Any]) -> list[str]:
+    """Solved, env steps and episodes to solve, seconds."""
+    solved = solved_at(row)
+    return [
+        f"{len(solved)} of {row['runs']}",
+        f"{statistics.median(solved):,.0f} ({max(solved):,})",
+        f"{episodes_to_solve(row):,.0f}",
+        f"{row['run_seconds']:.0f}",
+    ]
+
+
+def solved_at(row: dict[str, Any]) -> list[int]:
+    """Env steps to solve of the runs that did."""
+    return [steps for steps in row["env_steps_to_solve_per_run"] if steps is not None]
 
 
 def episodes_to_solve(row: dict[str, Any]) -> float:
@@ -97,17 +112,19 @@ def ablation_lines(pixels: dict[str, Any]) -> list[str]:
     for factor, settings in ABLATION.items():
         for label, words in settings.items():
             value = label if words else f"**{label}**"
-            row = row_of(pixels, factor, label, words)
-            if row is None:
-                lines.append(f"| {factor} | {value} | not measured | | | |")
-                continue
-            solved = [steps for steps in row["env_steps_to_solve_per_run"] if steps is not None]
-            median = f"{statistics.median(solved):,.0f}" if solved else "-"
-            highest = ", ".join(f"{best:.0f}" for best in row["best_return_100_per_run"])
-            lines.append(
-                f"| {factor} | {value} | {len(solved)} of {row['runs']} | {median} | {highest} | {row['run_seconds']:.0f} |"
-            )
+            lines.append(table_line(f"{factor} | {value}", row_of(pixels, factor, label, words), cells_of_setting))
     return lines
+
+
+def cells_of_setting(row: dict[str, Any]) -> list[str]:
+    """Solved, env steps to solve, the highest means, seconds."""
+    solved = solved_at(row)
+    return [
+        f"{len(solved)} of {row['runs']}",
+        f"{statistics.median(solved):,.0f}" if solved else "-",
+        ", ".join(f"{best:.0f}" for best in row["best_return_100_per_run"]),
+        f"{row['run_seconds']:.0f}",
+    ]
 
 
 def original_lines(pixels: dict[str, Any]) -> list[str]:
@@ -123,17 +140,19 @@ def original_lines(pixels: dict[str, Any]) -> list[str]:
         "| command | highest 100-episode mean per seed | last per seed | env steps in all | training, s |",
         "|---|---|---|---|---|",
     ]
-    for name in ORIGINAL:
-        if name not in pixels:
-            lines.append(f"| {name} | not measured | | | |")
-            continue
-        row = pixels[name]
-        highest, last = (
-            ", ".join(f"{value:.0f}" for value in row[key])
-            for key in ("best_return_100_per_run", "final_return_per_run")
-        )
-        lines.append(f"| `{row['command']}` | {highest} | {last} | {row['env_steps']:,} | {row['run_seconds']:.0f} |")
-    return lines
+    return lines + [
+        table_line(f"`purejaxrl {command}`", pixels.get(name), cells_of_original) for name, command in ORIGINAL.items()
+    ]
+
+
+def cells_of_original(row: dict[str, Any]) -> list[str]:
+    """The highest and the last means, env steps, seconds."""
+    means = (row[key] for key in ("best_return_100_per_run", "final_return_per_run"))
+    return [
+        *(", ".join(f"{value:.0f}" for value in values) for values in means),
+        f"{row['env_steps']:,}",
+        f"{row['run_seconds']:.0f}",
+    ]
 
 
 def cost_lines(pixels: dict[str, Any]) -> list[str]:
@@ -146,13 +165,13 @@ def cost_lines(pixels: dict[str, Any]) -> list[str]:
         "| command | s | peak memory |",
         "|---|---|---|",
     ]
-    for name in COSTS:
-        row = pixels.get(name)
-        if row is None:
-            lines.append(f"| `purejaxrl {COSTS[name]}` | not measured | |")
-            continue
-        lines.append(f"| `{row['command']}` | {row['seconds']:.0f} | {row['peak_memory_mb']:,.0f} MB |")
+    lines += [table_line(f"`purejaxrl {command}`", pixels.get(name), cells_of_cost) for name, command in COSTS.items()]
     return [*lines, "", "On an accelerator: not measured."]
+
+
+def cells_of_cost(row: dict[str, Any]) -> list[str]:
+    """Seconds and memory."""
+    return [f"{row['seconds']:.0f}", f"{row['peak_memory_mb']:,.0f} MB"]
 
 
 def row_of(pixels: dict[str, Any], factor: str, label: str, words: str) -> dict[str, Any] | None:
@@ -177,7 +196,7 @@ def draw_ablation(pixels: dict[str, Any]) -> Figure:
             axes.plot(env_steps, values.mean(axis=0), color=color, linewidth=2, label=label)
             axes.fill_between(env_steps, values.min(axis=0), values.max(axis=0), color=color, alpha=0.12, linewidth=0)
         style(axes, factor, "env steps")
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        legend(axes, "lower right")
     return figure
 
 
@@ -190,7 +209,7 @@ def draw_side_by_side(pixels: dict[str, Any]) -> Figure:
             if f"{algorithm}, {kind}" in pixels:
                 draw_seeds(axes, pixels[f"{algorithm}, {kind}"], "env_steps", color, label)
         style(axes, algorithm, "env steps")
-        axes.legend(frameon=False, loc="lower right")
+        legend(axes, "lower right")
     return figure
 
 
@@ -203,9 +222,14 @@ def draw_original(pixels: dict[str, Any]) -> Figure:
         style(axes, name, "episodes")
         if name.startswith("dqn"):
             axes.plot(1200, ORIGINALS_DQN, "x", color=COLORS[1], markersize=9, mew=2, label="the PyTorch original")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, loc="upper left")
+        legend(axes, "upper left")
     return figure
+
+
+def legend(axes: Axes, place: str) -> None:
+    """A legend, if there is anything to tell apart."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8, loc=place)
 
 
 def grid_of_panels(count: int, columns: int) -> tuple[Figure, list[Axes]]:

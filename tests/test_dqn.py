@@ -124,6 +124,28 @@ def test_multi_step_targets_against_a_loop():
         assert given.action[i] == steps.action[i, 0]
 
 
+def test_gradient_steps_learn_from_several_steps_of_one_actor():
+    """Counter is cut after 5 steps, and the replay ends with an episode: three steps lead three further, or to 5."""
+    config = small_config(actors=3, memory_size=60, batch_size=40, n_steps=3, gamma=0.9, reward_scale=2.0)
+    env = make(Counter(), max_ep_len=5)
+    state = history(config, env, 20)[0][-1]
+    seen = []
+
+    def target_of(config, env, params, target_params, experience):
+        seen.append(experience)
+        return dqn.q_target(config, env, params, target_params, experience)
+
+    learner = state.learner
+    trained = (learner.params, learner.target_params, learner.opt_state)
+    dqn.gradient_step(config, env, learner.replay, None, progress_at(19, 3), target_of, trained, jax.random.key(0))
+    experience = jax.tree.map(np.asarray, seen[0])
+    steps = np.minimum(3, 5 - experience.observation)
+    np.testing.assert_array_equal(experience.next_observation, experience.observation + steps)
+    np.testing.assert_allclose(experience.discount, 0.9 ** steps[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(experience.reward, 2 * (1 - 0.9 ** steps[:, 0]) / (1 - 0.9), rtol=1e-6)
+    assert set(steps[:, 0]) == {1, 2, 3}
+
+
 def history(config, env, iterations, seed=0):
     """RunStates after 0, 1, 2, ... iterations."""
     step = jax.jit(lambda state, i: iterate(dqn.agent, env, config, state, i, Budget("env_steps", 10**6)))

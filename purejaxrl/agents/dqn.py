@@ -150,7 +150,6 @@ def q_target(
     """y = r + gamma max_a' Q_target(s', a'), and y = r where s' is terminal (Mnih et al. 2015, algorithm 1).
 
     With `n_steps` r is r_1 + gamma r_2 + ..., and gamma is gamma^n (Hessel et al. 2018, arXiv:1710.02298, section 2).
-
     With `double_q` the action is argmax_a' Q(s', a') (van Hasselt et al. 2016, arXiv:1509.06461, equation 4).
     """
     next_q = q_values(config, env, target_params, experience.next_observation)
@@ -172,9 +171,7 @@ def update(
     now = jax.tree.map(lambda x: x[0], batch)
     step = Step(now.observation, now.action, now.reward, now.terminated, now.truncated, now.next_observation)
     replay = ring.add(learner.replay, ring.pack(step), progress.iteration)
-    moments = learner.moments
-    if moments is not None:
-        moments = update_moments(moments, inputs_of(config, env, now.observation))
+    moments = update_moments(learner.moments, inputs_of(config, env, now.observation))
 
     trained = (learner.params, learner.target_params, learner.opt_state)
     bits, as_key = split_for_scan(key, max(config.actors // config.train_every, 1))
