@@ -110,6 +110,9 @@ FAULTS = [
     Fault("kernels may be larger than the image", "learning/networks.py", "if kernel > side:", "if kernel > side + 1:", "test_networks.py test_cli.py"),
     Fault("wide layers turned and not turned back", "learning/networks.py", "return x.T if is_turned else x", "return x.T if is_long and observation.ndim == 2 else x", "test_networks.py"),
     Fault("image settings of vectors go unseen", "presets.py", 'refuse(("image", "image_size", "channels", *OF_STACKS)', 'refuse(("image", "image_size", "channels")', "test_cli.py"),
+    Fault("replays selected, thus copied", "training/loop.py", "new if isinstance(new, Replay) else jnp.where(active, new, old)", "jax.tree.map(partial(jnp.where, active), new, old)", "test_compiled_programs.py"),
+    Fault("the value function trained twice as long", "agents/vpg.py", "length=config.train_v_iters", "length=2 * config.train_v_iters", "test_compiled_programs.py"),
+    Fault("gradients computed twice", "agents/a3c.py", "gradient = jax.vmap(as_vector)(gradient)", "again = jax.vmap(jax.grad(partial(loss, config, env), has_aux=True))(jax.tree.map(jnp.negative, learner.worker_theta), shares)[0]; gradient = jax.vmap(as_vector)(gradient) + 0.0 * jax.vmap(as_vector)(again)", "test_compiled_programs.py"),
 ]  # fmt: skip
 
 
