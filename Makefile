@@ -46,6 +46,7 @@ bench-quick: $(INSTALLED) ## the same with fewer repetitions, printed only
 bench-learning: $(INSTALLED) ## the learning results of benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/learning.py
 	$(BIN)/python benchmarks/delay.py
+	$(BIN)/python benchmarks/pixels.py
 	$(BIN)/python benchmarks/report.py
 
 lock: $(INSTALLED) ## write requirements.lock anew from pyproject.toml

@@ -102,7 +102,8 @@ def ablation_lines(pixels: dict[str, Any]) -> list[str]:
         "### What matters",
         "",
         f"DQN's preset `tuned` ({STACK}, motion_scale 6, n_steps 5) with one setting changed, 4 seeds and 100 k env steps each; "
-        "the preset's own value is bold, and black in the picture. Lines are means of the seeds, bands from the lowest to the highest.",
+        "the preset's own value is bold, and black in the picture. Lines are means of the seeds, bands from the lowest to the highest. "
+        "Other work shared the machine, so seconds are upper bounds.",
         "",
         "![learning curves, one factor per panel](pixels-ablation.png)",
         "",
@@ -196,7 +197,7 @@ def draw_ablation(pixels: dict[str, Any]) -> Figure:
             axes.plot(env_steps, values.mean(axis=0), color=color, linewidth=2, label=label)
             axes.fill_between(env_steps, values.min(axis=0), values.max(axis=0), color=color, alpha=0.12, linewidth=0)
         style(axes, factor, "env steps")
-        legend(axes, "lower right")
+        legend(axes, "best")
     return figure
 
 

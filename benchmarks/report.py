@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from learning import EXPERIMENTS
 from matplotlib.figure import Figure
+from pixels_report import pixel_lines, write_pictures
 from speed import UNITS
 
 HERE = Path(__file__).parent
@@ -41,7 +42,9 @@ def main() -> None:
     sweeps = json.loads((HERE / "sweeps.json").read_text())
     frames = json.loads((HERE / "frames.json").read_text())
     delay = json.loads((HERE / "delay.json").read_text())
+    pixels = json.loads((HERE / "pixels.json").read_text())
     draw_delay(delay).savefig(HERE / "delay.png", metadata={"Software": None})
+    write_pictures(pixels)
     lines = [
         "# Results",
         "",
@@ -50,6 +53,8 @@ def main() -> None:
         *sweep_lines(sweeps),
         "",
         *frame_lines(frames),
+        "",
+        *pixel_lines(pixels),
         "",
         *learning_lines(learning),
         *delay_lines(delay),
