@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+BENCH := .venv/.installed-bench
+REJAX := .venv-rejax/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint bench bench-quick bench-learning lock clean
+.PHONY: help demo test test-full lint bench bench-quick bench-sweeps bench-learning bench-parity lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -16,6 +18,16 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+# PyTorch without CUDA where pip is told of an index or folder that has it (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS).
+$(BENCH): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[bench]'
+	@touch $@
+
+$(REJAX):
+	$(PYTHON) -m venv --clear .venv-rejax
+	.venv-rejax/bin/python -m pip install --quiet --disable-pip-version-check rejax==0.1.3 gymnax==0.0.9 jax==0.10.2
+	@touch $@
+
 demo: $(INSTALLED) ## train DQN, VPG and A3C, 8 seeds each, and say where the curves lie
 	$(BIN)/purejaxrl train dqn --preset tuned --seeds 8 --out results/demo-dqn --overwrite
 	$(BIN)/purejaxrl train vpg --preset tuned --seeds 8 --out results/demo-vpg --overwrite
@@ -25,7 +37,7 @@ demo: $(INSTALLED) ## train DQN, VPG and A3C, 8 seeds each, and say where the cu
 test: $(INSTALLED) ## the test suite, under ten minutes on two cores
 	XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0" $(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-full: $(INSTALLED) ## the test suite with the slow learning tests, then faults planted on purpose
+test-full: $(BENCH) ## with slow learning tests and the PyTorch references, then faults planted on purpose
 	$(BIN)/python -m pytest -n 2
 	$(BIN)/python tests/mutations.py
 
@@ -35,14 +47,19 @@ lint: $(INSTALLED) ## format, style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED) ## speed and memory, into benchmarks/speed.json, sweeps.json and frames.json
+bench: $(BENCH) $(REJAX) ## speed and memory, beside PyTorch and other libraries; under thirty minutes
+	$(BIN)/python benchmarks/floor.py
+	$(BIN)/python benchmarks/rivals.py --rejax_python .venv-rejax/bin/python
 	$(BIN)/python benchmarks/speed.py --out benchmarks/speed.json
-	$(BIN)/python benchmarks/sweeps.py --out benchmarks/sweeps.json
 	$(BIN)/python benchmarks/frames.py --out benchmarks/frames.json
 	$(BIN)/python benchmarks/report.py
 
-bench-quick: $(INSTALLED) ## the same with fewer repetitions, printed only
+bench-quick: $(INSTALLED) ## one and eight seeds with fewer repetitions, printed only
 	$(BIN)/python benchmarks/speed.py --quick
+
+bench-sweeps: $(INSTALLED) ## whole sweeps, from pressing Enter to the last file
+	$(BIN)/python benchmarks/sweeps.py --out benchmarks/sweeps.json
+	$(BIN)/python benchmarks/report.py
 
 bench-learning: $(INSTALLED) ## the learning results of benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/learning.py
@@ -50,9 +67,14 @@ bench-learning: $(INSTALLED) ## the learning results of benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/pixels.py
 	$(BIN)/python benchmarks/report.py
 
+bench-parity: $(BENCH) ## do we learn as PyTorch does, and how soon; goes on where it was interrupted
+	$(BIN)/python benchmarks/parity.py
+	$(BIN)/python benchmarks/solved.py
+	$(BIN)/python benchmarks/report.py
+
 lock: $(INSTALLED) ## write requirements.lock anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 
 clean: ## remove the environment and caches
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist *.egg-info
+	rm -rf .venv .venv-rejax .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist *.egg-info

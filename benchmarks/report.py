@@ -12,6 +12,7 @@ import numpy as np
 from learning import EXPERIMENTS
 from matplotlib.figure import Figure
 from pixels_report import pixel_lines, write_pictures
+from rivals_report import draw_parity, parity_lines, rival_lines, solved_lines
 from speed import UNITS
 
 HERE = Path(__file__).parent
@@ -50,6 +51,7 @@ def main() -> None:
         "",
         *speed_lines(speed),
         "",
+        *against_pytorch(),
         *sweep_lines(sweeps),
         "",
         *frame_lines(frames),
@@ -60,6 +62,23 @@ def main() -> None:
         *delay_lines(delay),
     ]
     (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
+
+
+def against_pytorch() -> list[str]:
+    """What has been measured of these comparisons, which need the extra `bench`."""
+    rivals, floor, parity, solved = (
+        json.loads(file.read_text()) if (file := HERE / f"{name}.json").exists() else {}
+        for name in ("rivals", "floor", "parity", "solved")
+    )
+    lines: list[str] = []
+    if rivals and floor:
+        lines += [*rival_lines(rivals, floor), "", machine_line(rivals["machine"]), ""]
+    if parity:
+        draw_parity(parity).savefig(HERE / "parity.png", metadata={"Software": None})
+        lines += [*parity_lines(parity), ""]
+    if solved:
+        lines += [*solved_lines(solved), ""]
+    return lines
 
 
 def learning_lines(learning: dict[str, Any]) -> list[str]:
@@ -166,7 +185,7 @@ def speed_lines(speed: dict[str, Any]) -> list[str]:
         f"Peak memory of the process (VPG, 4 seeds, median of five): {peaks}. A replay of 100 000 CartPole transitions "
         f"takes {replay:.1f} MB per seed (12 float32 each).",
         "",
-        "On an accelerator: not measured. Other libraries on this machine: not measured yet.",
+        "On an accelerator: not measured. PyTorch and other libraries on this machine: not measured yet.",
         "",
         machine_line(speed["machine"]),
     ]
@@ -207,7 +226,7 @@ def sweep_lines(sweeps: dict[str, Any]) -> list[str]:
     lines = [
         "## Sweeps",
         "",
-        "`make bench`: commands as a user types them, from pressing Enter to the last file, imports and pictures included, "
+        "`make bench-sweeps`: commands as a user types them, from pressing Enter to the last file, imports and pictures included, "
         "compiled programs from a warm cache (`cold`: without it); medians (fastest to slowest). Throughput is all env steps "
         "over that whole time.",
         "",

@@ -28,6 +28,7 @@ class Case(NamedTuple):
     env: str = "CartPole-v0"
     preset: str = "original"
     settings: dict[str, Any] = {}  # noqa: RUF012
+    observation_type: str = "default"
 
 
 def a3c(seeds: int, iterations: int, mode: str, cores: int = 2) -> Case:
@@ -58,7 +59,7 @@ CASES = {
 UNITS = {"vpg": (1e3, "ms per epoch"), "dqn": (1e6, "us per env step"), "a3c": (1e6, "us per round")}
 
 
-def measure(name: str, repetitions: int) -> dict[str, Any]:
+def measure(case: Case, repetitions: int) -> dict[str, Any]:
     """Median seconds of one iteration per run, and what surrounds it."""
     import numpy as np
 
@@ -66,19 +67,19 @@ def measure(name: str, repetitions: int) -> dict[str, Any]:
     from purejaxrl.agents import AGENTS
     from purejaxrl.config import budget_of
     from purejaxrl.envs import make
+    from purejaxrl.plan import images_of
     from purejaxrl.training import devices
     from purejaxrl.training.fit import compile_program, place_runs, span_of
     from purejaxrl.training.sweep import stack_configs
 
-    case = CASES[name]
     seeds, length = case.seeds, case.iterations
     devices.ask_for_cpu_devices(case.cores)
     agent = AGENTS[case.algorithm]
     # A budget that outlasts the timing; the presets' own would end within it.
     settings = {**case.settings, "env_steps": 10**9}
-    config = presets.resolve(agent, case.env, "default", case.preset, settings)
+    config = presets.resolve(agent, case.env, case.observation_type, case.preset, settings)
     shape = agent.rollout_shape(config)
-    env = make(case.env, max_ep_len=config.max_ep_len)
+    env = make(case.env, max_ep_len=config.max_ep_len, images=images_of(config))
     program = compile_program(agent, env, config, budget_of(config), devices.local_devices("cpu"), seeds)
     runs = (stack_configs([config], seeds), np.arange(seeds, dtype=np.uint32))
     configs, numbers = place_runs(runs, program.width, program.mesh)
@@ -160,7 +161,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=7)
     options = parser.parse_args()
     if options.case:
-        print(json.dumps(measure(options.case, options.repetitions)))
+        print(json.dumps(measure(CASES[options.case], options.repetitions)))
         return
     names = [name for name in CASES if not options.quick or not ("64" in name or "256" in name or "core" in name)]
     repetitions = 3 if options.quick else options.repetitions

@@ -1,0 +1,89 @@
+"""What benchmarks compute of what they measure."""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from purejaxrl.learning.networks import MLP
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import floor
+import parity
+import solved
+
+sys.path.pop(0)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(4, 2), (4, 1), (300, 2)])
+def test_the_floor_counts_the_matrix_products_of_the_network(inputs, outputs):
+    """XLA's own account of one sample there, and there and back; it counts biases and losses too, which are small."""
+    network = MLP((32, 32), outputs, "relu")
+    x = jnp.ones((64, inputs))
+    params = network.init(jax.random.key(0), x)
+
+    def loss(params):
+        return jnp.sum(jnp.square(network.apply(params, x)))
+
+    for work, function in ((floor.forward, loss), (floor.gradient, jax.grad(loss))):
+        cost = jax.jit(function).lower(params).compile().cost_analysis()["flops"] / 64
+        assert work(inputs, outputs, tanh=False).flops == pytest.approx(cost, rel=0.15)
+
+
+def test_the_floor_of_vpg_by_hand():
+    # Layers of 4 x 32, 32 x 32 and 32 x 2 (policy) or 32 x 1 (value); 4000 samples, 80 value steps and one policy step.
+    value, policy = 2 * (128 + 1024 + 32), 2 * (128 + 1024 + 64)
+    flops = 4000 * (policy + 2 * value + 3 * policy - 256 + 80 * (3 * value - 256))
+    assert floor.VPG_EPOCH.flops == flops
+    assert floor.VPG_EPOCH.tanh == 4000 * 64 * (1 + 2 + 1 + 80)
+
+
+def contest(budget, amount):
+    return parity.Contest("train", "script", budget, amount)
+
+
+def episodes(*returns):
+    returns = np.array(returns, float)
+    return parity.Episodes(np.cumsum(returns).astype(int), returns)
+
+
+def test_area_is_a_mean_over_episodes_or_over_env_steps():
+    run = episodes(10, 30)
+    assert parity.area(contest("episodes", 2), run) == 20
+    assert parity.area(contest("epochs", 2), run) == (10 * 10 + 30 * 30) / 40
+
+
+def test_curves_are_means_of_equal_parts():
+    run = episodes(*np.repeat([1.0, 5.0, 9.0], parity.POINTS))
+    np.testing.assert_allclose(parity.curve(contest("episodes", 180), run)[::20], [1, 5, 9])
+    # A third of the episodes takes 1/15 of the env steps, so the second part of the budget is of fives already.
+    by_steps = parity.curve(contest("epochs", 1), run)
+    assert by_steps[0] == 1
+    assert by_steps[-1] == 9
+    assert np.isclose(by_steps, 5).sum() == pytest.approx(parity.POINTS / 3, abs=2)
+
+
+def test_episodes_beyond_a_budget_of_episodes_are_dropped():
+    run = episodes(1, 2, 3)
+    assert parity.within_budget(contest("episodes", 2), run).returns.tolist() == [1, 2]
+    assert parity.within_budget(contest("epochs", 2), run) is run
+
+
+def test_the_interval_of_a_difference_covers_it_as_often_as_it_says():
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(100):
+        found = parity.difference((3 + rng.normal(size=30)).tolist(), rng.normal(size=30).tolist())
+        covered += found["low"] < 3 < found["high"]
+    assert 88 <= covered <= 100
+
+
+def test_solved_is_the_end_of_the_first_full_window_at_the_threshold():
+    returns = [0.0] * 50 + [200.0] * 150
+    env_steps = list(range(10, 2010, 10))
+    # Of 100 episodes 98 at 200 make 196, and 97 only 194.
+    assert solved.solved_at(env_steps, returns) == env_steps[50 + 97]
+    assert solved.solved_at(env_steps[:100], returns[:100]) is None
+    assert solved.solved_at([1], [200.0]) is None
