@@ -28,6 +28,7 @@ RESULTS = Path("results/learning")
 PAPER = "--env CartPole-v1 --preset tuned --optimizer rmsprop --entropy_coef 0.01 --lam 1 --reward_scale 1"
 
 IMAGES = "--preset tuned --observation_type img"
+V0_IMAGES = "--env CartPole-v0 --preset tuned --seeds 8 --log_every 2000 --observation_type img"
 
 EXPERIMENTS = {
     "vpg-original-v0": "train vpg --env CartPole-v0 --seeds 8 --epochs 400",
@@ -49,10 +50,10 @@ EXPERIMENTS = {
     "dqn-tuned-v0": "train dqn --env CartPole-v0 --preset tuned --seeds 32",
     "a3c-async-tuned-v0": "train a3c --env CartPole-v0 --preset tuned --seeds 32",
     "a3c-sync-tuned-v0": "train a3c --env CartPole-v0 --preset tuned --mode sync --seeds 32",
-    "dqn-tuned-v0-images": f"train dqn --env CartPole-v0 {IMAGES} --seeds 8",
-    "vpg-tuned-v0-images": f"train vpg --env CartPole-v0 {IMAGES} --seeds 8",
-    "a3c-async-tuned-v0-images": f"train a3c --env CartPole-v0 {IMAGES} --seeds 8",
-    "a3c-sync-tuned-v0-images": f"train a3c --env CartPole-v0 --mode sync {IMAGES} --seeds 8",
+    "dqn-tuned-v0-images": f"train dqn {V0_IMAGES}",
+    "vpg-tuned-v0-images": f"train vpg {V0_IMAGES}",
+    "a3c-async-tuned-v0-images": f"train a3c {V0_IMAGES}",
+    "a3c-sync-tuned-v0-images": f"train a3c --mode sync {V0_IMAGES}",
     "dqn-tuned-v1-images": f"train dqn --env CartPole-v1 {IMAGES} --seeds 4",
     "vpg-tuned-v1-images": f"train vpg --env CartPole-v1 {IMAGES} --seeds 4",
     "a3c-async-tuned-v1-images": f"train a3c --env CartPole-v1 {IMAGES} --seeds 4",

@@ -25,7 +25,8 @@ def write_pictures(pixels: dict[str, Any]) -> None:
     """Draw what has been measured."""
     draw_ablation(pixels).savefig(HERE / "pixels-ablation.png", metadata={"Software": None})
     draw_side_by_side(pixels).savefig(HERE / "pixels-and-states.png", metadata={"Software": None})
-    draw_original(pixels).savefig(HERE / "pixels-original.png", metadata={"Software": None})
+    if any(name in pixels for name in ORIGINAL):
+        draw_original(pixels).savefig(HERE / "pixels-original.png", metadata={"Software": None})
 
 
 def pixel_lines(pixels: dict[str, Any]) -> list[str]:
@@ -136,8 +137,11 @@ def original_lines(pixels: dict[str, Any]) -> list[str]:
         "Differences of RGB frames of 40 x 90 into an MLP of 32-32, 4 seeds. The PyTorch original shows a 100-episode mean of "
         f"about {ORIGINALS_DQN} for DQN at 1200 episodes.",
         "",
-        "![learning curves of the presets original](pixels-original.png)",
-        "",
+        *(
+            ["![learning curves of the presets original](pixels-original.png)", ""]
+            if any(name in pixels for name in ORIGINAL)
+            else []
+        ),
         "| command | highest 100-episode mean per seed | last per seed | env steps in all | training, s |",
         "|---|---|---|---|---|",
     ]
