@@ -25,7 +25,6 @@ import speed
 
 HERE = Path(__file__).parent
 CORES = os.cpu_count() or 1
-SEEDS = (1, 8, 64, 512)
 ROUNDS = 3
 
 
