@@ -38,7 +38,7 @@ SIDE_BY_SIDE = {
 }
 ORIGINAL = {
     "dqn original": "train dqn --seeds 4 --log_every 500",
-    "vpg original": "train vpg --observation_type img --seeds 4 --epochs 300",
+    "vpg original": "train vpg --observation_type img --seeds 4 --epochs 60",
     "a3c original": "train a3c --observation_type img --seeds 4 --episodes 10000",
 }
 

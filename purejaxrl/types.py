@@ -52,6 +52,11 @@ def as_it_is(observation: Num[Array, "..."]) -> Num[Array, "..."]:
     return observation
 
 
+def both_as_they_are(observation: Num[Array, "..."], next_observation: Num[Array, "..."]) -> tuple[Array, Array]:
+    """The two observations of a step themselves."""
+    return observation, next_observation
+
+
 class Env(NamedTuple):
     """One environment as pure functions; `vmap` them for several.
 
@@ -61,6 +66,8 @@ class Env(NamedTuple):
     no such number is agreed.
     render: observation[..., *observation_shape] -> what networks are given [..., *input_shape]. Pictures travel as the
     few numbers that they are drawn from, and are drawn where a network consumes them.
+    render_step: (observation, next_observation) of one step -> what `render` makes of each; it may draw once what both
+    show.
     """
 
     name: str
@@ -71,6 +78,7 @@ class Env(NamedTuple):
     reset: Callable[[ScalarKey], tuple[Array, PyTree]]
     step: Callable[[ScalarKey, PyTree, Array], Timestep]
     render: Callable[[Array], Array] = as_it_is
+    render_step: Callable[[Array, Array], tuple[Array, Array]] = both_as_they_are
     rendered_shape: tuple[int, ...] | None = None
 
     @property

@@ -9,11 +9,11 @@ import optax
 import pytest
 import rlax
 from helpers import bits, train_one
-from probes import Choice, Counter, Endless, Signal, TwoSteps
+from probes import FIRST_NUMBER, Choice, Counter, Endless, Signal, TwoSteps
 
 from purejaxrl.agents import dqn
 from purejaxrl.config import Budget
-from purejaxrl.envs import make
+from purejaxrl.envs import Images, make
 from purejaxrl.training.loop import init_run, iterate
 from purejaxrl.types import Progress
 
@@ -128,7 +128,30 @@ def test_gradient_steps_learn_from_several_steps_of_one_actor():
     """Counter is cut after 5 steps, and the replay ends with an episode: three steps lead three further, or to 5."""
     config = small_config(actors=3, memory_size=60, batch_size=40, n_steps=3, gamma=0.9, reward_scale=2.0)
     env = make(Counter(), max_ep_len=5)
-    state = history(config, env, 20)[0][-1]
+    experience = learned_from(config, env, history(config, env, 20)[0][-1], progress_at(19, 3))
+    steps = np.minimum(3, 5 - experience.observation)
+    np.testing.assert_array_equal(experience.next_observation, experience.observation + steps)
+    np.testing.assert_allclose(experience.discount, 0.9 ** steps[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(experience.reward, 2 * (1 - 0.9 ** steps[:, 0]) / (1 - 0.9), rtol=1e-6)
+    assert set(steps[:, 0]) == {1, 2, 3}
+
+
+def test_images_of_several_steps():
+    """Counter shows the count before and the count, as darkness; after n steps both are n higher."""
+    config = small_config(n_steps=3, image="stack", frames=2, motion_scale=None)
+    env = make(Counter(), max_ep_len=5, images=Images("stack", 2, 1, (8, 8), 1), renderer=FIRST_NUMBER)
+    experience = learned_from(config, env, history(config, env, 50)[0][-1], progress_at(49))
+    count = 1 - experience.observation[:, 0, 0, 1]
+    np.testing.assert_allclose(experience.observation[:, 0, 0, 0], 1 - np.maximum(count - 1, 0))
+    steps = np.minimum(3, 5 - count)
+    np.testing.assert_allclose(
+        experience.next_observation[:, 0, 0], 1 - np.stack([count + steps - 1, count + steps], 1)
+    )
+    assert set(steps) == {1, 2, 3}
+
+
+def learned_from(config, env, state, progress):
+    """The batch that a gradient step of this state learns from."""
     seen = []
 
     def target_of(config, env, params, target_params, experience):
@@ -137,13 +160,8 @@ def test_gradient_steps_learn_from_several_steps_of_one_actor():
 
     learner = state.learner
     trained = (learner.params, learner.target_params, learner.opt_state)
-    dqn.gradient_step(config, env, learner.replay, None, progress_at(19, 3), target_of, trained, jax.random.key(0))
-    experience = jax.tree.map(np.asarray, seen[0])
-    steps = np.minimum(3, 5 - experience.observation)
-    np.testing.assert_array_equal(experience.next_observation, experience.observation + steps)
-    np.testing.assert_allclose(experience.discount, 0.9 ** steps[:, 0], rtol=1e-6)
-    np.testing.assert_allclose(experience.reward, 2 * (1 - 0.9 ** steps[:, 0]) / (1 - 0.9), rtol=1e-6)
-    assert set(steps[:, 0]) == {1, 2, 3}
+    dqn.gradient_step(config, env, learner.replay, None, progress, target_of, trained, jax.random.key(0))
+    return jax.tree.map(np.asarray, seen[0])
 
 
 def history(config, env, iterations, seed=0):

@@ -137,6 +137,29 @@ def test_a_difference_is_zero_at_first_and_terminal_observations_only(channels):
 
 
 @pytest.mark.parametrize(
+    "images",
+    [
+        Images("stack", 1, 1, SIZE, 3),
+        Images("stack", 3, 1, SIZE, 1),
+        Images("stack", 3, 2, SIZE, 1),
+        Images("difference", image_size=SIZE, channels=3),
+    ],
+)
+def test_a_step_drawn_at_once_is_its_two_observations(images):
+    """Through terminations and cuts, and for leading axes."""
+    env = make("CartPole-v0", max_ep_len=15, images=images)
+    first, timestep = play(env)
+    acted_on = np.concatenate([first[None], timestep.observation[:-1]])
+    _, later, following = pictures_of(env, first, timestep)
+    drawn, drawn_next = jax.jit(env.render_step)(acted_on, timestep.next_observation)
+    np.testing.assert_allclose(drawn[1:], later[:-1], **CLOSE)
+    np.testing.assert_allclose(drawn_next, following, **CLOSE)
+    as_grid = (part.reshape(4, -1, *part.shape[1:]) for part in (acted_on, timestep.next_observation))
+    for grid, row in zip(jax.jit(env.render_step)(*as_grid), (drawn, drawn_next), strict=True):
+        np.testing.assert_allclose(grid.reshape(row.shape), row, **CLOSE)
+
+
+@pytest.mark.parametrize(
     "images", [Images("stack", 3, 2, SIZE, 1), Images("difference", image_size=SIZE, channels=3)], ids=["stack", "diff"]
 )
 def test_pixel_observation_shows_what_agents_see(images):

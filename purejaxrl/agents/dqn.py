@@ -25,7 +25,16 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from purejaxrl.config import ImageConfig, Real, config, leaf, static
 from purejaxrl.errors import InputError
 from purejaxrl.learning import replay as ring
-from purejaxrl.learning.inputs import Moments, draw, init_moments, inputs_of, perceive, prepare, update_moments
+from purejaxrl.learning.inputs import (
+    Moments,
+    draw,
+    draw_apart,
+    init_moments,
+    inputs_of,
+    perceive,
+    prepare,
+    update_moments,
+)
 from purejaxrl.learning.keys import split_for_scan
 from purejaxrl.learning.networks import MLP, ConvNet, apply_network, init_network, network_of
 from purejaxrl.learning.policies import epsilon_at, epsilon_greedy, num_actions
@@ -208,7 +217,8 @@ def gradient_step(
         key, replay, config.batch_size, config.memory_size, config.actors, progress.iteration, config.n_steps
     )
     experience = multi_step(config, Step(*ring.unpack(rows, step_layout(env))), is_stored)
-    experience = prepare(config, moments, draw(config, env, experience))
+    drawn = (draw if config.n_steps == 1 else draw_apart)(config, env, experience)
+    experience = prepare(config, moments, drawn)
     target = td_target(config, env, params, target_params, experience)
     (loss, q_mean), gradient = jax.value_and_grad(td_loss, argnums=2, has_aux=True)(
         config, env, params, experience, target

@@ -106,6 +106,7 @@ def observe_images(env: Env, renderer: Renderer, images: Images) -> Env:
         reset=partial(reset_images, env, renderer, images),
         step=partial(step_images, env, renderer, images),
         render=partial(render_images, renderer, images),
+        render_step=partial(render_step_images, renderer, images),
         rendered_shape=images.shape,
     )
 
@@ -169,9 +170,31 @@ def frames_of(images: Images, history: Float[Array, "L D"]) -> Float[Array, "K D
 
 def render_images(renderer: Renderer, images: Images, observation: Float[Array, "*lead K D"]) -> Float[Array, "..."]:
     """Draw observations [..., K, D]: [..., H, W, channels], in [0, 1], or [-1, 1] for a difference."""
+    return image_of(images, draw_frames(renderer, images, observation))
+
+
+def render_step_images(
+    renderer: Renderer, images: Images, observation: Float[Array, "*lead K D"], next_observation: Float[Array, "..."]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Draw the two observations of a step, as `render_images` does, and the frames that both hold only once."""
+    if images.offsets.step > 1:  # then no frame is in both
+        return render_images(renderer, images, observation), render_images(renderer, images, next_observation)
+    frames = draw_frames(renderer, images, jnp.concatenate([observation, next_observation[..., -1:, :]], axis=-2))
+    picture, next_picture = image_of(images, frames[:-1]), image_of(images, frames[1:])
+    if images.image == "difference":  # at a terminal step that of the last frame and itself
+        is_still = jnp.all(next_observation[..., 0, :] == next_observation[..., 1, :], axis=-1)
+        next_picture = jnp.where(is_still[..., None, None, None], 0.0, next_picture)
+    return picture, next_picture
+
+
+def draw_frames(renderer: Renderer, images: Images, numbers: Float[Array, "*lead F D"]) -> list[Float[Array, "..."]]:
+    """The pictures [..., H, W, channels] of F frames."""
     height, width = images.image_size
-    # All frames at once: XLA's code for CPU stores pictures five times more slowly from a loop.
-    frames = renderer.draw(observation, height=height, width=width, channels=images.channels)
-    if images.image == "difference":
-        return frames[..., 1, :, :, :] - frames[..., 0, :, :, :]
-    return jnp.moveaxis(frames, -4, -2).reshape(*observation.shape[:-2], *images.shape)
+    draw = partial(renderer.draw, height=height, width=width, channels=images.channels)
+    # A call per frame: XLA for CPU stores them faster than with an axis of frames, and far faster than in a loop.
+    return [draw(numbers[..., k, :]) for k in range(numbers.shape[-2])]
+
+
+def image_of(images: Images, frames: list[Float[Array, "*lead H W C"]]) -> Float[Array, "..."]:
+    """One observation of its frames, oldest first."""
+    return frames[1] - frames[0] if images.image == "difference" else jnp.concatenate(frames, axis=-1)

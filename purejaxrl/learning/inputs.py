@@ -28,13 +28,15 @@ class Moments(NamedTuple):
 
 
 def inputs_of(config: Any, env: Env, observation: Num[Array, "..."]) -> Num[Array, "..."]:
-    """What a network is given of observations [..., *observation], before normalisation: [..., *input].
+    """What a network is given of observations [..., *observation], before normalisation: [..., *input]."""
+    return contrast(config, env.render(observation))
 
-    Images are drawn here. Of a stack of frames f_1 .. f_K, each [H, W, C], it is given the darkness 1 - f_K of the
-    newest, so that a white background is 0, and every older frame as motion_scale (f_k - f_K): what changed since,
-    enlarged. Without motion_scale it is given the darkness of all.
+
+def contrast(config: Any, drawn: Num[Array, "..."]) -> Num[Array, "..."]:
+    """Of a stack of frames f_1 .. f_K, each [..., H, W, C], the darkness 1 - f_K of the newest, so that a white
+    background is 0, and every older frame as motion_scale (f_k - f_K): what changed since, enlarged. Without
+    motion_scale the darkness of all. Other observations stay as they are.
     """
-    drawn = env.render(observation)
     if getattr(config, "image", None) != "stack":
         return drawn
     if config.motion_scale is None:
@@ -89,7 +91,15 @@ def perceive(config: Any, env: Env, moments: Moments | None, observation: Num[Ar
 
 
 def draw(config: Any, env: Env, batch: Batch) -> Batch:
-    """A batch (a NamedTuple with observation and next_observation) with inputs in place of observations."""
+    """A batch of steps (a NamedTuple with observation and next_observation) with inputs in place of observations."""
+    observation, next_observation = env.render_step(batch.observation, batch.next_observation)
+    return batch._replace(
+        observation=contrast(config, observation), next_observation=contrast(config, next_observation)
+    )
+
+
+def draw_apart(config: Any, env: Env, batch: Batch) -> Batch:
+    """The same where next_observation may lie several steps after observation."""
     return batch._replace(
         observation=inputs_of(config, env, batch.observation),
         next_observation=inputs_of(config, env, batch.next_observation),
