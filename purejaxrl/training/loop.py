@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from purejaxrl.config import Budget, budget_of
+from purejaxrl.learning.keys import unrolled
 from purejaxrl.learning.replay import Replay
 from purejaxrl.training.rollout import Ended, rollout
 from purejaxrl.types import Agent, Env, Episode, Metrics, Progress, PyTree, RunState, ScalarKey
@@ -40,9 +41,9 @@ class Log(NamedTuple):
 
 
 def init_run(agent: Agent, env: Env, config: Any, key: ScalarKey, stop_at: float | None = None) -> RunState:
-    """A run before its first step. Consumes `key`. stop_at: the Budget's."""
+    """A run before its first step. Consumes `key`. stop_at: the Budget's. The state's key is an `unrolled` one."""
     actors = agent.rollout_shape(config)[1]
-    run_key, learner_key, env_key = jax.random.split(key, 3)
+    run_key, learner_key, env_key = jax.random.split(unrolled(key), 3)
     observation, env_state = jax.vmap(env.reset)(jax.random.split(env_key, actors))
     return RunState(
         learner=agent.init(config, env, learner_key),
