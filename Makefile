@@ -6,7 +6,7 @@ BENCH := .venv/.installed-bench
 REJAX := .venv-rejax/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint bench bench-quick bench-sweeps bench-learning bench-parity lock clean
+.PHONY: help demo test test-full lint bench bench-quick bench-sweeps bench-scaling bench-learning bench-parity lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -59,6 +59,10 @@ bench-quick: $(INSTALLED) ## one and eight seeds with fewer repetitions, printed
 
 bench-sweeps: $(INSTALLED) ## whole sweeps, from pressing Enter to the last file
 	$(BIN)/python benchmarks/sweeps.py --out benchmarks/sweeps.json
+	$(BIN)/python benchmarks/report.py
+
+bench-scaling: $(INSTALLED) ## cost per seed against seeds, cores and actors; goes on where it was interrupted
+	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/report.py
 
 bench-learning: $(INSTALLED) ## the learning results of benchmarks/RESULTS.md

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pixels import ABLATION, COSTS, ORIGINAL, SIDE_BY_SIDE
+from tables import table_line
 
 from purejaxrl.results.plots import COLORS
 
@@ -63,11 +63,6 @@ def side_by_side_lines(pixels: dict[str, Any]) -> list[str]:
         label = name.replace("default", "states").replace("img", "images")
         lines.append(table_line(label, pixels.get(name), cells_beside))
     return lines
-
-
-def table_line(label: str, row: dict[str, Any] | None, cells: Callable[[dict[str, Any]], list[str]]) -> str:
-    """A line of a table: what a result says, if there is one."""
-    return "| " + " | ".join([label, *(["not measured"] if row is None else cells(row))]) + " |"
 
 
 def cells_beside(row: dict[str, Any]) -> list[str]:

@@ -13,7 +13,9 @@ from learning import EXPERIMENTS
 from matplotlib.figure import Figure
 from pixels_report import pixel_lines, write_pictures
 from rivals_report import draw_parity, parity_lines, rival_lines, solved_lines
+from scaling_report import draw_scaling, scaling_lines
 from speed import UNITS
+from tables import machine_line, shown
 
 HERE = Path(__file__).parent
 
@@ -65,14 +67,17 @@ def main() -> None:
 
 
 def against_pytorch() -> list[str]:
-    """What has been measured of these comparisons, which need the extra `bench`."""
-    rivals, floor, parity, solved = (
+    """What has been measured beside others, which needs the extra `bench`, and against number of seeds."""
+    rivals, floor, scaling, parity, solved = (
         json.loads(file.read_text()) if (file := HERE / f"{name}.json").exists() else {}
-        for name in ("rivals", "floor", "parity", "solved")
+        for name in ("rivals", "floor", "scaling", "parity", "solved")
     )
     lines: list[str] = []
     if rivals and floor:
         lines += [*rival_lines(rivals, floor), "", machine_line(rivals["machine"]), ""]
+    if scaling:
+        draw_scaling(scaling).savefig(HERE / "scaling.png", metadata={"Software": None})
+        lines += [*scaling_lines(scaling), ""]
     if parity:
         draw_parity(parity).savefig(HERE / "parity.png", metadata={"Software": None})
         lines += [*parity_lines(parity), ""]
@@ -136,22 +141,6 @@ def table(row: dict[str, Any]) -> list[str]:
         f"| {seed} | " + " | ".join(shown(values[seed]) for values in columns.values()) + " |"
         for seed in range(row["runs"])
     ]
-
-
-def shown(value: float | None) -> str:
-    """A number for people."""
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.1f}"
-
-
-def machine_line(machine: dict[str, Any]) -> str:
-    """Where and with what something was measured."""
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    return (
-        f"Measured on {machine['date']}: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB, "
-        f"{machine['system']}; {versions}."
-    )
 
 
 def speed_lines(speed: dict[str, Any]) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from tables import duration, microseconds, table_line
 
 from purejaxrl.results.plots import COLORS
 
@@ -88,13 +90,6 @@ def contest_lines(name: str, found: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def duration(seconds: float) -> str:
-    """Seconds for people."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
-
-
 def ratio_lines(rivals: dict[str, Any]) -> list[str]:
     """Ours over theirs."""
     lines = [
@@ -106,18 +101,16 @@ def ratio_lines(rivals: dict[str, Any]) -> list[str]:
         "|---|---|---|---|",
     ]
     for goal in GOALS:
-        if goal.contest not in rivals:
-            lines.append(f"| {goal.contest}, {goal.seeds} seeds | {goal.form} | not measured | {goal.times:g} |")
-            continue
-        found = rivals[goal.contest]
-        rounds = zip(found["ours"][str(goal.seeds)]["rounds"], found["theirs"][goal.form]["rounds"], strict=True)
-        ratios = [ours / theirs for ours, theirs in rounds]
-        seeds = f"{goal.seeds} seed{'s' if goal.seeds > 1 else ''}"
-        lines.append(
-            f"| {goal.contest}, {seeds} | {goal.form} "
-            f"| {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f}) | {goal.times:g} |"
-        )
+        label = f"{goal.contest}, {goal.seeds} seed{'s' if goal.seeds > 1 else ''} | {goal.form}"
+        lines.append(table_line(label, rivals.get(goal.contest), partial(cells_of_goal, goal)))
     return lines
+
+
+def cells_of_goal(goal: Goal, found: dict[str, Any]) -> list[str]:
+    """Median, lowest and highest ratio of the rounds."""
+    rounds = zip(found["ours"][str(goal.seeds)]["rounds"], found["theirs"][goal.form]["rounds"], strict=True)
+    ratios = [ours / theirs for ours, theirs in rounds]
+    return [f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})", f"{goal.times:g}"]
 
 
 def floor_lines(rivals: dict[str, Any], floor: dict[str, Any]) -> list[str]:
@@ -135,26 +128,20 @@ def floor_lines(rivals: dict[str, Any], floor: dict[str, Any]) -> list[str]:
     ]
     for name, (part, steps) in FLOORS.items():
         least = floor["floors"][part]["seconds"]
-        if name not in rivals:
-            lines.append(f"| {part} ({name}) | {microseconds(least)} | not measured | | |")
-            continue
-        cores = rivals["machine"]["cores"]
-        ours = steps * cores / rivals[name]["ours"]["64"]["env_steps_per_second"]
-        best = max(
-            row["env_steps_per_second"]
-            for form, row in rivals[name]["theirs"].items()
-            if not form.endswith("1 process")
-        )
-        theirs = steps * cores / best
-        lines.append(
-            f"| {part} ({name}) | {microseconds(least)} | {microseconds(ours)} | {ours / least:.1f} | {theirs / least:.1f} |"
-        )
+        core_seconds = steps * rivals["machine"]["cores"]
+        label = f"{part} ({name}) | {microseconds(least)}"
+        lines.append(table_line(label, rivals.get(name), partial(cells_of_floor, least, core_seconds)))
     return lines
 
 
-def microseconds(seconds: float) -> str:
-    """A short time for people."""
-    return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.2g} us"
+def cells_of_floor(least: float, core_seconds: float, found: dict[str, Any]) -> list[str]:
+    """Ours with 64 seeds, and how many floors it and PyTorch's best form take; `core_seconds` are an iteration's if all
+    cores together make one env step a second.
+    """
+    ours = core_seconds / found["ours"]["64"]["env_steps_per_second"]
+    on_all_cores = [row for form, row in found["theirs"].items() if not form.endswith("1 process")]
+    theirs = core_seconds / max(row["env_steps_per_second"] for row in on_all_cores)
+    return [microseconds(ours), f"{ours / least:.1f}", f"{theirs / least:.1f}"]
 
 
 def library_lines(rivals: dict[str, Any]) -> list[str]:
