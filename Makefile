@@ -50,6 +50,7 @@ lint: $(INSTALLED) ## format, style, types and the direction of imports
 bench: $(BENCH) $(REJAX) ## speed and memory, beside PyTorch and other libraries; under thirty minutes
 	$(BIN)/python benchmarks/floor.py
 	$(BIN)/python benchmarks/rivals.py --rejax_python .venv-rejax/bin/python
+	$(BIN)/python benchmarks/environment.py --out benchmarks/environment.json
 	$(BIN)/python benchmarks/speed.py --out benchmarks/speed.json
 	$(BIN)/python benchmarks/frames.py --out benchmarks/frames.json
 	$(BIN)/python benchmarks/report.py

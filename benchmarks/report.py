@@ -12,7 +12,7 @@ import numpy as np
 from learning import EXPERIMENTS
 from matplotlib.figure import Figure
 from pixels_report import pixel_lines, write_pictures
-from rivals_report import draw_parity, parity_lines, rival_lines, solved_lines
+from rivals_report import draw_parity, environment_lines, parity_lines, rival_lines, solved_lines
 from scaling_report import draw_scaling, scaling_lines
 from speed import UNITS
 from tables import machine_line, shown
@@ -68,13 +68,15 @@ def main() -> None:
 
 def against_pytorch() -> list[str]:
     """What has been measured beside others, which needs the extra `bench`, and against number of seeds."""
-    rivals, floor, scaling, parity, solved = (
+    rivals, floor, environment, scaling, parity, solved = (
         json.loads(file.read_text()) if (file := HERE / f"{name}.json").exists() else {}
-        for name in ("rivals", "floor", "scaling", "parity", "solved")
+        for name in ("rivals", "floor", "environment", "scaling", "parity", "solved")
     )
     lines: list[str] = []
     if rivals and floor:
         lines += [*rival_lines(rivals, floor), "", machine_line(rivals["machine"]), ""]
+    if environment:
+        lines += [*environment_lines(environment), ""]
     if scaling:
         draw_scaling(scaling).savefig(HERE / "scaling.png", metadata={"Software": None})
         lines += [*scaling_lines(scaling), ""]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from tables import duration, microseconds, table_line
+from tables import duration, machine_line, microseconds, table_line
 
 from purejaxrl.results.plots import COLORS
 
@@ -157,6 +157,24 @@ def library_lines(rivals: dict[str, Any]) -> list[str]:
         "|---|---|",
     ]
     return lines + [f"| {name} | {rate:,.0f} |" for name, rate in rivals.get("libraries", {}).items()]
+
+
+def environment_lines(environment: dict[str, Any]) -> list[str]:
+    """CartPole alone."""
+    lines = [
+        "### The environment alone",
+        "",
+        f"`python benchmarks/environment.py`: CartPole-v1 under a random policy, {environment['environments']} side by side on each "
+        "core, episodes beginning anew, both taking turns; medians (slowest to fastest) of seven.",
+        "",
+        "| | env steps/s |",
+        "|---|---|",
+    ]
+    for name, row in environment["cases"].items():
+        lines.append(
+            f"| {name} | {row['env_steps_per_second']:,.0f} ({row['slowest']:,.0f} to {row['fastest']:,.0f}) |"
+        )
+    return [*lines, "", machine_line(environment["machine"])]
 
 
 def parity_lines(parity: dict[str, Any]) -> list[str]:
