@@ -176,7 +176,7 @@ def speed_lines(speed: dict[str, Any]) -> list[str]:
         f"Peak memory of the process (VPG, 4 seeds, median of five): {peaks}. A replay of 100 000 CartPole transitions "
         f"takes {replay:.1f} MB per seed (12 float32 each).",
         "",
-        "On an accelerator: not measured. PyTorch and other libraries on this machine: not measured yet.",
+        "On an accelerator: not measured.",
         "",
         machine_line(speed["machine"]),
     ]

@@ -85,7 +85,7 @@ def measure(case: Case, repetitions: int) -> dict[str, Any]:
     configs, numbers = place_runs(runs, program.width, program.mesh)
     state, iteration = program.start(configs, numbers)[0], 0
     # DQN fills its first batch before it learns; what is timed comes after.
-    warm_up = max(length, 2 * getattr(config, "batch_size", 0))
+    warm_up = length + getattr(config, "batch_size", 0)
     seconds = []
     for repetition in range(repetitions + 1):
         count = warm_up if repetition == 0 else length
