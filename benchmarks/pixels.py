@@ -39,7 +39,7 @@ SIDE_BY_SIDE = {
 ORIGINAL = {
     "dqn original": "train dqn --seeds 4 --log_every 500",
     "vpg original": "train vpg --observation_type img --seeds 4 --epochs 60",
-    "a3c original": "train a3c --observation_type img --seeds 4 --episodes 10000",
+    "a3c original": "train a3c --observation_type img --seeds 4 --episodes 5000",
 }
 
 # From Enter, nothing cached; 64 seeds for the memory they take.

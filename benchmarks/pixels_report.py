@@ -222,7 +222,7 @@ def draw_original(pixels: dict[str, Any]) -> Figure:
         style(axes, name, "episodes")
         if name.startswith("dqn"):
             axes.plot(1200, ORIGINALS_DQN, "x", color=COLORS[1], markersize=9, mew=2, label="the PyTorch original")
-        legend(axes, "upper left")
+        legend(axes, "center left")
     return figure
 
 
