@@ -49,12 +49,14 @@ FLOORS = {
 
 def rival_lines(rivals: dict[str, Any], floor: dict[str, Any]) -> list[str]:
     """Throughput of both, the ratios, the floor, other libraries."""
+    found = next(rivals[name] for name in FLOORS if name in rivals)
+    rounds = len(found["ours"]["64"]["rounds"])
     return [
         "## Against PyTorch",
         "",
         "`make bench` (`python benchmarks/rivals.py`): the preset `original` on CartPole-v0 and the references in "
         "`benchmarks/torch`, which have the same networks, hyperparameters and truncation. All forms take turns, each in "
-        "processes of its own; medians of three rounds. PyTorch: one process per core with one thread each, together, "
+        f"processes of its own; medians of {rounds} rounds. PyTorch: one process per core with one thread each, together, "
         "unless a line says 1 process. Start-up is compilation for ours, and imports and exit for PyTorch; memory is that "
         f"of all processes together. The last column is what {MANY} seeds of {STEPS_OF_A_SEED:,} env steps each would take "
         "at this throughput.",

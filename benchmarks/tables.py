@@ -27,7 +27,7 @@ def duration(seconds: float) -> str:
 
 def microseconds(seconds: float) -> str:
     """A short time for people."""
-    return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.2g} us"
+    return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} us"
 
 
 def machine_line(machine: dict[str, Any]) -> str:
