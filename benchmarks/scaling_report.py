@@ -42,7 +42,7 @@ def scaling_lines(scaling: dict[str, Any]) -> list[str]:
         if one and two:
             ratio = two["env_steps_per_second"] / one["env_steps_per_second"]
             lines.append(f"| {name} | {cost_of(one)} | {cost_of(two)} | {ratio:.2f} |")
-    lines += ["", "8 seeds on 2 cores; more actors make wider networks' inputs and fewer updates per env step:", ""]
+    lines += ["", "8 seeds on 2 cores, by number of actors:", ""]
     for name, numbers in ACTORS.items():
         costs = ((actors, scaling.get(f"{name}, {actors} actors")) for actors in numbers)
         lines.append(f"- {name}: " + ", ".join(f"{cost_of(row)} with {actors}" for actors, row in costs if row))
