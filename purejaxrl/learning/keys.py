@@ -24,8 +24,11 @@ PARITY = 0x1BD11BDA
 
 
 def unrolled(key: ScalarKey) -> ScalarKey:
-    """The key that draws the same numbers sooner, if it is one of JAX's threefry; others stay. Consumes `key`."""
-    if jax.random.key_impl(key) != "threefry2x32":
+    """The key that draws the same numbers sooner, if it is one of JAX's threefry; others stay. Consumes `key`.
+
+    So does one of threefry where jax_threefry_partitionable is off, which makes JAX draw others.
+    """
+    if jax.random.key_impl(key) != "threefry2x32" or not jax.config.jax_threefry_partitionable:
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=UNROLLED_THREEFRY)
 
@@ -83,7 +86,7 @@ def random_bits(key: UInt32[Array, "2"], bit_width: int, shape: tuple[int, ...])
 
 def fold_in(key: UInt32[Array, "2"], data: Any) -> UInt32[Array, "2"]:
     """The key of a number below 2^32."""
-    return jnp.stack(threefry(key, *seed_key(data.astype(jnp.uint32))))
+    return jnp.stack(threefry(key, jnp.uint32(0), data.astype(jnp.uint32)))
 
 
 UNROLLED_THREEFRY = define_prng_impl(
