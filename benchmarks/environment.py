@@ -7,9 +7,7 @@ what is timed, and episodes end and begin anew. `python benchmarks/environment.p
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -103,16 +101,12 @@ def main() -> None:
                 rates.setdefault(f"purejaxrl, {words}", []).append(ours[count]())
                 theirs = sum(pool.map(play_theirs, range(repetition, repetition + count)))
                 rates.setdefault(f"gymnasium in numpy, {words}", []).append(theirs)
-    cases = {
-        name: {"env_steps_per_second": statistics.median(found), "slowest": min(found), "fastest": max(found)}
-        for name, found in rates.items()
-    }
+    cases = {name: machine.spread("env_steps_per_second", found) for name, found in rates.items()}
     for name, row in cases.items():
         span = f"({row['slowest']:,.0f} to {row['fastest']:,.0f})"
         print(f"{name:32} {row['env_steps_per_second']:13,.0f} env steps/s {span}")
     if options.out:
-        measured = {"machine": machine.describe(), "environments": ENVIRONMENTS, "cases": cases}
-        options.out.write_text(json.dumps(measured, indent=1) + "\n")
+        machine.save(options.out, environments=ENVIRONMENTS, cases=cases)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ this size stays in a core's caches. `python benchmarks/floor.py` writes floor.js
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import statistics
 import time
@@ -150,7 +149,7 @@ def main() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     rate = rates()
     rows = {name: {**work._asdict(), "seconds": floor(work, rate)} for name, work in WORK.items()}
-    FILE.write_text(json.dumps({"machine": machine.describe(), "rates": rate, "floors": rows}, indent=1) + "\n")
+    machine.save(FILE, rates=rate, floors=rows)
     for name, value in rate.items():
         print(f"{name}: {value:.3g} a second and core")
     for name, row in rows.items():

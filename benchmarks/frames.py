@@ -7,9 +7,7 @@ is consumed: multiplied with weights and summed, so that none can be optimised a
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -89,7 +87,7 @@ def measure(case: Case, repetitions: int) -> dict[str, float]:
     batches = max(int(SECONDS / once), 1)
     timed(batches)
     rates = [case.cores * batches * batch / timed(batches) for _ in range(repetitions)]
-    return {"frames_per_second": statistics.median(rates), "slowest": min(rates), "fastest": max(rates)}
+    return machine.spread("frames_per_second", rates)
 
 
 def measure_gymnasium(repetitions: int) -> dict[str, float]:
@@ -108,7 +106,7 @@ def measure_gymnasium(repetitions: int) -> dict[str, float]:
             env.state = (x, 0.0, theta, 0.0)
             env.render().sum()
         rates.append(len(states) / (time.perf_counter() - started))
-    return {"frames_per_second": statistics.median(rates), "slowest": min(rates), "fastest": max(rates)}
+    return machine.spread("frames_per_second", rates)
 
 
 def main() -> None:
@@ -127,8 +125,7 @@ def main() -> None:
     for name, row in results.items():
         print(f"{name:32} {row['frames_per_second']:12,.0f} frames/s ({row['slowest']:,.0f} to {row['fastest']:,.0f})")
     if options.out:
-        measured = {"machine": machine.describe(), "repetitions": repetitions, "cases": results}
-        options.out.write_text(json.dumps(measured, indent=1) + "\n")
+        machine.save(options.out, repetitions=repetitions, cases=results)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import platform
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -24,3 +26,13 @@ def describe() -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "versions": versions(),
     }
+
+
+def save(file: Path, **results: Any) -> None:
+    """Write results as JSON, with the machine that they were measured on."""
+    file.write_text(json.dumps({"machine": describe(), **results}, indent=1) + "\n")
+
+
+def spread(unit: str, rates: list[float]) -> dict[str, float]:
+    """Median, named after its unit, and both ends of what was measured."""
+    return {unit: statistics.median(rates), "slowest": min(rates), "fastest": max(rates)}

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pixels import ABLATION, COSTS, ORIGINAL, SIDE_BY_SIDE
-from tables import table_line
+from tables import section, table_line
 
 from purejaxrl.results.plots import COLORS
 
@@ -157,14 +157,11 @@ def cells_of_original(row: dict[str, Any]) -> list[str]:
 
 def cost_lines(pixels: dict[str, Any]) -> list[str]:
     """From Enter to the last file, and memory."""
-    lines = [
+    lines = section(
         "### Time and memory of DQN",
-        "",
         "From Enter to the last file and picture, compilation included, nothing cached; peak memory of the process.",
-        "",
-        "| command | s | peak memory |",
-        "|---|---|---|",
-    ]
+        ["command", "s", "peak memory"],
+    )
     lines += [table_line(f"`purejaxrl {command}`", pixels.get(name), cells_of_cost) for name, command in COSTS.items()]
     return [*lines, "", "On an accelerator: not measured."]
 

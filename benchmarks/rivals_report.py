@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from tables import duration, machine_line, microseconds, table_line
+from tables import duration, machine_line, microseconds, section, table_line
 
 from purejaxrl.results.plots import COLORS
 
@@ -94,14 +94,11 @@ def contest_lines(name: str, found: dict[str, Any]) -> list[str]:
 
 def ratio_lines(rivals: dict[str, Any]) -> list[str]:
     """Ours over theirs."""
-    lines = [
+    lines = section(
         "### How many times as fast",
-        "",
         "Env steps/s of ours over PyTorch's, round by round; the median, and the lowest and highest round.",
-        "",
-        "| ours | PyTorch | times as fast | asked for |",
-        "|---|---|---|---|",
-    ]
+        ["ours", "PyTorch", "times as fast", "asked for"],
+    )
     for goal in GOALS:
         label = f"{goal.contest}, {goal.seeds} seed{'s' if goal.seeds > 1 else ''} | {goal.form}"
         lines.append(table_line(label, rivals.get(goal.contest), partial(cells_of_goal, goal)))
@@ -118,16 +115,13 @@ def cells_of_goal(goal: Goal, found: dict[str, Any]) -> list[str]:
 def floor_lines(rivals: dict[str, Any], floor: dict[str, Any]) -> list[str]:
     """How far from what arithmetic alone would take."""
     rates = ", ".join(f"{name} {value:.3g}/s" for name, value in floor["rates"].items())
-    lines = [
+    lines = section(
         "### The floor",
-        "",
         "`python benchmarks/floor.py`: matrix products, tanh and random bits that the algorithm must compute, at the rates "
         f"that one core reaches ({rates}). Measured: 64 seeds on all cores, seconds of one core. PyTorch: its best form "
         "with one process per core, likewise.",
-        "",
-        "| | floor | ours | ours over the floor | PyTorch over the floor |",
-        "|---|---|---|---|---|",
-    ]
+        ["", "floor", "ours", "ours over the floor", "PyTorch over the floor"],
+    )
     for name, (part, steps) in FLOORS.items():
         least = floor["floors"][part]["seconds"]
         core_seconds = steps * rivals["machine"]["cores"]
@@ -148,30 +142,24 @@ def cells_of_floor(least: float, core_seconds: float, found: dict[str, Any]) -> 
 
 def library_lines(rivals: dict[str, Any]) -> list[str]:
     """Other libraries, at settings of their own."""
-    lines = [
+    lines = section(
         "### Other libraries",
-        "",
         "At the settings that they publish for CartPole-v1 (networks, batches and numbers of updates differ, so this says "
         "what users meet, not who computes faster): Stable-Baselines3 with one process per core, rejax with 8 seeds in one "
-        "program and without evaluations.",
-        "",
-        "| | env steps/s |",
-        "|---|---|",
-    ]
+        "program and without evaluations; one run each.",
+        ["", "env steps/s"],
+    )
     return lines + [f"| {name} | {rate:,.0f} |" for name, rate in rivals.get("libraries", {}).items()]
 
 
 def environment_lines(environment: dict[str, Any]) -> list[str]:
     """CartPole alone."""
-    lines = [
+    lines = section(
         "### The environment alone",
-        "",
         f"`python benchmarks/environment.py`: CartPole-v1 under a random policy, {environment['environments']} side by side on each "
         "core, episodes beginning anew, both taking turns; medians (slowest to fastest) of seven.",
-        "",
-        "| | env steps/s |",
-        "|---|---|",
-    ]
+        ["", "env steps/s"],
+    )
     for name, row in environment["cases"].items():
         lines.append(
             f"| {name} | {row['env_steps_per_second']:,.0f} ({row['slowest']:,.0f} to {row['fastest']:,.0f}) |"
@@ -228,16 +216,13 @@ def draw_parity(parity: dict[str, Any]) -> Figure:
 
 def solved_lines(solved: dict[str, Any]) -> list[str]:
     """Seconds from Enter to solved."""
-    lines = [
+    lines = section(
         "## From Enter to solved",
-        "",
         "`python benchmarks/solved.py`: CartPole-v0 with the preset `original`, one seed at a time (ours) and one per core "
         "(PyTorch), start-up included, compiled programs from a warm cache. Median and quartiles of the seeds that reached "
         "a 100-episode mean of 195.",
-        "",
-        "| | ours, s | solved | PyTorch, s | solved |",
-        "|---|---|---|---|---|",
-    ]
+        ["", "ours, s", "solved", "PyTorch, s", "solved"],
+    )
     for name, found in solved.items():
         if name == "machine":
             continue

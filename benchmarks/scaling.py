@@ -29,12 +29,11 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # Of one seed, for about a second; many seeds take fewer.
 ITERATIONS = {"VPG": 20, "DQN": 4000, "A3C async": 200, "A3C sync": 200}
-# More actors than VPG's and DQN's presets have mean fewer updates per env step, so the cost is per env step here.
 ACTORS = {"VPG": (1, 4, 20, 100), "DQN": (1, 4, 16, 64), "A3C async": (4, 16, 64), "A3C sync": (4, 16, 64, 256)}
 
 
 def points() -> dict[str, speed.Case]:
-    """Name -> what is timed: seeds on all cores, then cores and actors at 64 seeds."""
+    """Name -> what is timed: seeds on all cores, 64 of them on one, and 8 with other numbers of actors."""
     found = {}
     for name in SETTINGS:
         for seeds in SEEDS:

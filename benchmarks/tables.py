@@ -37,3 +37,8 @@ def machine_line(machine: dict[str, Any]) -> str:
         f"Measured on {machine['date']}: {machine['processor']}, {machine['cores']} cores, "
         f"{machine['memory_gib']:.0f} GiB, {machine['system']}; {versions}."
     )
+
+
+def section(title: str, text: str, columns: list[str]) -> list[str]:
+    """A heading, what is to be said, and the head of a table; its lines follow."""
+    return [title, "", text, "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
