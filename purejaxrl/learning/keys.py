@@ -28,7 +28,7 @@ def unrolled(key: ScalarKey) -> ScalarKey:
 
     So does one of threefry where jax_threefry_partitionable is off, which makes JAX draw others.
     """
-    if jax.random.key_impl(key) != "threefry2x32" or not jax.config.jax_threefry_partitionable:
+    if jax.random.key_impl(key) != "threefry2x32" or not jax.threefry_partitionable.value:
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=UNROLLED_THREEFRY)
 
