@@ -15,6 +15,24 @@ class InputError(PurejaxrlError, ValueError):
     exit_code = 2
 
 
+class InUseError(PurejaxrlError):
+    """Another process is writing the run folder."""
+
+    exit_code = 3
+
+
+class CheckpointError(PurejaxrlError):
+    """A checkpoint is damaged, or belongs to another training than the one that is to go on."""
+
+    exit_code = 4
+
+
+class DivergedError(PurejaxrlError):
+    """A run diverged where that shall stop the training."""
+
+    exit_code = 5
+
+
 class ResourceError(PurejaxrlError, OSError):
     """The disk or the memory does not suffice."""
 

@@ -33,6 +33,18 @@ def unrolled(key: ScalarKey) -> ScalarKey:
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=UNROLLED_THREEFRY)
 
 
+def is_key(leaf: Any) -> bool:
+    """Whether these are random keys: an array of them, or its shape."""
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def keys_of_bits(bits: Array, shape: jax.ShapeDtypeStruct) -> Array:
+    """Keys again from jax.random.key_data, of the generator that the shape's keys belong to."""
+    found: list[Any] = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), jax.ShapeDtypeStruct((), shape.dtype))
+    return jax.random.wrap_key_data(bits, impl=found[0])
+
+
 def split_for_scan(
     key: ScalarKey, shape: int | tuple[int, ...]
 ) -> tuple[UInt32[Array, "*shape words"], Callable[[Array], Array]]:
