@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from purejaxrl.agents import AGENTS as AGENTS
-    from purejaxrl.api import Result as Result
     from purejaxrl.api import make_train as make_train
+    from purejaxrl.api import resume as resume
     from purejaxrl.api import sweep as sweep
     from purejaxrl.api import train as train
     from purejaxrl.envs import Images as Images
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from purejaxrl.envs import Renderer as Renderer
     from purejaxrl.envs import make as make
     from purejaxrl.errors import InputError as InputError
+    from purejaxrl.evaluation import evaluate as evaluate
+    from purejaxrl.exporting import export as export
+    from purejaxrl.result import Result as Result
     from purejaxrl.settings import Range as Range
 
 __version__ = "0.1.0"
@@ -30,9 +33,12 @@ _HOMES = {
     "PixelObservation": "purejaxrl.envs",
     "Range": "purejaxrl.settings",
     "Renderer": "purejaxrl.envs",
-    "Result": "purejaxrl.api",
+    "Result": "purejaxrl.result",
+    "evaluate": "purejaxrl.evaluation",
+    "export": "purejaxrl.exporting",
     "make": "purejaxrl.envs",
     "make_train": "purejaxrl.api",
+    "resume": "purejaxrl.api",
     "sweep": "purejaxrl.api",
     "train": "purejaxrl.api",
 }

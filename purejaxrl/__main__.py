@@ -1,8 +1,6 @@
 """`python -m purejaxrl`."""
 
-import sys
-
-from purejaxrl.cli import main
+from purejaxrl.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

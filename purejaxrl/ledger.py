@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,8 +17,9 @@ from purejaxrl.results.labels import columns_of
 from purejaxrl.results.progress import Extent
 from purejaxrl.results.recorder import EPISODE_COLUMNS, Recorder, Records, Table, Tally
 from purejaxrl.results.run_folder import RunFolder
+from purejaxrl.training.checkpoint import named_leaves
 from purejaxrl.training.evaluate import Best
-from purejaxrl.training.fit import Chunk, Program
+from purejaxrl.training.fit import Chunk, Onward, Program
 from purejaxrl.training.loop import without_replay
 from purejaxrl.training.sweep import Batch
 from purejaxrl.types import PyTree, RunState
@@ -26,14 +28,34 @@ if TYPE_CHECKING:
     from purejaxrl.results.statistics import Scores
 
 
+class Place(NamedTuple):
+    """Where in a Plan a batch stands: its group, and how many of the group's runs come before and after it."""
+
+    group: int
+    before: int
+    after: int
+    is_last_group: bool
+
+
 class Stage(NamedTuple):
     """Where a training stands after a chunk of one batch of runs. is_only: whether no other batch belongs to it."""
 
     setting: Training
     batch: Batch
+    place: Place
     is_only: bool
     program: Program
     chunk: Chunk
+
+
+class Snapshot(NamedTuple):
+    """What a checkpoint needs of a ledger. files: how far they were written; tails: rows that then belong to them."""
+
+    records: Records
+    recorder: Recorder | None
+    best: Best | None
+    files: dict[str, dict[str, Any]]
+    tails: dict[str, str]
 
 
 class Ledger:
@@ -49,6 +71,10 @@ class Ledger:
         self.failed: list[int] = []
         self.swept = columns_of(setting.values for setting in plan.settings)
         self.batch: Batch | None = None
+        # What a Recorder that went on with this training had kept, until the batch at hand begins.
+        self.resumed: Table = {}
+        self.tails: dict[str, str] = {}
+        self.onward: Snapshot | None = None
         self.recorder: Recorder | None = None
         self.program: Program | None = None
         self.batches = self.programs = 0
@@ -56,29 +82,88 @@ class Ledger:
         self.best: Best | None = None
         self.started = time.perf_counter()
         self.compile_seconds = self.run_seconds = 0.0
-        if plan.options.episodes_log == "on":
-            folder.append("episodes.csv", self._with_swept(dict.fromkeys(EPISODE_COLUMNS, np.empty(0))))
+
+    def begin(self) -> None:
+        """Bring the files to where the training begins or goes on; rows written after that are dropped."""
+        self.folder.rewind()
+        for name, text in self.tails.items():
+            self.folder.append_text(name, text)
+        if self.plan.options.episodes_log == "on" and "episodes.csv" not in self.folder.logs:
+            self.folder.append("episodes.csv", self._with_swept(dict.fromkeys(EPISODE_COLUMNS, np.empty(0))))
+
+    def snapshot(self, stage: Stage | None) -> Snapshot:
+        """What has been entered by now, as if training goes on; without the batch at hand where there is no stage."""
+        if stage is None:
+            return Snapshot(self.records, None, None, self.folder.standing(), {})
+        if self.onward is not None:
+            return self.onward
+        return Snapshot(self.records, self.recorder, stage.chunk.best, self.folder.standing(), {})
+
+    def facts(self, snapshot: Snapshot, *, is_between: bool, begins_group: bool) -> dict[str, Any]:
+        """What a checkpoint holds beside arrays. What the batch at hand counts again when it goes on is left out."""
+        tallies = self.tallies if snapshot.recorder is None else snapshot.recorder.tallies
+        return {
+            "failed": self.failed,
+            "batches": self.batches - (not is_between),
+            "programs": self.programs - (not (is_between and begins_group)),
+            "compile_seconds": self.compile_seconds,
+            "run_seconds": self.run_seconds,
+            "tallies": {name: [tally.width, list(tally.counts.items())] for name, tally in tallies.items()},
+        }
+
+    def restore(self, facts: dict[str, Any], records: Table, recorder: Table) -> None:
+        """Take in what another ledger of this training had found. `recorder` waits for its batch."""
+        self.records = Records(**records)
+        self.resumed = recorder
+        self.failed = [int(run) for run in facts["failed"]]
+        self.batches, self.programs = int(facts["batches"]), int(facts["programs"])
+        self.compile_seconds, self.run_seconds = float(facts["compile_seconds"]), float(facts["run_seconds"])
+        for name, (width, counts) in facts["tallies"].items():
+            self.tallies.setdefault(name, Tally()).absorb(int(width), {int(k): int(n) for k, n in counts})
+        self.started = time.perf_counter() - self.compile_seconds - self.run_seconds
 
     def enter(self, stage: Stage, is_stopping: bool) -> None:
         """Record a chunk; and the learners, where it is its batch's last."""
         if self.recorder is None or stage.batch is not self.batch:
             self.batch, self.recorder = stage.batch, recorder_of(stage, self.tallies)
+            if self.resumed:
+                self.recorder.restore(self.resumed)
+                self.resumed = {}
             self.batches += 1
         if stage.program is not self.program:
             self.program = stage.program
             self.programs += 1
             self.compile_seconds += stage.program.compile_seconds
-        chunk, runs = stage.chunk, stage.batch.runs
-        episodes, metrics = self.recorder.add(chunk.start, chunk.log, chunk.eval_return, chunk.is_over, is_stopping)
-        if self.plan.options.episodes_log == "on":
-            self.folder.append("episodes.csv", self._with_swept(episodes))
-        if len(metrics["run"]):
-            self.folder.append("metrics.csv", self._with_swept(metrics))
-        for whole, part in zip(self.records, self.recorder.records(), strict=True):
-            whole[runs] = part
-        if is_stopping or chunk.is_over.all():
+        chunk, is_last = stage.chunk, is_stopping or bool(stage.chunk.is_over.all())
+        self.onward = self._look_onward(stage) if is_last else None
+        tables = self.recorder.add(chunk.start, chunk.log, chunk.eval_return, chunk.is_over, is_stopping)
+        for name, text in self._texts(*tables).items():
+            self.folder.append_text(name, text)
+        self._note_records(self.records, self.recorder)
+        if is_last:
             self._keep_learners(stage)
         self.run_seconds = self.seconds()
+
+    def _look_onward(self, stage: Stage) -> Snapshot:
+        """The snapshot after a chunk as if neither the training nor its budget ended with it."""
+        recorder, records = copy.deepcopy((self.recorder, self.records))
+        assert recorder is not None
+        chunk = stage.chunk
+        seen = chunk.onward or Onward(chunk.eval_return, chunk.is_over, chunk.best)
+        tables = recorder.add(chunk.start, chunk.log, seen.eval_return, seen.is_over)
+        self._note_records(records, recorder)
+        return Snapshot(records, recorder, seen.best, self.folder.standing(), self._texts(*tables))
+
+    def _texts(self, episodes: Table, metrics: Table) -> dict[str, str]:
+        """Rows as they shall stand in files, by file."""
+        wanted = {"episodes.csv": self.plan.options.episodes_log == "on", "metrics.csv": len(metrics["run"]) > 0}
+        tables = {"episodes.csv": episodes, "metrics.csv": metrics}
+        return {name: self.folder.text_of(name, self._with_swept(tables[name])) for name in tables if wanted[name]}
+
+    @staticmethod
+    def _note_records(records: Records, recorder: Recorder) -> None:
+        for whole, part in zip(records, recorder.records(), strict=True):
+            whole[recorder.runs] = part
 
     def seconds(self) -> float:
         """How long training has gone on by now, compiling apart."""
@@ -98,10 +183,10 @@ class Ledger:
         self.failed += runs[failed_runs(learner)].tolist()
         suffix = "" if stage.is_only else f"-{self.batches}"
         facts = {"algorithm": self.plan.agent.name, "runs": runs}
-        self.folder.write_params("last" + suffix, named_leaves(learner), facts)
+        self.folder.write_params("last" + suffix, host_leaves(learner), facts)
         if best is not None:
             facts["eval_return"] = np.asarray(best.eval_return)
-            self.folder.write_params("best" + suffix, named_leaves(best.learner), facts)
+            self.folder.write_params("best" + suffix, host_leaves(best.learner), facts)
         if stage.is_only:
             self.state, self.best = jax.tree.map(lambda leaf: leaf[: len(runs)], stage.chunk.state), best
 
@@ -169,10 +254,10 @@ def write_statistics(ledger: Ledger) -> None:
     scores = scores_of(ledger)
     frame = statistics.describe(scores, plan.solved_at is not None, plan.options.stop_when_solved)
     columns = {name: frame[name].to_numpy() for name in frame}
-    ledger.folder.append("sweep.csv", {"setting": np.arange(len(scores)), **ledger.swept, **columns})
+    ledger.folder.write_table("sweep.csv", {"setting": np.arange(len(scores)), **ledger.swept, **columns})
     if 1 < len(scores) <= statistics.MAX_PAIRS_OF:
         pairs = statistics.improvements(scores, plan.options.stop_when_solved)
-        ledger.folder.append("improvement.csv", {name: pairs[name].to_numpy() for name in pairs})
+        ledger.folder.write_table("improvement.csv", {name: pairs[name].to_numpy() for name in pairs})
 
 
 def write_pictures(ledger: Ledger) -> None:
@@ -242,7 +327,6 @@ def failed_runs(learner: PyTree) -> np.ndarray:
     return np.nonzero(~np.all([np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1) for leaf in leaves], axis=0))[0]
 
 
-def named_leaves(tree: PyTree) -> dict[str, np.ndarray]:
-    """Path -> array, as in `pi_params/kernel_0`."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+def host_leaves(tree: PyTree) -> dict[str, np.ndarray]:
+    """Path -> array on the host."""
+    return {name: np.asarray(leaf) for name, leaf in named_leaves(tree).items()}

@@ -16,7 +16,7 @@ from purejaxrl.envs import Images, make, name_of
 from purejaxrl.errors import InputError
 from purejaxrl.learning.networks import check_network
 from purejaxrl.results.labels import label_of, show
-from purejaxrl.settings import MAX_RUNS, Range, count_settings, resolve_settings
+from purejaxrl.settings import MAX_RUNS, Range, Setting, count_settings, resolve_settings
 from purejaxrl.training.devices import device_kind
 from purejaxrl.training.loop import iterations_of
 from purejaxrl.types import Agent, Env
@@ -24,6 +24,9 @@ from purejaxrl.types import Agent, Env
 __all__ = ["Options", "Plan", "Training", "plan_sweep", "plan_train", "validate", "versions"]
 
 EVAL_EPISODES = 20
+CHECKPOINT_MINUTES = 5.0
+# What config.json puts before the name of an object that only its owner has.
+CUSTOM = "custom: "
 MAX_LOGGED_RUNS = 256
 PACKAGES = ("purejaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 
@@ -69,6 +72,9 @@ class Options:
     stop_when_solved: bool = False
     episodes_log: str = "auto"
     max_memory: float | None = None
+    checkpoint_every: float = CHECKPOINT_MINUTES
+    fail_on_nan: bool = False
+    debug: bool = False
     random: int | None = None
     yes: bool = False
 
@@ -111,18 +117,30 @@ class Plan(NamedTuple):
         own += [name for name in self.settings[0].values if name not in own]
         log_every = sorted({setting.log_every for setting in self.settings})
         asked = dataclasses.asdict(dataclasses.replace(self.options, env=None, env_params=None, renderer=None))
-        for name in ("random", "yes", "renderer"):
+        for name in ("random", "yes", "env_params", "debug"):
             del asked[name]
+        swept = list(self.settings[0].values)
         return {
-            "algorithm": self.agent.name,
+            "algorithm": label_object(self.agent, self.agent.name, AGENTS.get(self.agent.name) is self.agent),
             **asked,
-            "env": self.env if isinstance(self.options.env, str) else f"custom: {self.env}",
+            "env": label_object(
+                self.options.env, self.env, isinstance(self.options.env, str) and self.options.env_params is None
+            ),
+            "renderer": label_object(self.options.renderer, "renderer", self.options.renderer is None),
             "solved_at": self.solved_at,
             "log_every": log_every if len(log_every) > 1 else log_every[0],
             "config": {name: value for name, value in configs[0].items() if name not in own},
+            **({"swept": swept} if self.is_sweep else {}),
             **({"settings": [{name: config[name] for name in own} for config in configs]} if self.is_sweep else {}),
             "versions": versions(),
         }
+
+
+def label_object(value: Any, name: str, is_own: bool) -> str | None:
+    """How config.json names an object: by its name where that suffices to find it again, else as one to be given."""
+    if value is None:
+        return None
+    return name if is_own else f"{CUSTOM}{name}"
 
 
 def plan_train(algorithm: str | Agent, **arguments: Any) -> Plan:
@@ -170,6 +188,10 @@ def check_options(options: Options) -> None:
     check_logging(options.log_every, options.eval_every, options.eval_episodes, options.episodes_log)
     check_number("solved_at", options.solved_at)
     check_number("max_memory", options.max_memory, above=0)
+    check_minutes(options.checkpoint_every)
+    for name in ("stop_when_solved", "fail_on_nan", "debug"):
+        if not isinstance(getattr(options, name), bool):
+            raise InputError(f"--{name}: {getattr(options, name)!r} is not allowed; it takes true or false")
     if options.random is not None:
         check_whole("random", options.random, at_least=1)
 
@@ -188,6 +210,11 @@ def make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *
         random=options.random,
         seed=options.seed,
     )
+    return plan_settings(agent, dataclasses.replace(options, observation_type=observation_type), chosen, is_sweep)
+
+
+def plan_settings(agent: Agent, options: Options, chosen: list[Setting], is_sweep: bool) -> Plan:
+    """A Plan of checked Options and settings whose Configs are complete. Raises InputError as `make_plan` does."""
     made: dict[Any, Env] = {}
     settings = []
     for values, config in chosen:
@@ -206,7 +233,6 @@ def make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *
     auto = "on" if options.seeds * len(settings) <= MAX_LOGGED_RUNS else "off"
     resolved = dataclasses.replace(
         options,
-        observation_type=observation_type,
         device=device_kind(options.device),
         episodes_log=auto if options.episodes_log == "auto" else options.episodes_log,
     )
@@ -290,6 +316,13 @@ def check_number(name: str, value: Any, *, above: float = -np.inf) -> None:
     if value is not None and not (is_number and np.isfinite(value) and value > above):
         limits = f" above {above:g}" if np.isfinite(above) else ""
         raise InputError(f"--{name}: {value!r} is not allowed; it takes a finite number{limits}")
+
+
+def check_minutes(value: Any) -> None:
+    """Raise InputError unless value is a number of minutes, 0 included."""
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not (is_number and np.isfinite(value) and value >= 0):
+        raise InputError(f"--checkpoint_every: {value!r} is not allowed; it takes minutes, or 0 for never")
 
 
 def check_extent(budget: Budget, shape: tuple[int, int], env: Env) -> None:

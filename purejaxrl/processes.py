@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from purejaxrl.errors import HostError
 from purejaxrl.ledger import Ledger
 from purejaxrl.results.recorder import Records, Tally
 from purejaxrl.training.hosts import Hosts
 
 MAX_STATUS_BYTES = 2**20
+HANDED_OVER = re.compile(r"(episodes|metrics)\.csv|params/(last|best)-\d{1,6}\.safetensors", re.ASCII)
 
 
 def pack(records: Records) -> bytes:
@@ -76,6 +79,9 @@ def take_in(everyone: Hosts, ledger: Ledger, process: int, while_waiting: Callab
     everyone.forget_status(process)
     unpack(everyone.receive(process, "records"), ledger.records)
     for name in facts["files"]:
+        # A name of the other process's choosing becomes a path here.
+        if not (isinstance(name, str) and HANDED_OVER.fullmatch(name)):
+            raise HostError(f"process {process} sends a file {name!r}, which is none of a run folder's")
         data = everyone.receive(process, name)
         if name.endswith(".csv"):
             ledger.folder.append_file(name, data)

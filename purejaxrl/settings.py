@@ -149,6 +149,10 @@ def check_alternatives(name: str, values: list[Any]) -> None:
     for value in values:
         if isinstance(value, list | Range | np.ndarray):
             raise InputError(f"--{name}: {value} within a list; a tuple is one value, a list holds alternatives")
-        if value in seen:
+        try:
+            is_known = value in seen
+        except TypeError:
+            raise InputError(f"--{name}: {value!r} is not allowed; alternatives are numbers, texts or tuples") from None
+        if is_known:
             raise InputError(f"--{name}: {show(value)} is given twice")
         seen.add(value)

@@ -30,9 +30,9 @@ def test_a_result_holds_state_tables_and_summary(tmp_path):
     # Whichever run ends later, each is evaluated at its own end, and no more.
     assert result.frame().groupby("run")["eval_return"].last().notna().all()
     assert result.curve.exists()
-    from purejaxrl.results.run_folder import RunFolder
+    from purejaxrl.results.run_folder import read_params
 
-    saved = RunFolder(result.path).read_params("last")
+    saved = read_params(result.path, "last")
     np.testing.assert_array_equal(saved["params/kernel_0"], result.state.learner.params["kernel_0"])
 
 
@@ -174,8 +174,11 @@ def test_the_public_names():
         "Range",
         "Renderer",
         "Result",
+        "evaluate",
+        "export",
         "make",
         "make_train",
+        "resume",
         "sweep",
         "train",
     ]

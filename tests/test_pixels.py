@@ -16,7 +16,7 @@ from purejaxrl.envs import Images, PixelObservation, make
 from purejaxrl.envs.cartpole_image import render_observation
 from purejaxrl.errors import InputError
 from purejaxrl.presets import resolve
-from purejaxrl.results.run_folder import RunFolder
+from purejaxrl.results.run_folder import read_params
 from purejaxrl.training.loop import init_run
 from purejaxrl.training.rollout import rollout
 
@@ -300,4 +300,4 @@ def test_numbers_travel_and_pictures_do_not(tmp_path):
     assert result.state.observation.shape == (1, 4, 2, 2)
     # What is saved is the network, its target and Adam's two means of it, and no replay.
     weights = (8 * 12 * 3 + 1) * 8 + (8 + 1) * 2
-    assert sum(array.size for array in RunFolder(result.path).read_params("last").values()) == 4 * weights + 1
+    assert sum(array.size for array in read_params(result.path, "last").values()) == 4 * weights + 1

@@ -21,7 +21,7 @@ from purejaxrl.cli import main
 from purejaxrl.config import budget_of
 from purejaxrl.envs import make
 from purejaxrl.errors import ResourceError
-from purejaxrl.results.run_folder import RunFolder
+from purejaxrl.results.run_folder import read_facts, read_params
 from purejaxrl.training import devices
 from purejaxrl.training.fit import compile_fitting, compile_program, fit
 from purejaxrl.training.links import free_port
@@ -63,7 +63,8 @@ def test_the_files_of_a_sweep(grid):
     names = {path.relative_to(grid.path).as_posix() for path in grid.path.rglob("*") if path.is_file()}
     assert names == {
         "config.json", "episodes.csv", "metrics.csv", "summary.json", "sweep.csv", "improvement.csv", "sweep.png",
-        "params/last-1.safetensors", "params/last-2.safetensors",
+        "params/last-1.safetensors", "params/last-2.safetensors", "checkpoints/000001/arrays.safetensors",
+        "checkpoints/000001/facts.json", "checkpoints/000001/SHA256SUMS",
     }  # fmt: skip
     config = json.loads((grid.path / "config.json").read_text())
     assert config["config"]["gamma"] == 0.99
@@ -106,10 +107,9 @@ def test_each_run_of_a_sweep_is_the_run_alone(grid):
 
 
 def test_params_say_whose_they_are(grid):
-    folder = RunFolder(grid.path)
     for name, runs in (("last-1", [0, 1, 2, 6, 7, 8]), ("last-2", [3, 4, 5, 9, 10, 11])):
-        assert folder.read_params(name)["params/kernel_0"].shape[0] == len(runs)
-        assert folder.read_facts(name)["runs"] == runs
+        assert read_params(grid.path, name)["params/kernel_0"].shape[0] == len(runs)
+        assert read_facts(grid.path, name)["runs"] == runs
     assert grid.state is None
 
 
@@ -155,7 +155,7 @@ def test_an_interrupted_sweep_says_what_has_not_begun_and_the_next_one_runs():
     assert not notes.records.is_over.any()
     # The open interval is closed, and the learners are written.
     assert result.frame().groupby("run")["env_steps"].max().sum() == begun
-    assert RunFolder(result.path).read_params("last-1")["params/kernel_0"].shape == (2, 4, 8)
+    assert read_params(result.path, "last-1")["params/kernel_0"].shape == (2, 4, 8)
     statistics = result.statistics()
     assert statistics["runs_ok"].tolist() == [2, 0]
     assert np.isnan(statistics["solved_fraction"][1])
@@ -177,7 +177,7 @@ def test_a_batch_makes_room_for_the_next(monkeypatch):
         alive.append(sum(array.nbytes for array in jax.live_arrays() if array.nbytes >= replay))
         return fit(program, *arguments, **options)
 
-    monkeypatch.setattr("purejaxrl.api.fit", counting)
+    monkeypatch.setattr("purejaxrl.execution.fit", counting)
     before = sum(array.nbytes for array in jax.live_arrays() if array.nbytes >= replay)
     result = purejaxrl.sweep("dqn", seeds=6, **settings, max_memory=2.5 * replay / 2**30)
     assert result.summary["batches"] == 3
@@ -345,9 +345,9 @@ def test_two_processes_train_what_one_does(tmp_path):
     assert len(episodes[0]) >= 6
     pd.testing.assert_frame_equal(*episodes)
     pd.testing.assert_frame_equal(*metrics, rtol=1e-3, atol=1e-5)
-    expected, names = RunFolder(one).read_params("last"), ("last-1", "last-2")
-    assert [run for name in names for run in RunFolder(both).read_facts(name)["runs"]] == list(range(6))
-    parts = [RunFolder(both).read_params(name) for name in names]
+    expected, names = read_params(one, "last"), ("last-1", "last-2")
+    assert [run for name in names for run in read_facts(both, name)["runs"]] == list(range(6))
+    parts = [read_params(both, name) for name in names]
     for name, values in expected.items():
         np.testing.assert_allclose(np.concatenate([part[name] for part in parts]), values, atol=1e-5)
 

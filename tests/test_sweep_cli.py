@@ -8,16 +8,16 @@ import pytest
 import purejaxrl
 from purejaxrl.agents import AGENTS
 from purejaxrl.cli import main
+from purejaxrl.cli.flags import convert_one, convert_sources, parse, split_alternatives, training_parser
 from purejaxrl.config import field_specs
 from purejaxrl.errors import InputError
-from purejaxrl.flags import convert_one, convert_sources, parse, split_alternatives, training_parser
 from purejaxrl.settings import Range
 
 
 @pytest.fixture(autouse=True)
 def _nothing_compiles(monkeypatch, tmp_path):
     """In a folder of its own, where default run folders would show."""
-    monkeypatch.setattr("purejaxrl.api.compile_fitting", lambda *_, **__: pytest.fail("compiled"))
+    monkeypatch.setattr("purejaxrl.execution.compile_fitting", lambda *_, **__: pytest.fail("compiled"))
     monkeypatch.chdir(tmp_path)
 
 

@@ -188,17 +188,21 @@ def update(
     def take_step(trained: tuple, bits: Array) -> tuple[tuple, Metrics]:
         return gradient_step(config, env, replay, moments, progress, td_target, trained, as_key(bits))
 
+    def take_steps(trained: tuple) -> tuple[tuple, Metrics]:
+        trained, metrics = jax.lax.scan(take_step, trained, bits, unroll=len(bits) == 1)
+        return trained, jax.tree.map(jnp.mean, metrics)
+
     trained, metrics = jax.lax.cond(
         is_learning(config, progress),
-        lambda trained: jax.lax.scan(take_step, trained, bits, unroll=len(bits) == 1),
-        lambda trained: (trained, dict.fromkeys(METRICS, jnp.full(len(bits), jnp.nan))),
+        take_steps,
+        lambda trained: (trained, dict.fromkeys(METRICS, jnp.asarray(jnp.nan))),
         trained,
     )
     params, target_params, opt_state = trained
 
     is_due = is_copy_due(config, progress, jnp.sum(now.terminated | now.truncated))
     target_params = jax.tree.map(partial(jnp.where, is_due), params, target_params)
-    return Learner(params, target_params, opt_state, replay, moments), jax.tree.map(jnp.mean, metrics)
+    return Learner(params, target_params, opt_state, replay, moments), metrics
 
 
 def gradient_step(

@@ -18,6 +18,13 @@ ROWS_AT_ONCE = 16384
 
 EPISODE_COLUMNS = ("run", "seed", "episode", "env_steps", "return", "length")
 
+# What a Recorder keeps from chunk to chunk beside the sums of the open interval, which are named after OPEN.
+KEPT = (
+    "episodes", "env_steps", "solved_at_steps", "is_over", "recent", "area", "area_steps", "last_mean", "closed_at",
+    "counted", "eval_return",
+)  # fmt: skip
+OPEN = "interval/"
+
 Table = dict[str, np.ndarray]
 
 
@@ -152,6 +159,17 @@ class Recorder:
         self.closed_at, self.counted = np.zeros((2, count), np.int64)
         self.eval_return = np.full(count, np.nan)
         self.interval: Table = {}
+
+    def arrays(self) -> Table:
+        """All that it has kept, by name: copies, [runs, ...] each."""
+        kept = {name: getattr(self, name).copy() for name in KEPT}
+        return kept | {OPEN + name: values.copy() for name, values in self.interval.items()}
+
+    def restore(self, arrays: Table) -> None:
+        """Go on from what another one had kept."""
+        for name in KEPT:
+            setattr(self, name, arrays[name])
+        self.interval = {name.removeprefix(OPEN): arrays[name] for name in arrays if name.startswith(OPEN)}
 
     def records(self) -> Records:
         """What is known of the runs by now."""

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import math
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
-from purejaxrl.errors import InputError, ResourceError
+from purejaxrl.errors import CheckpointError, InputError, InUseError, ResourceError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# CSV files that grow as training goes on.
+LOGS = ("episodes.csv", "metrics.csv")
 FILES = (
     "config.json",
     "episodes.csv",
@@ -30,15 +37,52 @@ FILES = (
     "*_histogram.png",
     "params/last*.safetensors",
     "params/best*.safetensors",
+    "export/policy.safetensors",
+    "export/policy.json",
+    "checkpoints/*/arrays.safetensors",
+    "checkpoints/*/facts.json",
+    "checkpoints/*/SHA256SUMS",
 )
+READ_BYTES = 1 << 20
+
+
+class Log:
+    """A CSV file that grows: its columns, how many bytes it has, and their running hash."""
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self.columns = columns
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+    def add(self, content: bytes | bytearray | memoryview) -> None:
+        """Count bytes in that stand in the file."""
+        self.size += len(content)
+        self.digest.update(content)
 
 
 class RunFolder:
-    """A folder that is being written. Every write reports a full or broken disk as ResourceError, naming the path."""
+    """A folder that is being written, by this process alone: it is locked until `close`, or the process's end.
+
+    Every write reports a full or broken disk as ResourceError, naming the path.
+    """
 
     def __init__(self, path: Path) -> None:
+        """Lock the folder, which exists. Raises InUseError where another process has."""
         self.path = path
-        self.columns: dict[str, tuple[str, ...]] = {}
+        self.logs: dict[str, Log] = {}
+        self._lock: int | None = lock(path)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes write."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file whole or not at all. NaN becomes null."""
@@ -50,61 +94,106 @@ class RunFolder:
 
         The first call writes the header; later ones may leave columns out, but not add any.
         """
-        target = self.path / name
-        try:
-            is_new = not target.exists()
-            with target.open("a", newline="") as file:
-                if is_new:
-                    self.columns[name] = tuple(table)
-                    file.write(",".join(table) + "\n")
-                columns = self.columns[name]
-                if set(table) - set(columns):
-                    raise InputError(f"{target}: {(set(table) - set(columns)).pop()} is reported by some runs only")
-                rows = len(next(iter(table.values())))
-                cells = [cells_of(table[column]) if column in table else [""] * rows for column in columns]
-                file.writelines(",".join(row) + "\n" for row in zip(*cells, strict=True))
-        except OSError as error:
-            raise ResourceError(f"cannot write {target}: {error.strerror or error}") from error
+        self.append_text(name, self.text_of(name, table))
+
+    def text_of(self, name: str, table: dict[str, np.ndarray]) -> str:
+        """What `append` would write."""
+        columns = self.logs[name].columns if name in self.logs else tuple(table)
+        if set(table) - set(columns):
+            raise InputError(f"{self.path / name}: {(set(table) - set(columns)).pop()} is reported by some runs only")
+        rows = len(next(iter(table.values())))
+        cells = [cells_of(table[column]) if column in table else [""] * rows for column in columns]
+        lines = [] if name in self.logs else [",".join(columns) + "\n"]
+        lines += (",".join(row) + "\n" for row in zip(*cells, strict=True))
+        return "".join(lines)
+
+    def append_text(self, name: str, text: str) -> None:
+        """Append what `text_of` has returned."""
+        if text:
+            self._append(name, text.encode(), tuple(text.partition("\n")[0].split(",")))
 
     def append_file(self, name: str, content: bytes | bytearray) -> None:
         """Append another CSV file of the same kind, header included, to one of this folder."""
         header, _, rows = bytes(content).partition(b"\n")
+        columns = tuple(header.decode().split(","))
+        if name in self.logs and self.logs[name].columns != columns:
+            raise InputError(f"{self.path / name}: some runs report other columns: {header.decode()}")
+        self._append(name, rows if name in self.logs else bytes(content), columns)
+
+    def _append(self, name: str, content: bytes, columns: tuple[str, ...]) -> None:
         target = self.path / name
         try:
-            if not target.exists():
-                target.write_bytes(content)
-                return
-            with target.open("rb+") as file:
-                if file.readline().rstrip(b"\n") != header:
-                    raise InputError(f"{target}: some runs report other columns: {header.decode()}")
-                file.seek(0, os.SEEK_END)
-                file.write(rows)
+            with target.open("ab" if name in self.logs else "xb") as file:
+                file.write(content)
         except OSError as error:
             raise ResourceError(f"cannot write {target}: {error.strerror or error}") from error
+        self.logs.setdefault(name, Log(columns)).add(content)
+
+    def standing(self) -> dict[str, dict[str, Any]]:
+        """How far every CSV file has been written, once that is on the disk: its bytes and their hash."""
+        for name in self.logs:
+            try:
+                with (self.path / name).open("rb") as file:
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise ResourceError(f"cannot write {self.path / name}: {error.strerror or error}") from error
+        return {name: {"bytes": log.size, "sha256": log.digest.hexdigest()} for name, log in self.logs.items()}
+
+    def find_standing(self, standing: dict[str, dict[str, Any]]) -> None:
+        """Take in how far the CSV files had been written at an earlier `standing`. Nothing is changed.
+
+        Raises CheckpointError where a file does not begin with what had been written then.
+        """
+        for name in LOGS:
+            if name not in standing:
+                continue
+            path, log = self.path / name, None
+            try:
+                with path.open("rb") as file:
+                    log = Log(tuple(file.readline().decode().rstrip("\n").split(",")))
+                    file.seek(0)
+                    while log.size < standing[name]["bytes"] and (
+                        block := file.read(min(READ_BYTES, standing[name]["bytes"] - log.size))
+                    ):
+                        log.add(block)
+            except (OSError, UnicodeDecodeError) as error:
+                raise CheckpointError(f"cannot go on with {path}: {error}") from error
+            if log.size < standing[name]["bytes"] or log.digest.hexdigest() != standing[name]["sha256"]:
+                raise CheckpointError(f"{path} has been changed since the checkpoint was written")
+            self.logs[name] = log
+
+    def rewind(self) -> None:
+        """Cut every CSV file where `find_standing` has found it; files that had not been begun then are removed."""
+        for name in LOGS:
+            path = self.path / name
+            try:
+                if name in self.logs:
+                    os.truncate(path, self.logs[name].size)
+                else:
+                    path.unlink(missing_ok=True)
+            except OSError as error:
+                raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def write_table(self, name: str, table: dict[str, np.ndarray]) -> None:
+        """Write a CSV file whole or not at all."""
+        text = self.text_of(name, table)
+        self._write(name, lambda path: path.write_text(text))
 
     def write_bytes(self, name: str, content: bytes | bytearray) -> None:
         """Write a file whole or not at all."""
         self._write(name, lambda path: path.write_bytes(content))
 
-    def write_params(self, name: str, params: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
-        """Write params/NAME.safetensors."""
+    def write_params(
+        self, name: str, params: dict[str, np.ndarray], metadata: dict[str, Any], *, parent: str = "params"
+    ) -> None:
+        """Write PARENT/NAME.safetensors."""
         # One entry, because safetensors writes several in no fixed order.
         facts = {"purejaxrl": json.dumps(plain(metadata))}
-        self._write(f"params/{name}.safetensors", lambda path: save_file(params, path, metadata=facts))
+        self._write(f"{parent}/{name}.safetensors", lambda path: save_file(params, path, metadata=facts))
 
     def write_picture(self, name: str, figure: Figure) -> None:
         """Write a matplotlib figure as PNG."""
         self._write(name, lambda path: figure.savefig(path, format="png", metadata={"Software": None}))
-
-    def read_params(self, name: str) -> dict[str, np.ndarray]:
-        """Read params/NAME.safetensors."""
-        return load_file(self.path / "params" / f"{name}.safetensors")
-
-    def read_facts(self, name: str) -> dict[str, Any]:
-        """What params/NAME.safetensors says of itself: `algorithm`, and `runs`, whose learners it stacks."""
-        with safe_open(self.path / "params" / f"{name}.safetensors", "np") as file:
-            facts: dict[str, Any] = json.loads(file.metadata()["purejaxrl"])
-        return facts
 
     def _write(self, name: str, write: Any) -> None:
         target = self.path / name
@@ -117,18 +206,40 @@ class RunFolder:
             raise ResourceError(f"cannot write {target}: {error.strerror or error}") from error
 
 
+def read_params(path: Path, name: str) -> dict[str, np.ndarray]:
+    """params/NAME.safetensors of a run folder. Raises InputError where that is damaged."""
+    with _reading(path / "params" / f"{name}.safetensors") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def read_facts(path: Path, name: str) -> dict[str, Any]:
+    """What params/NAME.safetensors says of itself: `algorithm`, and `runs`, whose learners it stacks."""
+    with _reading(path / "params" / f"{name}.safetensors") as file:
+        facts: dict[str, Any] = json.loads((file.metadata() or {}).get("purejaxrl", "null"))
+    if not isinstance(facts, dict) or not {"algorithm", "runs"} <= facts.keys():
+        raise InputError(f"cannot read {path / 'params' / name}.safetensors: it does not say whose parameters it holds")
+    return facts
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """An open safetensors file; whatever goes wrong with it is an InputError."""
+    try:
+        with safe_open(path, "np") as file:
+            yield file
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
+
+
 def check_free(path: Path, *, overwrite: bool) -> list[Path]:
     """The files of an earlier run that would make room for a new one. Raises InputError where the path is taken.
 
     `overwrite` lets an earlier run go, and refuses a folder that holds anything else.
     """
+    check_place(path)
     try:
-        if not path.exists():
-            return []
-        if not path.is_dir():
-            raise InputError(f"--out: {path} is a file; give a folder")
         files = sorted(entry for entry in path.rglob("*") if not entry.is_dir() or entry.is_symlink())
-        names = [entry.relative_to(path).as_posix().removesuffix(".partial") for entry in files]
+        names = [entry.relative_to(path).as_posix().replace(".partial", "") for entry in files]
     except OSError as error:
         raise InputError(f"--out: cannot read {path}: {error.strerror or error}") from error
     if files and not overwrite:
@@ -140,22 +251,104 @@ def check_free(path: Path, *, overwrite: bool) -> list[Path]:
     return files
 
 
-def create(path: Path, *, overwrite: bool) -> RunFolder:
-    """Make the folder of a new run, removing an earlier one's files where `overwrite` says so.
-
-    Raises InputError where the path is taken, see `check_free`, or cannot be written.
-    """
-    earlier = check_free(path, overwrite=overwrite)
+def check_place(path: Path) -> None:
+    """Raise InputError where a folder cannot be."""
     try:
-        for file in earlier:
-            file.unlink()
+        if path.exists() and not path.is_dir():
+            raise InputError(f"--out: {path} is a file; give a folder")
+    except OSError as error:
+        raise InputError(f"--out: cannot read {path}: {error.strerror or error}") from error
+
+
+def create(path: Path, *, overwrite: bool) -> RunFolder:
+    """Make and lock the folder of a new run, removing an earlier one's files where `overwrite` says so.
+
+    Raises InUseError where another process writes there, and InputError where the path is taken, see `check_free`, or
+    cannot be written.
+    """
+    check_place(path)
+    try:
         path.mkdir(parents=True, exist_ok=True)
+        folder = RunFolder(path)
+    except OSError as error:
+        raise InputError(f"--out: cannot write to {path}: {error.strerror or error}") from error
+    try:
+        _clear(path, check_free(path, overwrite=overwrite))
+    except BaseException:
+        folder.close()
+        raise
+    return folder
+
+
+def _clear(path: Path, files: list[Path]) -> None:
+    """Remove an earlier run's files, and make sure that new ones can be written."""
+    try:
+        for file in files:
+            file.unlink()
+        for rest in ("checkpoints", "params", "export"):
+            shutil.rmtree(path / rest, ignore_errors=True)
         probe = path / ".writable"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise InputError(f"--out: cannot write to {path}: {error.strerror or error}") from error
-    return RunFolder(path)
+
+
+def open_existing(path: Path) -> RunFolder:
+    """Lock the folder of a run that is there.
+
+    Raises InputError where there is none or a link leads out of it, and InUseError where another process writes there.
+    """
+    check_run(path)
+    folder = RunFolder(path)
+    try:
+        for leftover in path.rglob("*.partial"):
+            if leftover.is_file():
+                leftover.unlink()
+    except OSError as error:
+        folder.close()
+        raise ResourceError(f"cannot remove {leftover}: {error.strerror or error}") from error
+    return folder
+
+
+def check_run(path: Path) -> None:
+    """Raise InputError unless this is the folder of a run, and nothing in it is a link."""
+    try:
+        if not (path / "config.json").is_file():
+            raise InputError(f"{path} is not a run folder: it has no config.json")
+        links = [entry for entry in path.rglob("*") if entry.is_symlink()]
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    if links:
+        raise InputError(f"{links[0]} is a link; a run's files must be in its folder")
+
+
+def lock(path: Path) -> int:
+    """Lock a folder for this process; the system unlocks it when the returned descriptor is closed, or at its end.
+
+    Raises InUseError where another process has locked it.
+    """
+    number = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(number)
+        raise InUseError(f"{path} is in use by another process") from None
+    except OSError:
+        # A file system without locks; better to go on than to refuse it.
+        pass
+    return number
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises InputError where it does not."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"cannot read {path}: it holds no JSON object")
+    return content
 
 
 def cells_of(values: np.ndarray) -> list[str]:

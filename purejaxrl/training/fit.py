@@ -20,7 +20,8 @@ from jaxtyping import Array, UInt32
 
 from purejaxrl.config import MAX_ENV_STEPS, Budget
 from purejaxrl.errors import ResourceError
-from purejaxrl.training import devices
+from purejaxrl.learning.keys import is_key, keys_of_bits
+from purejaxrl.training import debugging, devices
 from purejaxrl.training.devices import RUNS, RUNS_SECOND, SHARED
 from purejaxrl.training.evaluate import Best, evaluate_and_keep
 from purejaxrl.training.loop import Log, Span, init_run, iterations_of, train_chunk, without_replay
@@ -41,7 +42,8 @@ class Program(NamedTuple):
     """The compiled functions of a training of `width` runs side by side, and what they need.
 
     Fewer runs are padded to `width`, which is a multiple of what mesh and groups take. `capacity` bounds a chunk's
-    iterations. memory: bytes, on the device that needs most or, where devices share one memory, on all together.
+    iterations. carry: shapes of state and best. memory: bytes, on the device that needs most or, where devices share
+    one memory, on all together.
     """
 
     agent: Agent
@@ -54,8 +56,25 @@ class Program(NamedTuple):
     start: Callable[..., tuple[RunState, Best | None]]
     chunk: Callable[..., tuple[RunState, Log]]
     evaluate: Callable[..., tuple[Any, Best]] | None
+    carry: tuple[RunState, Best | None]
     memory: int
     compile_seconds: float
+
+
+class Standing(NamedTuple):
+    """Where runs stood when training stopped: state and best [runs, ...] on the host, keys as their bits."""
+
+    state: RunState
+    best: Best | None
+    iteration: int
+
+
+class Onward(NamedTuple):
+    """What a chunk would say if the budget did not end with it: what a larger budget goes on from."""
+
+    eval_return: np.ndarray | None
+    is_over: np.ndarray
+    best: Best | None
 
 
 class Chunk(NamedTuple):
@@ -64,6 +83,7 @@ class Chunk(NamedTuple):
     log: arrays [length, runs, ...]. eval_return: [runs] after the chunk's last iteration, if an evaluation was due.
     is_over: [runs], whether the run has ended.
     state and best stay on the devices, padded; the next chunk consumes them.
+    onward: with the last chunk of a budget that is counted in iterations.
     """
 
     start: int
@@ -73,6 +93,7 @@ class Chunk(NamedTuple):
     is_over: np.ndarray
     state: RunState
     best: Best | None
+    onward: Onward | None = None
 
 
 def start_run(
@@ -94,6 +115,7 @@ def compile_fitting(
     memory_limit: int,
     eval_episodes: int | None = None,
     should_stop: Callable[[], bool] = bool,
+    is_checked: bool = False,
 ) -> Program:
     """The Program for as many of `runs` side by side as fit in memory: by what the compiler says that it needs.
 
@@ -102,7 +124,15 @@ def compile_fitting(
     """
     started = time.perf_counter()
     compile_width = partial(
-        compile_program, agent, env, config, budget, local, eval_episodes=eval_episodes, should_stop=should_stop
+        compile_program,
+        agent,
+        env,
+        config,
+        budget,
+        local,
+        eval_episodes=eval_episodes,
+        should_stop=should_stop,
+        is_checked=is_checked,
     )
     start = partial(start_run, agent, env, budget, eval_episodes is not None)
     one_run = bytes_of(jax.eval_shape(start, config, np.uint32(0)))
@@ -132,26 +162,29 @@ def compile_program(
     *,
     eval_episodes: int | None = None,
     should_stop: Callable[[], bool] = bool,
+    is_checked: bool = False,
 ) -> Program:
     """Compile training (and evaluation, given its episodes) for `runs` side by side. Nothing is allocated.
 
-    Raises StopRequestedError when asked to stop.
+    is_checked: with the checks of `debugging`, on one device. Raises StopRequestedError when asked to stop.
     """
     started = time.perf_counter()
-    mesh, shape = devices.mesh_for(local, runs), agent.rollout_shape(config)
+    mesh, shape = devices.mesh_for(local[:1] if is_checked else local, runs), agent.rollout_shape(config)
     group = devices.group_size(mesh, runs, shape[0] * shape[1])
     width = devices.padded(runs, mesh.size * group)
 
     def lower(function: Callable[..., Any], in_specs: Any, out_specs: Any, donate: tuple[int, ...], *args: Any) -> Any:
+        if is_checked:
+            return debugging.jit_checked(function).lower(*args)
         return devices.shard_over_runs(function, mesh, in_specs, out_specs, donate).lower(*args)
 
     def of_runs(tree: PyTree) -> PyTree:
         return devices.as_shapes(tree, mesh)
 
-    a_real, a_seed = (jax.ShapeDtypeStruct((width,), dtype) for dtype in (jnp.float32, jnp.uint32))
-    configs, seeds = of_runs((jax.tree.map(lambda _: a_real, config), a_seed))
-    start = jax.vmap(partial(start_run, agent, env, budget, eval_episodes is not None))
-    state, best = of_runs(jax.eval_shape(start, configs, seeds))
+    keeps_best = eval_episodes is not None
+    configs, seeds = of_runs(shapes_of_settings(config, width))
+    start = jax.vmap(partial(start_run, agent, env, budget, keeps_best))
+    state, best = of_runs(shapes_of_runs(agent, env, config, budget, keeps_best, width))
     capacity = chunk_capacity(agent, env, budget, configs, state)
     chunk = partial(train_chunk, agent, env, budget, capacity, group)
     lowered = [
@@ -171,11 +204,39 @@ def compile_program(
     while_running = held + max(final, *(transient_bytes(part) for part in compiled[1:]))
     at_start = bytes_of(configs) // mesh.size + transient_bytes(compiled[0])
     memory = devices.on_one_memory(max(at_start, while_running), mesh)
-    evaluate = compiled[2] if eval_episodes is not None else None
+    called = [debugging.raising(part) for part in compiled] if is_checked else compiled
+    evaluate = called[2] if eval_episodes is not None else None
     seconds = time.perf_counter() - started
     return Program(
-        agent, env, budget, shape, mesh, width, capacity, compiled[0], compiled[1], evaluate, memory, seconds
+        agent,
+        env,
+        budget,
+        shape,
+        mesh,
+        width,
+        capacity,
+        called[0],
+        called[1],
+        evaluate,
+        (state, best),
+        memory,
+        seconds,
     )
+
+
+def shapes_of_settings(config: Any, runs: int) -> tuple[Any, Any]:
+    """Shapes of the stacked configs and seeds of so many runs."""
+    a_real, a_seed = (jax.ShapeDtypeStruct((runs,), dtype) for dtype in (jnp.float32, jnp.uint32))
+    return jax.tree.map(lambda _: a_real, config), a_seed
+
+
+def shapes_of_runs(
+    agent: Agent, env: Env, config: Any, budget: Budget, keeps_best: bool, runs: int
+) -> tuple[RunState, Best | None]:
+    """Shapes of the states of so many runs and of the best learners, where these are kept."""
+    start = jax.vmap(partial(start_run, agent, env, budget, keeps_best))
+    shapes: tuple[RunState, Best | None] = jax.eval_shape(start, *shapes_of_settings(config, runs))
+    return shapes
 
 
 def mebibytes(count: int) -> str:
@@ -234,20 +295,27 @@ def fit(
     seeds: np.ndarray,
     *,
     eval_every: int | None = None,
+    standing: Standing | None = None,
     chunk_seconds: float = CHUNK_SECONDS,
 ) -> Iterator[Chunk]:
     """Train runs, given as stacked configs and seeds [runs], at most `program.width`, until all have ended.
 
     The cut into chunks of about `chunk_seconds` never changes a result; stop iterating to stop earlier.
-    eval_every: env steps between evaluations; every run has one more at its end.
+    eval_every: env steps between evaluations; every run has one more at its end. standing: where to go on.
     """
     runs, steps = len(seeds), program.shape[0] * program.shape[1]
     configs, seeds = place_runs((configs, seeds.astype(np.uint32)), program.width, program.mesh)
-    state, best = program.start(configs, seeds)
+    if standing is None:
+        state, best = program.start(configs, seeds)
+    else:
+        state, best = place_standing(program, standing)
     amount = program.budget.amount
     limit = min(iterations_of(program.budget, program.shape, program.env.max_episode_steps), MAX_ENV_STEPS // steps)
-    iteration, length = 0, 1
-    next_eval = eval_every or 0
+    iteration, length = 0 if standing is None else standing.iteration, 1
+    # Evaluations stand at the multiples of eval_every.
+    next_eval = (iteration * steps // eval_every + 1) * eval_every if eval_every else 0
+    # The caller may hold it on; the devices' copy is what training consumes.
+    del standing
     while iteration < limit:
         until_eval = -(-next_eval // steps) - iteration if eval_every else limit
         length = max(1, min(length, program.capacity, until_eval, limit - iteration))
@@ -257,23 +325,53 @@ def fit(
         log = trim(log, length, runs)
         seconds = time.perf_counter() - started
         iteration += length
-        is_over = ~np.asarray(state.active)[:runs] | (iteration >= limit)
+        has_ended = ~np.asarray(state.active)[:runs]
+        is_over = has_ended | (iteration >= limit)
 
-        eval_return = None
+        eval_return, onward = None, None
         was_active = log.active.sum(axis=0)
         is_due = (was_active > 0) & (is_over | (iteration * steps >= next_eval))
+        is_due_onward = (was_active > 0) & (has_ended | (iteration * steps >= next_eval))
         if program.evaluate and is_due.any():
+            earlier = None if is_due_onward.all() or iteration < limit else jax.tree.map(np.asarray, best)
             # A run that ended within the chunk is evaluated as of its own end, so that the cut cannot matter.
             ends = (iteration - length + was_active).astype(np.int32)
             who = place_runs((ends, is_due), program.width, program.mesh)
             eval_return, best = program.evaluate(configs, without_replay(state.learner), best, state.key, *who)
             eval_return = np.asarray(eval_return)[:runs]
+            if earlier is not None:
+                onward = undo_evaluations(np.asarray(eval_return), has_ended, best, earlier, np.asarray(is_due_onward))
+        if iteration >= limit and onward is None:
+            onward = Onward(eval_return, has_ended, best)
         if eval_every and iteration * steps >= next_eval:
             next_eval = (iteration * steps // eval_every + 1) * eval_every
-        yield Chunk(iteration - length, length, log, eval_return, is_over, state, best)
+        yield Chunk(iteration - length, length, log, eval_return, is_over, state, best, onward)
         if is_over.all():
             return
         length = next_length(length, seconds, chunk_seconds)
+
+
+def place_standing(program: Program, standing: Standing) -> tuple[RunState, Best | None]:
+    """States and best learners from the host on the program's devices, padded, and keys as such again."""
+
+    def place(shape: jax.ShapeDtypeStruct, leaf: np.ndarray) -> Array:
+        placed = place_runs(leaf, program.width, program.mesh)
+        return keys_of_bits(placed, shape) if is_key(shape) else placed
+
+    return jax.tree.map(place, program.carry, (standing.state, standing.best))
+
+
+def undo_evaluations(
+    eval_return: np.ndarray, has_ended: np.ndarray, best: Any, earlier: Any, is_due: np.ndarray
+) -> Onward:
+    """Evaluations of the runs for which they were due, the others left as they were `earlier`. is_due: [runs]."""
+
+    def choose(new: Array, old: np.ndarray) -> np.ndarray:
+        chosen = np.array(old)
+        chosen[: len(is_due)][is_due] = np.asarray(new)[: len(is_due)][is_due]
+        return chosen
+
+    return Onward(np.where(is_due, eval_return, np.nan), has_ended, jax.tree.map(choose, best, earlier))
 
 
 def span_of(start: int, length: int, amount: int) -> Any:

@@ -1,108 +1,25 @@
-"""The command line: its commands, what they print and their exit codes. Nothing is imported before it is needed."""
+"""`train`, `sweep` and `resume`."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import purejaxrl
-from purejaxrl.errors import InputError, PurejaxrlError
-from purejaxrl.flags import Parser, parse, training_parser, unknown_flag
+from purejaxrl.cli.flags import parse, parse_resumption, resume_parser, training_parser
+from purejaxrl.errors import InputError
 
 if TYPE_CHECKING:
-    from purejaxrl.api import Result
     from purejaxrl.plan import Plan
+    from purejaxrl.result import Result
     from purejaxrl.results.progress import Terminal
-
-USAGE = """usage: purejaxrl COMMAND ...
-
-Deep reinforcement learning as pure functions in JAX.
-
-commands:
-  train ALGORITHM   train vpg, a3c or dqn, many seeds side by side
-  sweep ALGORITHM   train every combination of hyperparameters, and compare them
-  compare RUN RUN   compare run folders: intervals and probabilities of improvement
-  list              algorithms, presets and environments
-
-purejaxrl train ALGORITHM --help shows every flag. Flags are written with underscores; hyphens mean the same.
-
-options:
-  --help            this text
-  --version         the version
-"""
 
 TRAINING_HELP = "purejaxrl {0} ALGORITHM: ALGORITHM is vpg, a3c or dqn; purejaxrl {0} dqn --help shows its flags"
 
 # Diverged runs beyond so many are counted, and named in summary.json only.
 MAX_NAMED = 20
-
-COMPARE_HELP = """usage: purejaxrl compare RUN RUN ... [--out FOLDER] [--json]
-
-Compare run folders of one environment: interquartile means with 95% intervals, runs solved, probability of improvement.
-
-  --out FOLDER   also write compare.csv, improvement.csv and compare.png there
-  --json         print the table as JSON and nothing else
-"""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code."""
-    words = [_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
-    is_debugging = "--debug" in words
-    words = [word for word in words if word != "--debug"]
-    try:
-        return _dispatch(words)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        if is_debugging:
-            raise
-        message, code = _explain(error)
-        print(f"purejaxrl: {message}", file=sys.stderr)
-        return code
-
-
-def _explain(error: Exception) -> tuple[str, int]:
-    """One line for an error, and its exit code."""
-    text = " ".join(str(error).split())
-    if isinstance(error, PurejaxrlError):
-        return text, error.exit_code
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
-        return f"out of memory: {text[:200]}", 6
-    return f"internal error: {type(error).__name__}: {text[:200]} (--debug shows the traceback)", 1
-
-
-def _underscored(word: str) -> str:
-    """--log-every as --log_every; values stay as they are."""
-    if not word.startswith("--"):
-        return word
-    flag, equals, value = word.partition("=")
-    return "--" + flag[2:].replace("-", "_") + equals + value
-
-
-def _dispatch(words: list[str]) -> int:
-    commands: dict[str, Callable[[list[str]], int]] = {
-        "train": train,
-        "sweep": sweep,
-        "compare": compare,
-        "list": list_all,
-    }
-    if not words or words[0] in ("--help", "-h", "help"):
-        print(USAGE, end="")
-        return 0
-    if words[0] == "--version":
-        print(f"purejaxrl {purejaxrl.__version__}")
-        return 0
-    if words[0] not in commands:
-        raise InputError(f"unknown command {words[0]!r}; use one of {', '.join(commands)}")
-    return commands[words[0]](words[1:])
 
 
 def train(words: list[str]) -> int:
@@ -113,6 +30,35 @@ def train(words: list[str]) -> int:
 def sweep(words: list[str]) -> int:
     """`purejaxrl sweep ALGORITHM`."""
     return _train_or_sweep("sweep", words)
+
+
+def resume(words: list[str]) -> int:
+    """`purejaxrl resume RUN`."""
+    parser = resume_parser()
+    if not words or {"--help", "-h"} & set(words):
+        print(parser.format_help(), end="")
+        return 0
+    flags = parse_resumption(parser, words)
+    path = Path(flags.pop("run"))
+    own = {name: flags.pop(name) for name in ("quiet", "json", "dry_run", "no_cache")}
+    is_silent = own["quiet"] or own["json"]
+
+    from purejaxrl.results.run_folder import check_run, plain, read_json
+
+    check_run(path)
+    device = flags.get("device") or read_json(path / "config.json").get("device")
+    _prepare_jax(str(device), use_cache=not own["no_cache"], is_silent=is_silent)
+    from purejaxrl import execution
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        if own["dry_run"]:
+            plan, found = execution.plan_resumption(path, **flags)
+            print(json.dumps(plain(plan.as_dict() | {"checkpoint": str(found.path) if found else None}), indent=2))
+            return 0
+        result = execution.carry_on(path, progress=None if is_silent else _terminal, **flags)
+    return _report(result, own)
 
 
 def _train_or_sweep(command: str, words: list[str]) -> int:
@@ -129,7 +75,7 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
     is_silent = own["quiet"] or own["json"]
     _prepare_jax(flags["device"], use_cache=not own["no_cache"], is_silent=is_silent)
 
-    from purejaxrl import api
+    from purejaxrl.execution import carry_out
     from purejaxrl.plan import plan_sweep, plan_train
     from purejaxrl.results.run_folder import check_free, plain
     from purejaxrl.training.devices import local_devices
@@ -149,60 +95,27 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
             print(json.dumps(plain(plan.as_dict() | {"out": str(out)}), indent=2))
             return 0
         progress = None if is_silent else _terminal(plan)
-        result = api.carry_out(plan, out=out, overwrite=own["overwrite"], progress=progress, everyone=everyone)
-    if own["json"] and everyone.index == 0:
+        result = carry_out(plan, out=out, overwrite=own["overwrite"], progress=progress, everyone=everyone)
+    return _report(result, own) if everyone.index == 0 else _exit_code(result)
+
+
+def _report(result: Result, own: dict[str, Any]) -> int:
+    """Print what a training has come to, as asked, and return the exit code."""
+    if own["json"]:
+        from purejaxrl.results.run_folder import plain
+
         print(json.dumps(plain(result.summary), indent=2))
-    elif not own["quiet"] and everyone.index == 0:
+    elif not own["quiet"]:
         _print_summary(result)
+    return _exit_code(result)
+
+
+def _exit_code(result: Result) -> int:
     return 0 if result.stopped_by is None else 128 + result.stopped_by
 
 
-def compare(words: list[str]) -> int:
-    """`purejaxrl compare RUN RUN ...`."""
-    if not words or {"--help", "-h"} & set(words):
-        print(COMPARE_HELP, end="")
-        return 0
-    parser = Parser(prog="purejaxrl compare", allow_abbrev=False, add_help=False)
-    parser.add_argument("runs", nargs="*")
-    parser.add_argument("--out")
-    parser.add_argument("--json", action="store_true")
-    known, unknown = parser.parse_known_intermixed_args(words)
-    if unknown:
-        raise InputError(unknown_flag(unknown[0], parser))
-
-    from purejaxrl.results import compare as comparing
-
-    comparison = comparing.compare(known.runs)
-    if known.out:
-        comparing.write(comparison, known.runs, Path(known.out))
-    if known.json:
-        from purejaxrl.results.run_folder import plain
-
-        rows = comparison.frame.assign(setting=comparison.labels).to_dict("records")
-        print(json.dumps(plain(rows), indent=2))
-    else:
-        print(comparing.in_words(comparison))
-    return 0
-
-
-def list_all(words: list[str]) -> int:
-    """`purejaxrl list`."""
-    if words and words[0] not in ("--help", "-h"):
-        raise InputError(f"list: unexpected {words[0]!r}; it takes nothing")
-    if words:
-        print("purejaxrl list: algorithms, tuned presets and environments")
-        return 0
-    from purejaxrl.agents import AGENTS
-    from purejaxrl.envs import names
-    from purejaxrl.presets import TUNED, VARIANTS
-
-    print("algorithms:    " + ", ".join(AGENTS))
-    print("presets:       original (every environment), tuned:")
-    for algorithm, env, observation_type, *variant in TUNED:
-        chosen = "".join(f" --{VARIANTS[algorithm]} {value}" for value in variant)
-        print(f"                 {algorithm} --env {env} --observation_type {observation_type}{chosen}")
-    print("environments:  " + ", ".join(names()))
-    return 0
+def _show_warning(message: Warning | str, *_: object) -> None:
+    print(f"purejaxrl: {message}", file=sys.stderr)
 
 
 def _prepare_jax(device: str, *, use_cache: bool, is_silent: bool) -> None:

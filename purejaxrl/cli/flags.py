@@ -1,4 +1,4 @@
-"""The flags of `train` and `sweep`: from the fields of each Config, from text to values."""
+"""The flags of `train`, `sweep` and `resume`: from the fields of each Config, from text to values."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def training_parser(command: str, agent: Agent) -> Parser:
     output.add_argument("--eval_every", help="env steps between greedy evaluations (default off)")
     output.add_argument("--eval_episodes", help="episodes of one evaluation (default 20)")
     output.add_argument("--episodes_log", help="on, off, or auto (default): episodes.csv is written up to 256 runs")
+    add_safety_flags(output, "write a checkpoint every so many minutes and at the end; 0: never (default 5)")
     output.add_argument("--quiet", action="store_true", help="print nothing but errors")
     output.add_argument("--json", action="store_true", help="print the summary as JSON and nothing else")
     output.add_argument(
         "--no_cache", action="store_true", help="compile anew, and keep nothing compiled for later runs"
     )
     output.add_argument("--dry_run", action="store_true", help="check everything, print the configuration and stop")
-    output.add_argument("--debug", action="store_true", help="show tracebacks")
     own = parser.add_argument_group("hyperparameters", "defaults are those of the preset original")
     for name, spec in field_specs(agent.Config).items():
         default = getattr(agent.Config(), name)
@@ -85,6 +85,78 @@ def training_parser(command: str, agent: Agent) -> Parser:
     return parser
 
 
+def add_safety_flags(group: Any, checkpoints: str) -> None:
+    """Flags of what to do when something goes wrong."""
+    group.add_argument("--checkpoint_every", help=checkpoints)
+    group.add_argument("--fail_on_nan", action="store_true", help="stop, with exit code 5, when a run diverges")
+    group.add_argument(
+        "--debug",
+        action="store_true",
+        help="find the operation that makes a NaN or an index out of bounds, and show tracebacks; slow",
+    )
+
+
+def resume_parser() -> Parser:
+    """The flags of `resume`. Values are strings; `parse_resumption` converts them."""
+    parser = Parser(
+        prog="purejaxrl resume",
+        usage="purejaxrl resume RUN [--extend AMOUNT] ...",
+        description="Go on with a training from its newest checkpoint, as if it had never stopped.",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("run", nargs="*", help="run folder")
+    parser.add_argument("--extend", help="a larger budget, in the training's own unit")
+    for name, text in (
+        ("device", "cpu, auto, cuda (or gpu), tpu"),
+        ("devices", "how many devices"),
+        ("max_memory", "GiB that may be used"),
+        ("log_every", "env steps between rows of metrics.csv"),
+    ):
+        parser.add_argument(f"--{name}", help=f"{text} (default as before)")
+    add_safety_flags(parser, "minutes between checkpoints; 0: never (default as before)")
+    for name, text in (
+        ("quiet", "print nothing but errors"),
+        ("json", "print the summary as JSON and nothing else"),
+        ("no_cache", "compile anew, and keep nothing compiled for later runs"),
+        ("dry_run", "check everything, print the configuration and the checkpoint, and stop"),
+    ):
+        parser.add_argument(f"--{name}", action="store_true", help=text)
+    return parser
+
+
+def parse_resumption(parser: Parser, words: list[str]) -> dict[str, Any]:
+    """Flags as arguments of `purejaxrl.resume`, and the command's own; those not given are left out."""
+    from purejaxrl.config import Spec
+
+    known, unknown = parser.parse_known_intermixed_args(words)
+    if unknown:
+        raise InputError(unknown_flag(unknown[0], parser))
+    if len(known.run) != 1:
+        raise InputError(f"resume: give one run folder, not {len(known.run)}")
+    flags = {name: value for name, value in vars(known).items() if value is not None}
+    flags["run"] = known.run[0]
+    for name in ("extend", "devices", "log_every"):
+        if name in flags:
+            flags[name] = convert_count(name, flags[name])
+    for name in ("max_memory", "checkpoint_every"):
+        if name in flags:
+            flags[name] = convert(name, flags[name], Spec(help="", is_leaf=False, kind=float))
+    # What is not given stays as it was.
+    for name in ("fail_on_nan", "debug"):
+        if not flags[name]:
+            del flags[name]
+    return flags
+
+
+def convert_count(name: str, text: str) -> int:
+    """A flag's text as a whole number. Raises InputError."""
+    from purejaxrl.config import Spec
+
+    number: int = convert(name, text, Spec(help="", is_leaf=False, kind=int))
+    return number
+
+
 def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> dict[str, Any]:
     """Flags as keyword arguments of `purejaxrl.train` or `sweep`; those not given are left out.
 
@@ -95,12 +167,12 @@ def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> 
     known, unknown = parser.parse_known_args(words)
     if unknown:
         raise InputError(unknown_flag(unknown[0], parser))
-    flags = {name: value for name, value in vars(known).items() if value is not None and name != "debug"}
+    flags = {name: value for name, value in vars(known).items() if value is not None}
     flags.setdefault("out", None)
     whole = Spec(help="", is_leaf=False, kind=int)
     counts = ("seeds", "seed", "devices", "log_every", "eval_every", "eval_episodes", *SWEEP_FLAGS)
     common = {name: whole for name in counts if name != "coordinator"}
-    common |= dict.fromkeys(("solved_at", "max_memory"), whole._replace(kind=float))
+    common |= dict.fromkeys(("solved_at", "max_memory", "checkpoint_every"), whole._replace(kind=float))
     own = field_specs(agent.Config)
     for name in flags:
         if name in own:

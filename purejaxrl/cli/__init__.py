@@ -1,0 +1,112 @@
+"""The command line: its commands and their exit codes. Nothing is imported before it is needed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import purejaxrl
+from purejaxrl.cli import folders, training
+from purejaxrl.errors import InputError, PurejaxrlError
+
+USAGE = """usage: purejaxrl COMMAND ...
+
+Deep reinforcement learning as pure functions in JAX.
+
+commands:
+  train ALGORITHM   train vpg, a3c or dqn, many seeds side by side
+  sweep ALGORITHM   train every combination of hyperparameters, and compare them
+  resume RUN        go on with a training from its newest checkpoint, or with a larger budget
+  evaluate RUN      play whole episodes with the greedy policies of a run folder
+  export RUN        write the parameters alone, for other programs
+  compare RUN RUN   compare run folders: intervals and probabilities of improvement
+  list              algorithms, presets and environments
+
+purejaxrl train ALGORITHM --help shows every flag. Flags are written with underscores; hyphens mean the same.
+
+options:
+  --help            this text
+  --version         the version
+"""
+
+
+def entry() -> NoReturn:
+    """The program `purejaxrl`: `main`, with exit codes that hold whenever a signal comes.
+
+    Where nothing has begun that could be saved, SIGINT and SIGTERM end the process at once, by no exception, as that
+    would surface from whatever is being imported; a compiler that is still at work is not waited for.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: os._exit(128 + number))
+    code = main()
+    is_busy = any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
+    if is_busy:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code."""
+    words = [_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    is_debugging = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _dispatch(words, is_debugging)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if is_debugging:
+            traceback.print_exc()
+        message, code = _explain(error)
+        print(f"purejaxrl: {message}", file=sys.stderr)
+        return code
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """One line for an error, and its exit code."""
+    text = " ".join(str(error).split())
+    if isinstance(error, PurejaxrlError):
+        return text, error.exit_code
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        return f"out of memory: {text[:200]}", 6
+    return f"internal error: {type(error).__name__}: {text[:200]} (--debug shows the traceback)", 1
+
+
+def _underscored(word: str) -> str:
+    """--log-every as --log_every; values stay as they are."""
+    if not word.startswith("--"):
+        return word
+    flag, equals, value = word.partition("=")
+    return "--" + flag[2:].replace("-", "_") + equals + value
+
+
+def _dispatch(words: list[str], is_debugging: bool) -> int:
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": training.train,
+        "sweep": training.sweep,
+        "resume": training.resume,
+        "evaluate": folders.evaluate,
+        "export": folders.export,
+        "compare": folders.compare,
+        "list": folders.list_all,
+    }
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(USAGE, end="")
+        return 0
+    if words[0] == "--version":
+        print(f"purejaxrl {purejaxrl.__version__}")
+        return 0
+    if words[0] not in commands:
+        raise InputError(f"unknown command {words[0]!r}; use one of {', '.join(commands)}")
+    takes_debug = is_debugging and words[0] in ("train", "sweep", "resume")
+    return commands[words[0]](words[1:] + ["--debug"] * takes_debug)

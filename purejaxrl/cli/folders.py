@@ -1,0 +1,159 @@
+"""Commands for run folders that are there already, and `list`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from purejaxrl.cli.flags import Parser, convert_count, unknown_flag
+from purejaxrl.errors import InputError
+
+# Runs beyond so many are summed up only.
+MAX_SHOWN = 20
+
+EVALUATE_HELP = """usage: purejaxrl evaluate RUN [--episodes N] [--params KIND] [--backend NAME] [--seed N] [--json]
+
+Play whole episodes with the greedy policy of every run.
+
+  --episodes N       of each run (default 100)
+  --params KIND      last (default), or best by the evaluations during training
+  --backend NAME     gymnax (default): as it was trained; gymnasium: CartPole as PyTorch users have it
+  --seed N           decides where episodes start (default 0)
+  --json             print every run's returns as JSON and nothing else
+"""
+
+EXPORT_HELP = """usage: purejaxrl export RUN [--params last|best]
+
+Write export/policy.safetensors and export/policy.json into the run folder: parameters alone, for other programs.
+"""
+
+COMPARE_HELP = """usage: purejaxrl compare RUN RUN ... [--out FOLDER] [--json]
+
+Compare run folders of one environment: interquartile means with 95% intervals, runs solved, probability of improvement.
+
+  --out FOLDER   also write compare.csv, improvement.csv and compare.png there
+  --json         print the table as JSON and nothing else
+"""
+
+
+def evaluate(words: list[str]) -> int:
+    """`purejaxrl evaluate RUN`."""
+    if not words or {"--help", "-h"} & set(words):
+        print(EVALUATE_HELP, end="")
+        return 0
+    parser = Parser(prog="purejaxrl evaluate", allow_abbrev=False, add_help=False)
+    for flag, default in (("episodes", "100"), ("params", "last"), ("backend", "gymnax"), ("seed", "0")):
+        parser.add_argument(f"--{flag}", default=default)
+    parser.add_argument("--json", action="store_true")
+    path, known = parse_folder(parser, words)
+    episodes, seed = (convert_count(name, known[name]) for name in ("episodes", "seed"))
+    use_cpu()
+
+    from purejaxrl import evaluation
+    from purejaxrl.results.run_folder import plain
+
+    frame = evaluation.evaluate(path, episodes=episodes, params=known["params"], seed=seed, backend=known["backend"])
+    per_run = frame.groupby("run")["return"].agg(["mean", "std", "min", "max"])
+    if known["json"]:
+        returns = frame.groupby("run")["return"].agg(list).to_dict()
+        print(json.dumps(plain({"mean": frame["return"].mean(), "returns": returns}), indent=2))
+        return 0
+    for run, row in per_run.head(MAX_SHOWN).iterrows():
+        error = 1.96 * row["std"] / episodes**0.5
+        interval = f" +- {error:.1f}" if error == error else ""
+        print(f"run {run}: {row['mean']:.1f}{interval} (from {row['min']:g} to {row['max']:g})")
+    if len(per_run) > MAX_SHOWN:
+        print(f"and {len(per_run) - MAX_SHOWN} more runs")
+    if len(per_run) > 1:
+        print(f"mean of all {len(per_run)} runs: {per_run['mean'].mean():.1f}")
+    return 0
+
+
+def export(words: list[str]) -> int:
+    """`purejaxrl export RUN`."""
+    if not words or {"--help", "-h"} & set(words):
+        print(EXPORT_HELP, end="")
+        return 0
+    parser = Parser(prog="purejaxrl export", allow_abbrev=False, add_help=False)
+    parser.add_argument("--params", default="last")
+    path, known = parse_folder(parser, words)
+    use_cpu()
+
+    from purejaxrl import exporting
+
+    for written in exporting.export(path, **known):
+        print(written)
+    return 0
+
+
+def parse_folder(parser: Parser, words: list[str]) -> tuple[Path, dict[str, str]]:
+    """The one run folder and the flags. Raises InputError."""
+    parser.add_argument("run", nargs="*")
+    known, unknown = parser.parse_known_intermixed_args(words)
+    if unknown:
+        raise InputError(unknown_flag(unknown[0], parser))
+    flags = vars(known)
+    runs = flags.pop("run")
+    if len(runs) != 1:
+        raise InputError(f"{parser.prog}: give one run folder, not {len(runs)}")
+    return Path(runs[0]), flags
+
+
+def use_cpu() -> None:
+    """Keep JAX on the CPU, with programs from the user's cache; only a program may decide that."""
+    import jax
+
+    from purejaxrl.training.compilation_cache import use_compilation_cache
+
+    if os.environ.get("JAX_PLATFORMS") is None:
+        jax.config.update("jax_platforms", "cpu")
+    use_compilation_cache()
+
+
+def compare(words: list[str]) -> int:
+    """`purejaxrl compare RUN RUN ...`."""
+    if not words or {"--help", "-h"} & set(words):
+        print(COMPARE_HELP, end="")
+        return 0
+    parser = Parser(prog="purejaxrl compare", allow_abbrev=False, add_help=False)
+    parser.add_argument("runs", nargs="*")
+    parser.add_argument("--out")
+    parser.add_argument("--json", action="store_true")
+    known, unknown = parser.parse_known_intermixed_args(words)
+    if unknown:
+        raise InputError(unknown_flag(unknown[0], parser))
+
+    from purejaxrl.results import compare as comparing
+
+    comparison = comparing.compare(known.runs)
+    if known.out:
+        comparing.write(comparison, known.runs, Path(known.out))
+    if known.json:
+        from purejaxrl.results.run_folder import plain
+
+        rows = comparison.frame.assign(setting=comparison.labels).to_dict("records")
+        print(json.dumps(plain(rows), indent=2))
+    else:
+        print(comparing.in_words(comparison))
+    return 0
+
+
+def list_all(words: list[str]) -> int:
+    """`purejaxrl list`."""
+    if words and words[0] not in ("--help", "-h"):
+        raise InputError(f"list: unexpected {words[0]!r}; it takes nothing")
+    if words:
+        print("purejaxrl list: algorithms, tuned presets and environments")
+        return 0
+    from purejaxrl.agents import AGENTS
+    from purejaxrl.envs import names
+    from purejaxrl.presets import TUNED, VARIANTS
+
+    print("algorithms:    " + ", ".join(AGENTS))
+    print("presets:       original (every environment), tuned:")
+    for algorithm, env, observation_type, *variant in TUNED:
+        chosen = "".join(f" --{VARIANTS[algorithm]} {value}" for value in variant)
+        print(f"                 {algorithm} --env {env} --observation_type {observation_type}{chosen}")
+    print("environments:  " + ", ".join(names()))
+    return 0

@@ -1,0 +1,251 @@
+"""From a Plan to a run folder: compiling, training, writing, checkpoints, and what a signal does to all that."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import signal
+import tempfile
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from purejaxrl import keeper
+from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError
+from purejaxrl.keeper import Keeper, Position, Start
+from purejaxrl.ledger import Ledger, Place, Stage, failed_runs, summarize, write_pictures, write_statistics
+from purejaxrl.plan import Plan, versions
+from purejaxrl.processes import exchange_standing, hand_over, take_in
+from purejaxrl.replan import check_same, replan
+from purejaxrl.result import Result
+from purejaxrl.results import run_folder
+from purejaxrl.results.progress import Reporter, Silent
+from purejaxrl.results.run_folder import RunFolder
+from purejaxrl.training import devices
+from purejaxrl.training.checkpoint import Checkpoint
+from purejaxrl.training.fit import StopRequestedError, compile_fitting, fit, mebibytes
+from purejaxrl.training.hosts import Hosts, alone
+from purejaxrl.training.loop import without_replay
+from purejaxrl.training.signals import StopSignals
+from purejaxrl.training.sweep import batch_of, cut, group_settings, share_of, take
+
+# Diverged runs beyond so many are named in summary.json only.
+MAX_NAMED = 20
+
+
+def carry_out(
+    plan: Plan,
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Any = None,
+    everyone: Hosts | None = None,
+) -> Result:
+    """Run a Plan, or this process's share of it; see `train` and `sweep`."""
+    everyone = everyone or alone()
+    local = devices.local_devices(plan.options.device, plan.options.devices)
+    devices.warn_about_idle_cores(local, plan.options.devices, plan.runs)
+    shown = progress if progress and everyone.index == 0 else Silent()
+    if out is not None and everyone.index == 0:
+        with run_folder.create(Path(out), overwrite=overwrite) as folder:
+            return _carry_out(plan, local, folder, shown, everyone)
+    path = Path(tempfile.mkdtemp(prefix="purejaxrl-"))
+    # What goes with the Result is of no use after an interruption.
+    plan = plan._replace(options=dataclasses.replace(plan.options, checkpoint_every=0.0))
+    try:
+        with run_folder.create(path, overwrite=False) as folder:
+            result = _carry_out(plan, local, folder, shown, everyone)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    weakref.finalize(result, shutil.rmtree, path, ignore_errors=True)
+    return result
+
+
+def carry_on(path: Path, *, progress: Any = None, **arguments: Any) -> Result:
+    """Go on with the training of a run folder; see `purejaxrl.resume`. progress: (Plan) -> Reporter, if any."""
+    with run_folder.open_existing(path) as folder:
+        plan, found = plan_resumption(path, **arguments)
+        local = devices.local_devices(plan.options.device, plan.options.devices)
+        return _carry_out(plan, local, folder, progress(plan) if progress else Silent(), alone(), found)
+
+
+def plan_resumption(path: Path, **arguments: Any) -> tuple[Plan, Checkpoint | None]:
+    """What `purejaxrl.resume` would do: the Plan, and the checkpoint that it starts from, if there is one.
+
+    Warns of damaged checkpoints that were passed over, and of versions that differ.
+    """
+    content = run_folder.read_json(path / "config.json")
+    if content.get("processes", 1) != 1:
+        raise InputError(f"{path} was trained by {content['processes']} processes, which keep no checkpoints")
+    plan = replan(content, **arguments)
+    found, damaged = keeper.find(path)
+    for wrong in damaged:
+        warnings.warn(f"{wrong}; going on from the one before", stacklevel=3)
+    if found is None:
+        if has_ended(path):
+            raise InputError(f"{path} has ended and holds no checkpoint to go on from")
+        return plan, None
+    earlier = found.facts.get("config")
+    if not isinstance(earlier, dict) or not isinstance(earlier.get("versions"), dict):
+        raise CheckpointError(f"{found.path} does not say what it is a checkpoint of")
+    check_same(plan, earlier)
+    older = earlier["versions"]
+    differing = [f"{name} {older.get(name)} -> {now}" for name, now in versions().items() if older.get(name) != now]
+    if differing:
+        text = f"versions differ from those of the checkpoint, so the result may too: {', '.join(differing)}"
+        warnings.warn(text, stacklevel=3)
+    return plan, found
+
+
+def has_ended(path: Path) -> bool:
+    """Whether a run folder's summary tells of a training that came to its end."""
+    file = path / "summary.json"
+    return file.exists() and run_folder.read_json(file).get("stopped_by", "") is None
+
+
+def _carry_out(
+    plan: Plan,
+    local: list[jax.Device],
+    folder: RunFolder,
+    progress: Reporter,
+    everyone: Hosts,
+    found: Checkpoint | None = None,
+) -> Result:
+    used = min(len(local), -(-plan.runs // everyone.count))
+    ledger = Ledger(plan, folder, used)
+    start = keeper.BEGINNING if found is None else keeper.restore(ledger, found)
+    folder.write_json("config.json", {**plan.as_dict(), "devices": used, "processes": everyone.count})
+    if start.position.is_finished:
+        return Result(folder.path, run_folder.read_json(folder.path / "summary.json"), plan, None, None, None)
+    keeping = Keeper(ledger, plan.options.checkpoint_every if everyone.count == 1 else 0.0)
+    keeping.begin()
+    with StopSignals() as signals:
+        stopper = Stopper(signals, everyone)
+        look = partial(look_around, stopper, ledger, progress)
+        try:
+            progress.start()
+            try:
+                for stage in run(plan, local, everyone, stopper.poll, progress.note, start):
+                    has_diverged = plan.options.fail_on_nan and len(diverged_runs(stage)) > 0
+                    if has_diverged and everyone.count > 1:
+                        everyone.ask_to_stop(signal.SIGTERM)
+                    is_stopping = stopper.poll() or has_diverged
+                    ledger.enter(stage, is_stopping)
+                    # The state before it diverged is what can still be of use.
+                    if not has_diverged:
+                        keeping.look(stage, is_stopping)
+                    look()
+                    # A batch's arrays are to go before the next one's come.
+                    del stage
+                    if is_stopping:
+                        break
+            except StopRequestedError:
+                pass
+            # Still within StopSignals: what has been learned is written whole.
+            if everyone.index:
+                hand_over(everyone, ledger, stopper.poll)
+            else:
+                for process in range(1, everyone.count):
+                    take_in(everyone, ledger, process, look)
+        finally:
+            progress.close()
+        stopped_by = signals.received or everyone.asked_to_stop
+        # A signal that came with the last chunk has stopped nothing.
+        summary = summarize(ledger, local[0].device_kind, None if keeping.position.is_finished else stopped_by)
+        if everyone.index == 0:
+            folder.write_json("summary.json", summary)
+            write_statistics(ledger)
+            write_pictures(ledger)
+        keeping.finish()
+        everyone.finish()
+    if plan.options.fail_on_nan and ledger.failed:
+        shown = ", ".join(map(str, sorted(ledger.failed)[:MAX_NAMED]))
+        raise DivergedError(f"--fail_on_nan: training stopped as runs diverged: {shown}; see {folder.path}")
+    return Result(folder.path, summary, plan, ledger.state, ledger.best, stopped_by)
+
+
+class Stopper(NamedTuple):
+    """Who may ask a training to stop: a signal that any of its processes has received."""
+
+    signals: StopSignals
+    everyone: Hosts
+
+    def poll(self) -> bool:
+        """Whether to stop; a signal received here is passed on. Raises HostError where a process is lost."""
+        self.everyone.check()
+        if self.signals.received is not None:
+            self.everyone.ask_to_stop(self.signals.received)
+        return self.everyone.asked_to_stop is not None
+
+
+def look_around(stopper: Stopper, ledger: Ledger, progress: Reporter) -> None:
+    """Pass a signal on, exchange with other processes where the runs stand, and show it. Raises HostError."""
+    stopper.poll()
+    exchange_standing(stopper.everyone, ledger)
+    progress.advance(ledger.records, ledger.seconds())
+
+
+def run(
+    plan: Plan,
+    local: list[jax.Device],
+    everyone: Hosts,
+    should_stop: Callable[[], bool],
+    note: Callable[[str], None],
+    start: Start = keeper.BEGINNING,
+) -> Iterator[Stage]:
+    """Train a share of a Plan: group after group, compiling each; batch after batch, as they fit in memory.
+
+    Yields a Stage after every chunk. Raises StopRequestedError if asked to stop while compiling, and ResourceError
+    where not even one run fits, or not those that were trained side by side before an interruption.
+    """
+    position, standing = start
+    limit = int(plan.options.max_memory * 2**30) if plan.options.max_memory else devices.memory_of(local)
+    groups = group_settings([setting.config for setting in plan.settings])
+    for turn, group in list(enumerate(groups))[position.group :]:
+        setting = plan.settings[group.settings[0]]
+        share = share_of(batch_of(group, plan.options.seeds, plan.options.seed), everyone.index, everyone.count, turn)
+        if not len(share.runs):
+            continue
+        program = compile_fitting(
+            plan.agent,
+            setting.env,
+            setting.config,
+            len(share.runs),
+            setting.budget,
+            local,
+            memory_limit=limit,
+            eval_episodes=plan.options.eval_episodes if plan.options.eval_every else None,
+            should_stop=should_stop,
+            is_checked=plan.options.debug,
+        )
+        begun = position if turn == position.group else Position()
+        if begun.runs > program.width:
+            raise ResourceError(
+                f"--max_memory: the {begun.runs} runs that were trained side by side must go on so, and only "
+                f"{program.width} fit in {mebibytes(limit)}"
+            )
+        first, second = begun.done, begun.done + begun.runs
+        batches = [take(share, slice(first, second))] if begun.runs else []
+        batches += cut(take(share, slice(second, None)), program.width)
+        if len(batches) > 1:
+            note(f"{len(share.runs)} runs in {len(batches)} batches of up to {len(batches[0].runs)}")
+        is_only = len(groups) == len(batches) == everyone.count == 1 and not begun.done
+        for batch in batches:
+            place = Place(turn, first, len(share.runs) - first - len(batch.runs), turn == len(groups) - 1)
+            chunks = fit(program, batch.configs, batch.seeds, eval_every=plan.options.eval_every, standing=standing)
+            first, standing = first + len(batch.runs), None
+            # Without a variable of its own here: the last chunk would live on beside the next batch.
+            yield from (Stage(setting, batch, place, is_only, program, chunk) for chunk in chunks)
+
+
+def diverged_runs(stage: Stage) -> np.ndarray:
+    """The runs of a batch whose learners hold a NaN or an infinity."""
+    learner = jax.tree.map(lambda leaf: leaf[: len(stage.batch.runs)], without_replay(stage.chunk.state.learner))
+    return stage.batch.runs[failed_runs(learner)]

@@ -1,0 +1,76 @@
+"""Parameters alone, for other programs: one safetensors file, and JSON that says how to use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from purejaxrl import presets
+from purejaxrl.errors import InputError
+from purejaxrl.learners import Learners, load_learners
+from purejaxrl.learning.inputs import LIMIT
+from purejaxrl.plan import Plan, images_of, versions
+from purejaxrl.results import run_folder
+from purejaxrl.training.checkpoint import describe, named_leaves
+from purejaxrl.types import Discrete
+
+FOLDER = "export"
+# Parts of a learner that are no parameters, or copies of some.
+LEFT_OUT = ("opt_state", "target_params", "worker_theta", "taken_at")
+HOW_TO = (
+    "Every array has an axis of runs first. A layer is x @ kernel_k + bias_k, with an activation between layers: tanh, "
+    "or ReLU for dqn. Inputs are observations as named. Where there are moments: minus their mean, over the root of "
+    f"variance + 1e-8, within +-{LIMIT:g}."
+)
+
+
+def export(path: str | Path, *, params: str = "last", **objects: Any) -> tuple[Path, Path]:
+    """Write export/policy.safetensors and export/policy.json into a run folder, and return where they are.
+
+    The first holds the networks' parameters of all runs [runs, ...] and nothing of optimisers or replay; several
+    programs' (of other shapes) stand under 1/, 2/, ... Raises InputError as `evaluate` does, ResourceError where the
+    disk is full, and InUseError while a training writes there.
+    """
+    path = Path(path)
+    plan, batches = load_learners(path, params, **objects)
+    parts = [(f"{number}/" if len(batches) > 1 else "", batch) for number, batch in enumerate(batches, 1)]
+    arrays = {prefix + name: leaf for prefix, batch in parts for name, leaf in parameters_of(batch).items()}
+    description = {
+        "algorithm": plan.agent.name,
+        "env": plan.env,
+        "params": params,
+        "parts": {prefix: describe_part(plan, batch) for prefix, batch in parts},
+        "how_to": HOW_TO,
+        "arrays": {name: describe(leaf) for name, leaf in arrays.items()},
+        "versions": versions(),
+    }
+    with run_folder.open_existing(path) as folder:
+        folder.write_params("policy", arrays, {"algorithm": plan.agent.name, "params": params}, parent=FOLDER)
+        folder.write_json(f"{FOLDER}/policy.json", description)
+    return path / FOLDER / "policy.safetensors", path / FOLDER / "policy.json"
+
+
+def parameters_of(batch: Learners) -> dict[str, np.ndarray]:
+    """The learners' parameters by name."""
+    named = named_leaves(batch.learner).items()
+    kept = {name: leaf for name, leaf in named if not any(part in name.split("/")[0] for part in LEFT_OUT)}
+    if not kept:
+        raise InputError("export: this learner has no parameters")
+    return kept
+
+
+def describe_part(plan: Plan, batch: Learners) -> dict[str, Any]:
+    """What the learners of one program see and do."""
+    env, config = batch.setting.env, batch.setting.config
+    space, images = env.action_space, images_of(config)
+    return {
+        "runs": batch.runs,
+        "seeds": plan.options.seed + batch.runs % plan.options.seeds,
+        "settings": [plan.settings[run // plan.options.seeds].values for run in batch.runs],
+        "input_shape": env.input_shape,
+        "observation": "the environment's vector" if images is None else f"images in [0, 1] or differences: {images}",
+        "actions": f"discrete, {space.num_actions}" if isinstance(space, Discrete) else f"continuous, {space.shape}",
+        "config": presets.as_dict(config),
+    }

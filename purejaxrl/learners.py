@@ -1,0 +1,75 @@
+"""What a run folder's params/ hold, as learners again: to evaluate them, or to hand them to other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from purejaxrl.errors import InputError
+from purejaxrl.plan import Plan, Training
+from purejaxrl.replan import replan
+from purejaxrl.results import run_folder
+from purejaxrl.training.checkpoint import describe, named_leaves
+from purejaxrl.training.fit import shapes_of_runs
+from purejaxrl.training.loop import without_replay
+from purejaxrl.training.sweep import stack_configs
+from purejaxrl.types import PyTree
+
+KINDS = ("last", "best")
+
+
+class Learners(NamedTuple):
+    """Learners of runs [runs] that share a program, without replay, and their stacked configs."""
+
+    runs: np.ndarray
+    setting: Training
+    configs: Any
+    learner: PyTree
+
+
+def load_learners(path: Path, kind: str = "last", **objects: Any) -> tuple[Plan, list[Learners]]:
+    """The Plan of a run folder and all learners that it holds, batch by batch.
+
+    kind: `last`, or `best` by greedy evaluation. objects: as for `purejaxrl.resume`.
+    Raises InputError where there are none, or they are damaged or not those of the Plan.
+    """
+    if kind not in KINDS:
+        raise InputError(f"--params: {kind!r} is not allowed; use last or best")
+    run_folder.check_run(path)
+    plan = replan(run_folder.read_json(path / "config.json"), **objects)
+    names = sorted((file.stem for file in path.glob(f"params/{kind}*.safetensors")), key=number_of)
+    if not names:
+        hint = "; best ones are kept where --eval_every is given" if kind == "best" else ""
+        raise InputError(f"{path} holds no {kind} parameters{hint}")
+    return plan, [load_batch(path, name, plan) for name in names]
+
+
+def number_of(name: str) -> int:
+    """Of the batch that a file's name tells: last-2."""
+    _, _, number = name.partition("-")
+    return int(number) if number.isdigit() else 0
+
+
+def load_batch(path: Path, name: str, plan: Plan) -> Learners:
+    """The learners of one file. Raises InputError where they are not those of runs of the Plan."""
+    file, runs = path / "params" / f"{name}.safetensors", run_folder.read_facts(path, name)["runs"]
+    is_sound = isinstance(runs, list) and runs and all(type(run) is int and 0 <= run < plan.runs for run in runs)
+    if not is_sound:
+        raise InputError(f"cannot read {file}: its runs are not runs of config.json")
+    settings = [plan.settings[run // plan.options.seeds] for run in runs]
+    if len({jax.tree.structure(setting.config) for setting in settings}) > 1:
+        raise InputError(f"cannot read {file}: its runs do not share a program")
+    first = settings[0]
+    shapes = shapes_of_runs(plan.agent, first.env, first.config, first.budget, False, len(runs))
+    template = without_replay(shapes[0].learner)
+    expected, arrays = named_leaves(template), run_folder.read_params(path, name)
+    for key in sorted(expected.keys() | arrays.keys()):
+        found = describe(arrays[key]) if key in arrays else "missing"
+        wanted = describe(expected[key]) if key in expected else "not expected"
+        if found != wanted:
+            raise InputError(f"cannot use {file}: {key} is {found}, and should be {wanted}")
+    learner = jax.tree.unflatten(jax.tree.structure(template), [arrays[key] for key in expected])
+    return Learners(np.array(runs), first, stack_configs([setting.config for setting in settings]), learner)

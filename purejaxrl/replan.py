@@ -1,0 +1,181 @@
+"""From the config.json of a run folder to its Plan again, and what may differ from the one before.
+
+Names in the file are looked up in fixed tables; objects of a user's own, which have only labels there, must be given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from purejaxrl.agents import AGENTS
+from purejaxrl.config import BUDGETS, budget_of, field_specs
+from purejaxrl.errors import CheckpointError, InputError
+from purejaxrl.plan import CUSTOM, Options, Plan, check_options, check_whole, plan_settings
+from purejaxrl.results.run_folder import plain
+from purejaxrl.settings import Setting
+from purejaxrl.types import Agent
+
+# Fields of config.json that do not decide what is learned; budgets may grow, too.
+MAY_CHANGE = (
+    "log_every",
+    "device",
+    "devices",
+    "processes",
+    "max_memory",
+    "checkpoint_every",
+    "fail_on_nan",
+    "versions",
+)
+
+
+def replan(
+    content: dict[str, Any],
+    *,
+    extend: int | None = None,
+    agent: Agent | None = None,
+    env: Any = None,
+    env_params: Any = None,
+    renderer: Any = None,
+    **changes: Any,
+) -> Plan:
+    """The Plan of a config.json's content. Raises InputError where it holds what is not allowed, or lacks an object.
+
+    extend: a larger budget, in its own unit. changes: Options that take the place of those recorded, None for none.
+    """
+    agent = find_agent(content, agent)
+    options = Options(**(recorded_options(content) | found_objects(content, env, env_params, renderer)))
+    options = dataclasses.replace(options, **{name: value for name, value in changes.items() if value is not None})
+    check_options(options)
+    settings = [Setting(values, config_of(agent, fields)) for values, fields in recorded_settings(content)]
+    if extend is not None:
+        settings = [setting._replace(config=extended(setting.config, extend)) for setting in settings]
+    return plan_settings(agent, options, settings, is_sweep="settings" in content)
+
+
+def find_agent(content: dict[str, Any], agent: Agent | None) -> Agent:
+    """The Agent that a config.json names, or the one given where it is custom. Raises InputError."""
+    label = content.get("algorithm")
+    if isinstance(label, str) and label.startswith(CUSTOM):
+        name = label.removeprefix(CUSTOM)
+        if agent is None:
+            raise InputError(f"config.json: algorithm {name!r} is an agent of your own; give it as agent=")
+        if agent.name != name:
+            raise InputError(f"agent: {agent.name!r} was given, and config.json names {name!r}")
+        return agent
+    if agent is not None:
+        raise InputError(f"agent: config.json names {label!r}, which needs none")
+    if not isinstance(label, str) or label not in AGENTS:
+        raise InputError(f"config.json: algorithm {label!r} is not one of {', '.join(AGENTS)}")
+    return AGENTS[label]
+
+
+def found_objects(content: dict[str, Any], env: Any, env_params: Any, renderer: Any) -> dict[str, Any]:
+    """Environment and renderer, by name or as given. Raises InputError where one is missing, or given in vain."""
+    found: dict[str, Any] = {}
+    for name, given in (("env", env), ("renderer", renderer)):
+        label = content.get(name)
+        if label is not None and not isinstance(label, str):
+            raise InputError(f"config.json: {name} {label!r} is not a name")
+        is_custom = str(label).startswith(CUSTOM)
+        if is_custom and given is None:
+            own_name = str(label).removeprefix(CUSTOM)
+            raise InputError(f"config.json: {name} {own_name!r} is an object of your own; give {name}=")
+        if not is_custom and given is not None:
+            raise InputError(f"{name}: config.json names {label!r}, which needs none")
+        found[name] = given if is_custom else label
+    return found | {"env_params": env_params}
+
+
+def recorded_options(content: dict[str, Any]) -> dict[str, Any]:
+    """Options as config.json has them. Raises InputError where one is missing or unknown."""
+    left_out = ("env", "env_params", "renderer", "random", "yes", "debug")
+    names = [field.name for field in dataclasses.fields(Options) if field.name not in left_out]
+    missing = [name for name in names if name not in content]
+    if missing:
+        raise InputError(f"config.json: {missing[0]} is missing")
+    known = {*names, "algorithm", "env", "renderer", "config", "swept", "settings", "versions", "processes"}
+    unknown = sorted(content.keys() - known)
+    if unknown:
+        raise InputError(f"config.json: {unknown[0]} is unknown")
+    options = {name: content[name] for name in names}
+    # Several where settings differ, each by its default.
+    if isinstance(options["log_every"], list):
+        options["log_every"] = None
+    for name in ("preset", "device", "episodes_log", "observation_type"):
+        if not isinstance(options[name], str):
+            raise InputError(f"config.json: {name} {options[name]!r} is not a text")
+    return options
+
+
+def recorded_settings(content: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Swept values and all fields of each setting. Raises InputError where they are no settings."""
+    shared, settings, swept = content.get("config"), content.get("settings", [{}]), content.get("swept", [])
+    is_sound = (
+        isinstance(shared, dict)
+        and isinstance(settings, list)
+        and settings
+        and all(isinstance(setting, dict) for setting in settings)
+        and isinstance(swept, list)
+        and all(isinstance(name, str) and name in setting for setting in settings for name in swept)
+    )
+    if not is_sound:
+        raise InputError("config.json: config, settings and swept do not belong together")
+    return [({name: as_tuple(own[name]) for name in swept}, {**(shared or {}), **own}) for own in settings]
+
+
+def config_of(agent: Agent, fields: dict[str, Any]) -> Any:
+    """A Config of recorded fields; its values are checked with the plan. Raises InputError where names differ."""
+    names = field_specs(agent.Config).keys()
+    for name in sorted(names ^ fields.keys()):
+        raise InputError(
+            f"config.json: {name} is {'missing' if name in names else 'unknown'} among {agent.name}'s fields"
+        )
+    return agent.Config(**{name: as_tuple(value) for name, value in fields.items()})
+
+
+def as_tuple(value: Any) -> Any:
+    """JSON's lists as tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def extended(config: Any, amount: int) -> Any:
+    """The Config with a larger budget. Raises InputError where it is not larger, or decides more than the end."""
+    budget = budget_of(config)
+    check_whole("extend", amount, at_least=1)
+    if amount <= budget.amount:
+        raise InputError(f"--extend: {amount} is not more than the {budget.amount} {budget.kind} there were")
+    if getattr(config, "lr_anneal", False):
+        raise InputError("--extend: with --lr_anneal the step size depends on the budget, so it cannot change")
+    return dataclasses.replace(config, **{budget.kind: amount})
+
+
+def check_same(plan: Plan, earlier: dict[str, Any]) -> None:
+    """Raise CheckpointError naming every field that differs from what a checkpoint has, but for those that may."""
+    now = flat(plain(plan.as_dict()))
+    before = flat(earlier)
+    differing = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
+    wrong = [name for name in differing if not may_differ(name, before.get(name), now.get(name))]
+    if wrong:
+        shown = ", ".join(f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in wrong)
+        raise CheckpointError(f"config.json differs from what the checkpoint was written with: {shown}")
+
+
+def may_differ(name: str, before: Any, now: Any) -> bool:
+    """Whether this field may change from one value to another while a training is interrupted."""
+    parts = name.split("/")
+    if parts[0] in MAY_CHANGE:
+        return True
+    is_budget = parts[0] in ("config", "settings") and parts[-1] in BUDGETS
+    return is_budget and isinstance(before, int) and isinstance(now, int) and now > before
+
+
+def flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts and lists as one dict: settings/0/lr."""
+    if not isinstance(content, dict | list) or not content:
+        return {prefix: content}
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    entries: dict[str, Any] = {}
+    for name, value in items:
+        entries |= flat(value, f"{prefix}/{name}" if prefix else str(name))
+    return entries

@@ -1,0 +1,187 @@
+"""Greedy policies of run folders: by hand, in gymnax, in gymnasium, and in another program."""
+
+import json
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import purejaxrl
+from purejaxrl.agents import dqn, vpg
+from purejaxrl.cli import main
+from purejaxrl.errors import InputError
+from purejaxrl.learners import load_learners
+from purejaxrl.results.run_folder import RunFolder, read_facts, read_params
+
+SMALL = {"batch_size": 8, "memory_size": 64, "observation_type": "default", "hidden_sizes": (2,), "env_steps": 60}
+
+
+def write_balancing_policy(folder, runs):
+    """Q of the right action minus Q of the left one is 2 (theta + theta_dot): that balances the pole by itself."""
+    lean = np.array([0.0, 0.0, 1.0, 1.0], np.float32)
+    arrays = read_params(folder, "last")
+    for name in ("params", "target_params"):
+        arrays[f"{name}/kernel_0"] = np.repeat(np.stack([lean, -lean], axis=1)[None], runs, 0)
+        arrays[f"{name}/kernel_1"] = np.repeat(np.array([[[-1.0, 1.0], [1.0, -1.0]]], np.float32), runs, 0)
+        for bias in ("bias_0", "bias_1"):
+            arrays[f"{name}/{bias}"] = np.zeros((runs, 2), np.float32)
+    facts = read_facts(folder, "last")
+    with RunFolder(folder) as opened:
+        opened.write_params("last", arrays, facts)
+
+
+@pytest.fixture(scope="module")
+def balancing(tmp_path_factory):
+    out = tmp_path_factory.mktemp("balancing") / "run"
+    purejaxrl.train("dqn", **SMALL, seeds=2, seed=4, out=out)
+    write_balancing_policy(out, 2)
+    return out
+
+
+@pytest.mark.parametrize("backend", ["gymnax", "gymnasium"])
+def test_a_policy_that_balances_does_so_in_both(balancing, backend):
+    frame = purejaxrl.evaluate(balancing, episodes=30, backend=backend)
+    assert list(frame.columns) == ["run", "seed", "episode", "return"]
+    assert list(frame["run"].unique()) == [0, 1]
+    assert list(frame["seed"].unique()) == [4, 5]
+    assert len(frame) == 60
+    # Its time limit is 200; it keeps the pole up for longer from nearly every start.
+    assert (frame["return"] == 200).mean() > 0.95
+    assert frame["return"].max() == 200
+
+
+def test_gymnasium_plays_what_a_plain_loop_plays(tmp_path):
+    """A policy that has learned little, episode by episode, action by action."""
+    result = purejaxrl.train("vpg", epochs=2, steps_per_epoch=80, actors=4, hidden_sizes=(8,), out=tmp_path / "run")
+    returns = purejaxrl.evaluate(result.path, episodes=5, backend="gymnasium", seed=7)["return"]
+    _, (batch,) = load_learners(result.path)
+    kernels = [batch.learner.pi_params[f"kernel_{k}"][0] for k in range(2)]
+    biases = [batch.learner.pi_params[f"bias_{k}"][0] for k in range(2)]
+    for episode, found in enumerate(returns):
+        env = gymnasium.make("CartPole-v1")
+        observation, _ = env.reset(seed=7 + episode)
+        total, is_over = 0.0, False
+        while not is_over and total < 200:
+            logits = np.tanh(observation @ kernels[0] + biases[0]) @ kernels[1] + biases[1]
+            observation, reward, is_over, _, _ = env.step(int(np.argmax(logits)))
+            total += reward
+        assert total == found
+
+
+def test_images_are_seen_in_gymnasium_as_in_training(tmp_path):
+    """The same greedy policy of pictures gets the same returns, but for chance, in both implementations."""
+    result = purejaxrl.train(
+        "dqn", observation_type="img", image="stack", frames=2, image_size=(10, 16), hidden_sizes=(8,), batch_size=8,
+        memory_size=64, env_steps=40, out=tmp_path / "run",
+    )  # fmt: skip
+    means = [
+        purejaxrl.evaluate(result.path, episodes=60, backend=backend)["return"].agg(["mean", "sem"])
+        for backend in ("gymnax", "gymnasium")
+    ]
+    assert abs(means[0]["mean"] - means[1]["mean"]) < 4 * np.hypot(means[0]["sem"], means[1]["sem"]) + 1e-6
+
+
+def test_best_parameters_are_those_of_the_best_evaluation(tmp_path):
+    result = purejaxrl.train("vpg", epochs=4, steps_per_epoch=80, actors=4, hidden_sizes=(8,), eval_every=80,
+                             out=tmp_path / "run")  # fmt: skip
+    best, last = (load_learners(result.path, kind)[1][0].learner for kind in ("best", "last"))
+    np.testing.assert_array_equal(best.pi_params["kernel_0"][0], result.best.learner.pi_params["kernel_0"][0])
+    np.testing.assert_array_equal(last.pi_params["kernel_0"], result.state.learner.pi_params["kernel_0"])
+
+
+def test_an_exported_policy_acts_alike_in_numpy(tmp_path):
+    result = purejaxrl.train("vpg", epochs=2, steps_per_epoch=80, actors=4, hidden_sizes=(8, 4), seeds=3,
+                             normalize_observations=True, out=tmp_path / "run")  # fmt: skip
+    weights, description = purejaxrl.export(result.path)
+    arrays, told = load_file(weights), json.loads(description.read_text())
+    assert told["parts"][""]["runs"] == [0, 1, 2]
+    assert set(told["arrays"]) == set(arrays)
+    assert not [name for name in arrays if "opt" in name]
+    _, (batch,) = load_learners(result.path)
+    states = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    for run in range(3):
+        x = np.clip((states - arrays["moments/mean"][run]) / np.sqrt(arrays["moments/variance"][run]), -10, 10)
+        for layer in range(2):
+            x = np.tanh(x @ arrays[f"pi_params/kernel_{layer}"][run] + arrays[f"pi_params/bias_{layer}"][run])
+        x = x @ arrays["pi_params/kernel_2"][run] + arrays["pi_params/bias_2"][run]
+        learner = jax.tree.map(lambda leaf: leaf[run], batch.learner)  # noqa: B023
+        acted = vpg.policy(batch.setting.config, batch.setting.env, learner, jnp.asarray(states))
+        np.testing.assert_array_equal(np.argmax(x, axis=1), acted)
+
+
+def test_programs_of_several_shapes_are_exported_apart(tmp_path):
+    result = purejaxrl.sweep("dqn", **{**SMALL, "hidden_sizes": [(2,), (3,)]}, seeds=2, out=tmp_path / "run")
+    weights, description = purejaxrl.export(result.path)
+    arrays = load_file(weights)
+    assert arrays["1/params/kernel_0"].shape == (2, 4, 2)
+    assert arrays["2/params/kernel_0"].shape == (2, 4, 3)
+    assert not [name for name in arrays if "target" in name or "opt" in name]
+    assert json.loads(description.read_text())["parts"]["2/"]["runs"] == [2, 3]
+    frame = purejaxrl.evaluate(result.path, episodes=3)
+    assert list(frame["run"]) == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+
+
+def test_the_commands_say_what_they_found(balancing, capsys):
+    assert main(["evaluate", str(balancing), "--episodes", "20"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("run 0: 200.0 +- ")
+    assert "mean of all 2 runs: " in shown
+    assert main(["evaluate", str(balancing), "--episodes", "3", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["returns"]["1"]) == 3
+    assert main(["export", str(balancing)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        str(balancing / "export" / "policy.safetensors"), str(balancing / "export" / "policy.json"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--episodes", "0"], "--episodes: 0 is not allowed"),
+        (["--episodes", "ten"], "--episodes: 'ten' is not allowed"),
+        (["--params", "worst"], "--params: 'worst' is not allowed; use last or best"),
+        (["--params", "best"], "holds no best parameters; best ones are kept where --eval_every is given"),
+        (["--backend", "mujoco"], "--backend: 'mujoco' is not allowed; use one of gymnax, gymnasium"),
+        (["--seed", "-1"], "--seed: -1 is not allowed"),
+        (["--episode", "3"], "unknown flag --episode; did you mean --episodes?"),
+        (["another"], "give one run folder, not 2"),
+    ],
+)
+def test_wrong_input_is_one_line(balancing, words, text, capsys):
+    assert main(["evaluate", str(balancing), *words]) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+
+
+def test_gymnasium_plays_cartpole_only(tmp_path):
+    result = purejaxrl.train("vpg", env="Acrobot-v1", epochs=1, steps_per_epoch=40, actors=2, out=tmp_path / "run")
+    with pytest.raises(InputError, match=r"--backend: gymnasium plays CartPole-v0, CartPole-v1, not Acrobot-v1"):
+        purejaxrl.evaluate(result.path, backend="gymnasium")
+
+
+def test_an_agent_of_ones_own_is_asked_for(tmp_path):
+    agent = dqn.agent._replace(name="mine")
+    result = purejaxrl.train(agent, **SMALL, out=tmp_path / "run")
+    with pytest.raises(InputError, match="give it as agent="):
+        purejaxrl.evaluate(result.path)
+    assert len(purejaxrl.evaluate(result.path, episodes=2, agent=agent)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["vpg", "dqn", "a3c"])
+def test_a_trained_policy_does_as_well_in_gymnasium(algorithm, tmp_path):
+    """Trained until solved here; the real CartPole agrees, seed by seed, within what 200 episodes tell."""
+    words = ["train", algorithm, "--preset", "tuned", "--seeds", "4", "--stop_when_solved", "--quiet"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    ours, theirs = (
+        purejaxrl.evaluate(tmp_path / "run", episodes=200, backend=backend)
+        .groupby("run")["return"]
+        .agg(["mean", "sem"])
+        for backend in ("gymnax", "gymnasium")
+    )
+    assert (ours["mean"] > 150).all()
+    assert (abs(ours["mean"] - theirs["mean"]) < 4 * np.hypot(ours["sem"], theirs["sem"]) + 0.5).all()
