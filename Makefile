@@ -4,9 +4,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH := .venv/.installed-bench
 REJAX := .venv-rejax/.installed
+OLDEST := .venv-oldest/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint bench bench-quick bench-sweeps bench-scaling bench-learning bench-parity lock clean
+.PHONY: help demo test test-full test-oldest coverage audit lint bench bench-quick bench-sweeps bench-scaling bench-learning bench-parity lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -37,9 +38,28 @@ demo: $(INSTALLED) ## train DQN, VPG and A3C, 8 seeds each, and say where the cu
 test: $(INSTALLED) ## the test suite, under ten minutes on two cores
 	XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0" $(BIN)/python -m pytest -n 2 -m "not slow"
 
+coverage: $(INSTALLED) ## the test suite again, with the branches that it covers; at least 95%
+	XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0" $(BIN)/python -m pytest -n 2 -m "not slow" \
+	  --cov=purejaxrl --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=95
+
 test-full: $(BENCH) ## with slow learning tests and the PyTorch references, then faults planted on purpose
 	$(BIN)/python -m pytest -n 2
 	$(BIN)/python tests/mutations.py
+	$(MAKE) coverage test-oldest
+
+# The lowest versions that pyproject.toml admits; what is locked is the newest.
+$(OLDEST): pyproject.toml
+	$(PYTHON) -m venv --clear .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct -e '.[test]'
+	@touch $@
+
+test-oldest: $(OLDEST) ## the test suite with the oldest versions that are admitted
+	XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0" .venv-oldest/bin/python -m pytest -n 2 -m "not slow"
+
+audit: $(INSTALLED) ## known vulnerabilities of what is locked, by a public database
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip
 
 lint: $(INSTALLED) ## format, style, types and the direction of imports
 	$(BIN)/ruff format --check .
@@ -82,4 +102,4 @@ lock: $(INSTALLED) ## write requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 
 clean: ## remove the environment and caches
-	rm -rf .venv .venv-rejax .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist *.egg-info
+	rm -rf .venv .venv-rejax .venv-oldest .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist *.egg-info

@@ -7,7 +7,9 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("purejaxrl", "typechecking.typechecked")
+# What users type wrongly must meet the package's own checks: tests/test_fuzz.py runs without these.
+if "PUREJAXRL_TESTS_UNTYPED" not in os.environ:
+    install_import_hook("purejaxrl", "typechecking.typechecked")
 
 # What tests compile is not for the user's own cache. The processes of one session share a folder, made by the first, as
 # many tests compile the same program.

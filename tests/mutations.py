@@ -118,6 +118,21 @@ FAULTS = [
     Fault("replays selected, thus copied", "training/loop.py", "new if isinstance(new, Replay) else jnp.where(active, new, old)", "jax.tree.map(partial(jnp.where, active), new, old)", "test_compiled_programs.py"),
     Fault("the value function trained twice as long", "agents/vpg.py", "length=config.train_v_iters", "length=2 * config.train_v_iters", "test_compiled_programs.py"),
     Fault("gradients computed twice", "agents/a3c.py", "gradient = jax.vmap(as_vector)(gradient)", "again = jax.vmap(jax.grad(partial(loss, config, env), has_aux=True))(jax.tree.map(jnp.negative, learner.worker_theta), shares)[0]; gradient = jax.vmap(as_vector)(gradient) + 0.0 * jax.vmap(as_vector)(again)", "test_compiled_programs.py"),
+    Fault("a checkpoint's facts are not verified", "training/checkpoint.py", "if (path / SUMS).read_bytes() != _sums_text(found).encode():", "if not (path / SUMS).read_bytes().startswith(_sums_text(found[:1]).encode()):", "test_checkpoint.py"),
+    Fault("types of a checkpoint are not compared", "training/checkpoint.py", "if expected.get(name) != found.get(name):", "if (name in expected) != (name in found):", "test_checkpoint.py"),
+    Fault("a checkpoint is written in its place", "training/checkpoint.py", "partial = target.with_name(target.name + PARTIAL)", "partial = parent / f'{number - 1:06d}{PARTIAL}'; target = parent / f'{max(number - 1, 1):06d}'", "test_checkpoint.py"),
+    Fault("leftovers stay", "training/checkpoint.py", 'for entry in parent.glob("*" + PARTIAL):', "for entry in []:", "test_checkpoint.py"),
+    Fault("resuming an iteration late", "keeper.py", "return Standing(trees[0], trees[1], position.iteration)", "return Standing(trees[0], trees[1], position.iteration + 1)", "test_resume.py"),
+    Fault("rows of the last chunk forgotten", "keeper.py", '"tails": snapshot.tails,', '"tails": {},', "test_resume.py"),
+    Fault("rows after the checkpoint kept", "results/run_folder.py", "os.truncate(path, self.logs[name].size)", "self.logs[name].size", "test_resume.py"),
+    Fault("open intervals forgotten", "results/recorder.py", "if name.startswith(OPEN)}", "if name.startswith('nothing')}", "test_resume.py"),
+    Fault("an extension keeps the old end's evaluation", "training/fit.py", "earlier = None if is_due_onward.all() or iteration < limit else", "earlier = None if True else", "test_resume.py"),
+    Fault("more episodes do not wake a run", "keeper.py", "np.asarray(standing.state.active) | goes_on", "np.asarray(standing.state.active)", "test_resume.py"),
+    Fault("run folders are not locked", "results/run_folder.py", "fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)", "number", "test_resume.py"),
+    Fault("changes of the configuration go unseen", "replan.py", "if wrong:", "if False:", "test_resume.py"),
+    Fault("divergence stops nothing", "execution.py", "plan.options.fail_on_nan and len(diverged_runs(stage)) > 0", "False", "test_resume.py"),
+    Fault("links are followed", "results/run_folder.py", "if entry.is_symlink()]", "if False]", "test_security.py"),
+    Fault("paths of other processes are trusted", "processes.py", "if not (isinstance(name, str) and HANDED_OVER.fullmatch(name)):", "if False:", "test_security.py"),
 ]  # fmt: skip
 
 

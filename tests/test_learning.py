@@ -18,6 +18,7 @@ def test_dqn_learns_cartpole():
     assert np.mean(final > 150) >= 0.75, final
 
 
+@pytest.mark.slow
 def test_vpg_learns_cartpole_from_images():
     result = purejaxrl.train(
         "vpg", preset="tuned", observation_type="img", env="CartPole-v0", seeds=2, env_steps=100_000
@@ -32,7 +33,7 @@ def test_dqn_learns_cartpole_from_images():
     assert result.summary["solved_runs"] >= 3
 
 
-@pytest.mark.parametrize("mode", ["async", "sync"])
+@pytest.mark.parametrize("mode", ["async", pytest.param("sync", marks=pytest.mark.slow)])
 def test_a3c_learns_cartpole(mode):
     result = purejaxrl.train("a3c", preset="tuned", env="CartPole-v1", mode=mode, seeds=8, env_steps=300_000)
     final = np.array(result.summary["final_return_per_run"])
