@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from checkpoints import ROUNDS, SEEDS
 from learning import EXPERIMENTS
 from matplotlib.figure import Figure
 from pixels_report import pixel_lines, write_pictures
 from rivals_report import draw_parity, environment_lines, parity_lines, rival_lines, solved_lines
 from scaling_report import draw_scaling, scaling_lines
 from speed import UNITS
-from tables import machine_line, shown
+from tables import machine_line, section, shown, table_line
 
 HERE = Path(__file__).parent
 
@@ -55,6 +56,8 @@ def main() -> None:
         "",
         *against_pytorch(),
         *sweep_lines(sweeps),
+        "",
+        *checkpoint_lines(json.loads((HERE / "checkpoints.json").read_text())),
         "",
         *frame_lines(frames),
         "",
@@ -256,6 +259,29 @@ def sweep_lines(sweeps: dict[str, Any]) -> list[str]:
         "gains."
     )
     return [*lines, "", note, "", machine_line(sweeps["machine"])]
+
+
+def checkpoint_lines(found: dict[str, Any]) -> list[str]:
+    """A checkpoint of this package beside one of Orbax."""
+    size = found["ours"]["megabytes"]
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        seconds = [f"{row[name]:.2f}" for name in ("import_seconds", "write_seconds", "read_seconds")]
+        memory = [f"{row[name]:.0f} MB" for name in ("write_memory_megabytes", "on_disk_megabytes")]
+        return [*seconds, *memory, row["flipped_bit"]]
+
+    columns = ["", "import, s", "write, s", "read, s", "more memory to write", "on disk", "a flipped bit is"]
+    text = (
+        f"The states of {SEEDS} runs of DQN with full replays, {size:.0f} MB (`python benchmarks/checkpoints.py`, medians of "
+        f"{ROUNDS}). Writing ends when it is on the disk; reading includes verifying."
+    )
+    return [
+        *section("## Checkpoints", text, columns),
+        table_line("purejaxrl", found["ours"], cells),
+        table_line("Orbax", found["orbax"], cells),
+        "",
+        machine_line(found["machine"]),
+    ]
 
 
 def frame_lines(frames: dict[str, Any]) -> list[str]:
