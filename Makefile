@@ -35,7 +35,7 @@ demo: $(INSTALLED) ## train DQN, VPG and A3C, 8 seeds each, and say where the cu
 	$(BIN)/purejaxrl train a3c --preset tuned --seeds 8 --out results/demo-a3c --overwrite
 
 # Most of the suite's time is compiling; without LLVM's optimisations that takes half as long, and nothing else changes.
-test: $(INSTALLED) ## the test suite, under ten minutes on two cores
+test: $(INSTALLED) ## the test suite, some twelve minutes on two cores
 	XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0" $(BIN)/python -m pytest -n 2 -m "not slow"
 
 coverage: $(INSTALLED) ## the test suite again, with the branches that it covers; at least 95%

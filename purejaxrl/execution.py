@@ -25,6 +25,7 @@ from purejaxrl.processes import exchange_standing, hand_over, take_in
 from purejaxrl.replan import check_same, replan
 from purejaxrl.result import Result
 from purejaxrl.results import run_folder
+from purejaxrl.results.labels import name_runs
 from purejaxrl.results.progress import Reporter, Silent
 from purejaxrl.results.run_folder import RunFolder
 from purejaxrl.training import devices
@@ -34,9 +35,6 @@ from purejaxrl.training.hosts import Hosts, alone
 from purejaxrl.training.loop import without_replay
 from purejaxrl.training.signals import StopSignals
 from purejaxrl.training.sweep import batch_of, cut, group_settings, share_of, take
-
-# Diverged runs beyond so many are named in summary.json only.
-MAX_NAMED = 20
 
 
 def carry_out(
@@ -121,9 +119,9 @@ def _carry_out(
     used = min(len(local), -(-plan.runs // everyone.count))
     ledger = Ledger(plan, folder, used)
     start = keeper.BEGINNING if found is None else keeper.restore(ledger, found)
-    folder.write_json("config.json", {**plan.as_dict(), "devices": used, "processes": everyone.count})
     if start.position.is_finished:
         return Result(folder.path, run_folder.read_json(folder.path / "summary.json"), plan, None, None, None)
+    folder.write_json("config.json", {**plan.as_dict(), "devices": used, "processes": everyone.count})
     keeping = Keeper(ledger, plan.options.checkpoint_every if everyone.count == 1 else 0.0)
     keeping.begin()
     with StopSignals() as signals:
@@ -166,7 +164,7 @@ def _carry_out(
         keeping.finish()
         everyone.finish()
     if plan.options.fail_on_nan and ledger.failed:
-        shown = ", ".join(map(str, sorted(ledger.failed)[:MAX_NAMED]))
+        shown = name_runs(sorted(ledger.failed))
         raise DivergedError(f"--fail_on_nan: training stopped as runs diverged: {shown}; see {folder.path}")
     return Result(folder.path, summary, plan, ledger.state, ledger.best, stopped_by)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from purejaxrl.config import Budget
+from purejaxrl.config import BUDGETS, Budget
 from purejaxrl.errors import CheckpointError, InputError
 from purejaxrl.ledger import Ledger, Snapshot, Stage
 from purejaxrl.plan import Plan
@@ -144,8 +144,9 @@ def restore(ledger: Ledger, found: Checkpoint) -> Start:
     if is_extended and position.runs != plan.runs:
         raise InputError("--extend: this training was cut into batches, whose states are not kept; train anew")
     template = records_template(plan.runs)
+    shapes = shapes_at(plan, position) if position.runs else (None, None)
     if position.runs:
-        template |= batch_template(plan, position, found.facts["arrays"])
+        template |= batch_template(shapes, position.runs, found.facts["arrays"])
     arrays = disk.read(found, template)
     with _describing(found):
         ledger.restore(facts["ledger"], with_prefix(arrays, "records/"), with_prefix(arrays, "recorder/"))
@@ -153,7 +154,7 @@ def restore(ledger: Ledger, found: Checkpoint) -> Start:
         ledger.tails = {name: str(text) for name, text in facts["tails"].items()}
     if not position.runs:
         return Start(position, None)
-    standing = standing_of(plan, position, arrays)
+    standing = standing_of(shapes, position, arrays)
     if is_extended:
         standing = extend(ledger, standing, plan.settings[0].budget)
     return Start(position._replace(is_finished=position.is_finished and not is_extended), standing)
@@ -161,8 +162,7 @@ def restore(ledger: Ledger, found: Checkpoint) -> Start:
 
 def budget_in(config: Mapping[str, Any]) -> Any:
     """The budgets among what config.json holds."""
-    names = ("epochs", "episodes", "env_steps")
-    return [[fields.get(name) for name in names] for fields in (config["config"], *config.get("settings", []))]
+    return [[fields.get(name) for name in BUDGETS] for fields in (config["config"], *config.get("settings", []))]
 
 
 def records_template(runs: int) -> dict[str, Any]:
@@ -170,17 +170,17 @@ def records_template(runs: int) -> dict[str, Any]:
     return {f"records/{name}": values for name, values in Records.empty(runs)._asdict().items()}
 
 
-def batch_template(plan: Plan, position: Position, found: Mapping[str, str]) -> dict[str, Any]:
-    """Names and shapes of what a checkpoint holds of the batch at a position.
+def batch_template(shapes: Any, runs: int, found: Mapping[str, str]) -> dict[str, Any]:
+    """Names and shapes of what a checkpoint holds of a batch whose state and best have these shapes.
 
     What the open logging interval sums depends on what the agent reports, so its names are those `found`.
     """
-    state, best = shapes_at(plan, position)
-    blank = Recorder(np.arange(position.runs), np.arange(position.runs), 1, 1, None, None).arrays()
+    state, best = shapes
+    blank = Recorder(np.arange(runs), np.arange(runs), 1, 1, None, None).arrays()
     template = named_leaves(state, "state/") | named_leaves(best, "best/")
     template |= {f"recorder/{name}": blank[name] for name in KEPT}
     sums = [name for name in found if name.startswith(f"recorder/{OPEN}")]
-    return template | dict.fromkeys(sums, np.zeros(position.runs))
+    return template | dict.fromkeys(sums, np.zeros(runs))
 
 
 def shapes_at(plan: Plan, position: Position) -> Any:
@@ -193,9 +193,8 @@ def shapes_at(plan: Plan, position: Position) -> Any:
     return shapes_of_runs(plan.agent, setting.env, setting.config, setting.budget, keeps_best, position.runs)
 
 
-def standing_of(plan: Plan, position: Position, arrays: Mapping[str, np.ndarray]) -> Standing:
+def standing_of(shapes: Any, position: Position, arrays: Mapping[str, np.ndarray]) -> Standing:
     """The batch's states and best learners from arrays by name."""
-    shapes = shapes_at(plan, position)
     trees = []
     for tree, prefix in zip(shapes, ("state/", "best/"), strict=True):
         names = named_leaves(tree, prefix)

@@ -15,7 +15,15 @@ from purejaxrl.plan import Plan, Training, versions
 from purejaxrl.results import plots
 from purejaxrl.results.labels import columns_of
 from purejaxrl.results.progress import Extent
-from purejaxrl.results.recorder import EPISODE_COLUMNS, Recorder, Records, Table, Tally
+from purejaxrl.results.recorder import (
+    EPISODE_COLUMNS,
+    Recorder,
+    Records,
+    Table,
+    Tally,
+    absorb_tallies,
+    pack_tallies,
+)
 from purejaxrl.results.run_folder import RunFolder
 from purejaxrl.training.checkpoint import named_leaves
 from purejaxrl.training.evaluate import Best
@@ -108,7 +116,7 @@ class Ledger:
             "programs": self.programs - (not (is_between and begins_group)),
             "compile_seconds": self.compile_seconds,
             "run_seconds": self.run_seconds,
-            "tallies": {name: [tally.width, list(tally.counts.items())] for name, tally in tallies.items()},
+            "tallies": pack_tallies(tallies),
         }
 
     def restore(self, facts: dict[str, Any], records: Table, recorder: Table) -> None:
@@ -118,8 +126,7 @@ class Ledger:
         self.failed = [int(run) for run in facts["failed"]]
         self.batches, self.programs = int(facts["batches"]), int(facts["programs"])
         self.compile_seconds, self.run_seconds = float(facts["compile_seconds"]), float(facts["run_seconds"])
-        for name, (width, counts) in facts["tallies"].items():
-            self.tallies.setdefault(name, Tally()).absorb(int(width), {int(k): int(n) for k, n in counts})
+        absorb_tallies(self.tallies, facts["tallies"])
         self.started = time.perf_counter() - self.compile_seconds - self.run_seconds
 
     def enter(self, stage: Stage, is_stopping: bool) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from purejaxrl.errors import HostError
 from purejaxrl.ledger import Ledger
-from purejaxrl.results.recorder import Records, Tally
+from purejaxrl.results.recorder import Records, absorb_tallies, pack_tallies
 from purejaxrl.training.hosts import Hosts
 
 MAX_STATUS_BYTES = 2**20
@@ -61,7 +61,7 @@ def hand_over(everyone: Hosts, ledger: Ledger, while_waiting: Callable[[], objec
         "devices": ledger.devices,
         "compile_seconds": ledger.compile_seconds,
         "run_seconds": ledger.run_seconds,
-        "tallies": {name: [tally.width, list(tally.counts.items())] for name, tally in ledger.tallies.items()},
+        "tallies": pack_tallies(ledger.tallies),
         "files": files,
     }
     everyone.send("facts", json.dumps(facts).encode(), while_waiting=while_waiting)
@@ -94,5 +94,4 @@ def take_in(everyone: Hosts, ledger: Ledger, process: int, while_waiting: Callab
     ledger.programs = max(ledger.programs, facts["programs"])
     ledger.compile_seconds = max(ledger.compile_seconds, facts["compile_seconds"])
     ledger.run_seconds = max(ledger.run_seconds, facts["run_seconds"])
-    for name, (width, counts) in facts["tallies"].items():
-        ledger.tallies.setdefault(name, Tally()).absorb(width, dict(counts))
+    absorb_tallies(ledger.tallies, facts["tallies"])

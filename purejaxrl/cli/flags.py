@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from purejaxrl.errors import InputError
@@ -96,16 +97,43 @@ def add_safety_flags(group: Any, checkpoints: str) -> None:
     )
 
 
+def shows_help(words: list[str], text: str) -> bool:
+    """Whether help is what is asked for, or nothing at all; then it is printed."""
+    if words and not {"--help", "-h"} & set(words):
+        return False
+    print(text, end="")
+    return True
+
+
+def folder_parser(command: str) -> Parser:
+    """The parser of a command for run folders, to which its flags are added."""
+    parser = Parser(prog=f"purejaxrl {command}", allow_abbrev=False, add_help=False)
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folder")
+    return parser
+
+
+def parse_folders(parser: Parser, words: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """The run folders and the flags. Raises InputError."""
+    known, unknown = parser.parse_known_intermixed_args(words)
+    if unknown:
+        raise InputError(unknown_flag(unknown[0], parser))
+    flags = vars(known)
+    return flags.pop("runs"), flags
+
+
+def parse_folder(parser: Parser, words: list[str]) -> tuple[Path, dict[str, Any]]:
+    """The one run folder and the flags. Raises InputError."""
+    runs, flags = parse_folders(parser, words)
+    if len(runs) != 1:
+        raise InputError(f"{parser.prog}: give one run folder, not {len(runs)}")
+    return Path(runs[0]), flags
+
+
 def resume_parser() -> Parser:
     """The flags of `resume`. Values are strings; `parse_resumption` converts them."""
-    parser = Parser(
-        prog="purejaxrl resume",
-        usage="purejaxrl resume RUN [--extend AMOUNT] ...",
-        description="Go on with a training from its newest checkpoint, as if it had never stopped.",
-        allow_abbrev=False,
-        add_help=False,
-    )
-    parser.add_argument("run", nargs="*", help="run folder")
+    parser = folder_parser("resume")
+    parser.usage = "purejaxrl resume RUN [--extend AMOUNT] ..."
+    parser.description = "Go on with a training from its newest checkpoint, as if it had never stopped."
     parser.add_argument("--extend", help="a larger budget, in the training's own unit")
     for name, text in (
         ("device", "cpu, auto, cuda (or gpu), tpu"),
@@ -125,17 +153,12 @@ def resume_parser() -> Parser:
     return parser
 
 
-def parse_resumption(parser: Parser, words: list[str]) -> dict[str, Any]:
-    """Flags as arguments of `purejaxrl.resume`, and the command's own; those not given are left out."""
+def parse_resumption(parser: Parser, words: list[str]) -> tuple[Path, dict[str, Any]]:
+    """The folder; flags as arguments of `purejaxrl.resume`, and the command's own; those not given are left out."""
     from purejaxrl.config import Spec
 
-    known, unknown = parser.parse_known_intermixed_args(words)
-    if unknown:
-        raise InputError(unknown_flag(unknown[0], parser))
-    if len(known.run) != 1:
-        raise InputError(f"resume: give one run folder, not {len(known.run)}")
-    flags = {name: value for name, value in vars(known).items() if value is not None}
-    flags["run"] = known.run[0]
+    path, known = parse_folder(parser, words)
+    flags = {name: value for name, value in known.items() if value is not None}
     for name in ("extend", "devices", "log_every"):
         if name in flags:
             flags[name] = convert_count(name, flags[name])
@@ -146,7 +169,7 @@ def parse_resumption(parser: Parser, words: list[str]) -> dict[str, Any]:
     for name in ("fail_on_nan", "debug"):
         if not flags[name]:
             del flags[name]
-    return flags
+    return path, flags
 
 
 def convert_count(name: str, text: str) -> int:

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from purejaxrl.cli.flags import Parser, convert_count, unknown_flag
+from purejaxrl.cli.flags import convert_count, folder_parser, parse_folder, parse_folders, shows_help
 from purejaxrl.errors import InputError
 
 # Runs beyond so many are summed up only.
@@ -39,10 +39,9 @@ Compare run folders of one environment: interquartile means with 95% intervals, 
 
 def evaluate(words: list[str]) -> int:
     """`purejaxrl evaluate RUN`."""
-    if not words or {"--help", "-h"} & set(words):
-        print(EVALUATE_HELP, end="")
+    if shows_help(words, EVALUATE_HELP):
         return 0
-    parser = Parser(prog="purejaxrl evaluate", allow_abbrev=False, add_help=False)
+    parser = folder_parser("evaluate")
     for flag, default in (("episodes", "100"), ("params", "last"), ("backend", "gymnax"), ("seed", "0")):
         parser.add_argument(f"--{flag}", default=default)
     parser.add_argument("--json", action="store_true")
@@ -72,10 +71,9 @@ def evaluate(words: list[str]) -> int:
 
 def export(words: list[str]) -> int:
     """`purejaxrl export RUN`."""
-    if not words or {"--help", "-h"} & set(words):
-        print(EXPORT_HELP, end="")
+    if shows_help(words, EXPORT_HELP):
         return 0
-    parser = Parser(prog="purejaxrl export", allow_abbrev=False, add_help=False)
+    parser = folder_parser("export")
     parser.add_argument("--params", default="last")
     path, known = parse_folder(parser, words)
     use_cpu()
@@ -85,19 +83,6 @@ def export(words: list[str]) -> int:
     for written in exporting.export(path, **known):
         print(written)
     return 0
-
-
-def parse_folder(parser: Parser, words: list[str]) -> tuple[Path, dict[str, str]]:
-    """The one run folder and the flags. Raises InputError."""
-    parser.add_argument("run", nargs="*")
-    known, unknown = parser.parse_known_intermixed_args(words)
-    if unknown:
-        raise InputError(unknown_flag(unknown[0], parser))
-    flags = vars(known)
-    runs = flags.pop("run")
-    if len(runs) != 1:
-        raise InputError(f"{parser.prog}: give one run folder, not {len(runs)}")
-    return Path(runs[0]), flags
 
 
 def use_cpu() -> None:
@@ -113,23 +98,19 @@ def use_cpu() -> None:
 
 def compare(words: list[str]) -> int:
     """`purejaxrl compare RUN RUN ...`."""
-    if not words or {"--help", "-h"} & set(words):
-        print(COMPARE_HELP, end="")
+    if shows_help(words, COMPARE_HELP):
         return 0
-    parser = Parser(prog="purejaxrl compare", allow_abbrev=False, add_help=False)
-    parser.add_argument("runs", nargs="*")
+    parser = folder_parser("compare")
     parser.add_argument("--out")
     parser.add_argument("--json", action="store_true")
-    known, unknown = parser.parse_known_intermixed_args(words)
-    if unknown:
-        raise InputError(unknown_flag(unknown[0], parser))
+    runs, known = parse_folders(parser, words)
 
     from purejaxrl.results import compare as comparing
 
-    comparison = comparing.compare(known.runs)
-    if known.out:
-        comparing.write(comparison, known.runs, Path(known.out))
-    if known.json:
+    comparison = comparing.compare(runs)
+    if known["out"]:
+        comparing.write(comparison, runs, Path(known["out"]))
+    if known["json"]:
         from purejaxrl.results.run_folder import plain
 
         rows = comparison.frame.assign(setting=comparison.labels).to_dict("records")

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purejaxrl.cli.flags import parse, parse_resumption, resume_parser, training_parser
+from purejaxrl.cli.flags import parse, parse_resumption, resume_parser, shows_help, training_parser
 from purejaxrl.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from purejaxrl.results.progress import Terminal
 
 TRAINING_HELP = "purejaxrl {0} ALGORITHM: ALGORITHM is vpg, a3c or dqn; purejaxrl {0} dqn --help shows its flags"
-
-# Diverged runs beyond so many are counted, and named in summary.json only.
-MAX_NAMED = 20
 
 
 def train(words: list[str]) -> int:
@@ -35,11 +32,9 @@ def sweep(words: list[str]) -> int:
 def resume(words: list[str]) -> int:
     """`purejaxrl resume RUN`."""
     parser = resume_parser()
-    if not words or {"--help", "-h"} & set(words):
-        print(parser.format_help(), end="")
+    if shows_help(words, parser.format_help()):
         return 0
-    flags = parse_resumption(parser, words)
-    path = Path(flags.pop("run"))
+    path, flags = parse_resumption(parser, words)
     own = {name: flags.pop(name) for name in ("quiet", "json", "dry_run", "no_cache")}
     is_silent = own["quiet"] or own["json"]
 
@@ -176,7 +171,8 @@ def _print_summary(result: Result) -> None:
         solved = f"{summary['solved_runs']} of {summary['runs']} runs"
         print(f"reached a 100-episode mean of {summary['solved_at']:g}: {solved}")
     if summary["failed_runs"]:
-        shown, more = summary["failed_runs"][:MAX_NAMED], len(summary["failed_runs"]) - MAX_NAMED
-        print(f"diverged (NaN): runs {', '.join(map(str, shown))}" + (f" and {more} more" if more > 0 else ""))
+        from purejaxrl.results.labels import name_runs
+
+        print(f"diverged (NaN): runs {name_runs(summary['failed_runs'])}")
     if result.curve.exists():
         print(f"curve{'s' if result.plan.is_sweep else ''}: {result.curve}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+
+# Runs beyond so many are counted; summary.json names all.
+MAX_NAMED = 20
 
 
 def show(value: Any) -> str:
@@ -28,3 +31,9 @@ def columns_of(values: Iterable[dict[str, Any]]) -> dict[str, np.ndarray]:
     """The swept hyperparameters as columns of text [settings]."""
     rows = list(values)
     return {name: np.array([show(row[name]) for row in rows]) for name in (rows[0] if rows else {})}
+
+
+def name_runs(runs: Sequence[int]) -> str:
+    """Runs by number; those beyond MAX_NAMED are counted."""
+    more = len(runs) - MAX_NAMED
+    return ", ".join(map(str, runs[:MAX_NAMED])) + (f" and {more} more" if more > 0 else "")

@@ -94,6 +94,17 @@ class Tally:
         return {"bin_width": self.width, "counts": dict(sorted(self.counts.items()))}
 
 
+def pack_tallies(tallies: dict[str, Tally]) -> dict[str, Any]:
+    """Tallies as JSON holds them."""
+    return {name: [tally.width, list(tally.counts.items())] for name, tally in tallies.items()}
+
+
+def absorb_tallies(tallies: dict[str, Tally], packed: dict[str, Any]) -> None:
+    """Count packed tallies in."""
+    for name, (width, counts) in packed.items():
+        tallies.setdefault(name, Tally()).absorb(int(width), {int(value): int(count) for value, count in counts})
+
+
 class Events(NamedTuple):
     """Episodes that ended, sorted by run and then by step and actor.
 
