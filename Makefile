@@ -99,7 +99,7 @@ bench-parity: $(BENCH) ## do we learn as PyTorch does, and how soon; goes on whe
 
 lock: $(INSTALLED) ## write requirements.lock anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --no-annotate --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 
 clean: ## remove the environment and caches
 	rm -rf .venv .venv-rejax .venv-oldest .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist *.egg-info
