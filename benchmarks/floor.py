@@ -1,11 +1,14 @@
-"""The least that an update can cost on a core: its floating-point work over what the core reaches.
+"""The least that an update can cost on a core: its work over what the core reaches.
 
     seconds >= flops / (flops/s of a large matrix product) + tanh / (tanh/s) + random words / (words/s)
+               + bytes / (bytes/s of a copy)
 
 Flops are those of the networks' matrix products: 2 n m for n inputs and m outputs of a layer and sample, three times
-that with gradients, less the first layer's gradient with respect to its inputs. Everything else (Adam, losses, the
-environment, gathering rows) is left out, so this is a lower bound; so is what memory must move, which for networks of
-this size stays in a core's caches. `python benchmarks/floor.py` writes floor.json.
+that with gradients, less the first layer's gradient with respect to its inputs. Bytes are what must be moved even if
+everything within a network stayed in registers: transitions, each written and read once, the inputs of every pass (of
+a picture the few numbers that it is drawn from), and parameters with Adam's two moments, read and written at every
+step. Everything else (arithmetic of Adam and losses, the environment, drawing) is left out, so this is a lower bound.
+`python benchmarks/floor.py` writes floor.json.
 """
 
 from __future__ import annotations
@@ -27,14 +30,18 @@ from purejaxrl.learning.keys import unrolled
 FILE = Path(__file__).with_name("floor.json")
 HIDDEN = (32, 32)
 IMAGE = 40 * 90 * 3
+STATE = 4
+FLOAT = 4
+PI, V, Q = 2, 1, 2
 
 
 class Work(NamedTuple):
-    """What must be computed: floating-point operations of matrix products, values of tanh, random 32-bit words."""
+    """What must be done: floating-point operations of matrix products, values of tanh, random 32-bit words, bytes."""
 
     flops: float = 0.0
     tanh: float = 0.0
     words: float = 0.0
+    bytes: float = 0.0
 
 
 def plus(*works: Work) -> Work:
@@ -50,30 +57,43 @@ def times(count: float, work: Work) -> Work:
 def forward(inputs: int, outputs: int, *, tanh: bool) -> Work:
     """A sample through inputs -> 32 -> 32 -> outputs."""
     layers = itertools.pairwise((inputs, *HIDDEN, outputs))
-    return Work(sum(2.0 * n * m for n, m in layers), sum(HIDDEN) if tanh else 0)
+    return Work(sum(2.0 * n * m for n, m in layers), sum(HIDDEN) if tanh else 0, bytes=FLOAT * STATE)
 
 
 def gradient(inputs: int, outputs: int, *, tanh: bool) -> Work:
     """A sample there and back."""
     there = forward(inputs, outputs, tanh=tanh)
-    return there._replace(flops=3 * there.flops - 2.0 * inputs * HIDDEN[0])
+    return there._replace(flops=3 * there.flops - 2.0 * inputs * HIDDEN[0], bytes=2 * there.bytes)
 
 
-PI, V, Q = 2, 1, 2
-STATE = 4
+def adam(inputs: int, outputs: int) -> Work:
+    """One step: parameters and both moments, read and written."""
+    layers = itertools.pairwise((inputs, *HIDDEN, outputs))
+    return Work(bytes=6 * FLOAT * sum(m * (n + 1) for n, m in layers))
+
+
+# Two observations of four numbers, action, reward, two flags: written and read.
+TRANSITION = Work(bytes=2 * FLOAT * (2 * STATE + 4))
 
 # One action of two is a comparison of one random number; what resets draw is left out.
-VPG_EPOCH = times(
-    4000,
-    plus(
-        forward(STATE, PI, tanh=True),
-        Work(words=1),
-        times(2, forward(STATE, V, tanh=True)),
-        gradient(STATE, PI, tanh=True),
-        times(80, gradient(STATE, V, tanh=True)),
+VPG_EPOCH = plus(
+    times(
+        4000,
+        plus(
+            TRANSITION,
+            forward(STATE, PI, tanh=True),
+            Work(words=1),
+            times(2, forward(STATE, V, tanh=True)),
+            gradient(STATE, PI, tanh=True),
+            times(80, gradient(STATE, V, tanh=True)),
+        ),
     ),
+    adam(STATE, PI),
+    times(80, adam(STATE, V)),
 )
+# Its Adam step serves a whole rollout, which leaves next to nothing for one env step.
 A3C_ENV_STEP = plus(
+    TRANSITION,
     forward(STATE, PI, tanh=True),
     Work(words=1),
     forward(STATE, V, tanh=True),
@@ -83,8 +103,10 @@ A3C_ENV_STEP = plus(
 
 
 def dqn_env_step(inputs: int) -> Work:
-    """Acting, and one gradient step on 512 transitions."""
+    """Acting, and one gradient step on 512 transitions; pictures travel as no more numbers than states do."""
     return plus(
+        TRANSITION,
+        adam(inputs, Q),
         forward(inputs, Q, tanh=False),
         Work(words=2),
         times(512, plus(Work(words=1), forward(inputs, Q, tanh=False), gradient(inputs, Q, tanh=False))),
@@ -112,10 +134,13 @@ def seconds_of(function: Callable[..., Any], *args: Any, repetitions: int = 15) 
 
 
 def rates() -> dict[str, float]:
-    """What one core reaches per second: flops in a matrix product, tanh in a cached array, random words in bulk."""
+    """What one core reaches per second: flops in a matrix product, tanh in a cached array, random words in bulk, bytes
+    read and written by a pass over an array that no cache holds.
+    """
     size, rows, repeats = 1024, 4096, 200
     square = jax.random.normal(jax.random.key(0), (size, size))
     small = jax.random.normal(jax.random.key(1), (rows, 32))
+    large = jnp.ones(64 * 2**20)
 
     def many_tanh(x: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(0, repeats, lambda _, x: jnp.tanh(x), x)
@@ -135,12 +160,13 @@ def rates() -> dict[str, float]:
         / seconds_of(many_layers, small, square[:32, :32] / 8),
         "tanh": repeats * small.size / seconds_of(many_tanh, small),
         "words": 1_000_000 / seconds_of(many_words, unrolled(jax.random.key(2))),
+        "bytes": 2 * large.nbytes / seconds_of(lambda x: x + 1, large),
     }
 
 
 def floor(work: Work, rate: dict[str, float]) -> float:
     """Seconds of one core."""
-    return work.flops / rate["flops"] + work.tanh / rate["tanh"] + work.words / rate["words"]
+    return sum(amount / rate[name] for name, amount in work._asdict().items())
 
 
 def main() -> None:

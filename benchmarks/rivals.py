@@ -76,7 +76,7 @@ CONTESTS = {
     ),
     "DQN, images": Contest(
         original("dqn", "img"),
-        {1: 60, 8: 30, 64: 5},
+        {1: 60, 8: 30, 64: 5, 512: 1},
         1,
         {
             "one environment": Rival("dqn.py --observation_type img", 1100),

@@ -117,7 +117,7 @@ def floor_lines(rivals: dict[str, Any], floor: dict[str, Any]) -> list[str]:
     rates = ", ".join(f"{name} {value:.3g}/s" for name, value in floor["rates"].items())
     lines = section(
         "### The floor",
-        "`python benchmarks/floor.py`: matrix products, tanh and random bits that the algorithm must compute, at the rates "
+        "`python benchmarks/floor.py`: matrix products, tanh, random words and bytes that the algorithm must spend, at the rates "
         f"that one core reaches ({rates}). Measured: 64 seeds on all cores, seconds of one core. PyTorch: its best form "
         "with one process per core, likewise.",
         ["", "floor", "ours", "ours over the floor", "PyTorch over the floor"],
