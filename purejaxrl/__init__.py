@@ -19,15 +19,18 @@ if TYPE_CHECKING:
     from purejaxrl.envs import Renderer as Renderer
     from purejaxrl.envs import make as make
     from purejaxrl.errors import InputError as InputError
+    from purejaxrl.evaluation import Evaluation as Evaluation
     from purejaxrl.evaluation import evaluate as evaluate
     from purejaxrl.exporting import export as export
     from purejaxrl.result import Result as Result
+    from purejaxrl.result import load as load
     from purejaxrl.settings import Range as Range
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AGENTS": "purejaxrl.agents",
+    "Evaluation": "purejaxrl.evaluation",
     "Images": "purejaxrl.envs",
     "InputError": "purejaxrl.errors",
     "PixelObservation": "purejaxrl.envs",
@@ -36,6 +39,7 @@ _HOMES = {
     "Result": "purejaxrl.result",
     "evaluate": "purejaxrl.evaluation",
     "export": "purejaxrl.exporting",
+    "load": "purejaxrl.result",
     "make": "purejaxrl.envs",
     "make_train": "purejaxrl.api",
     "resume": "purejaxrl.api",

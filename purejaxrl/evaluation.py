@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,51 @@ from purejaxrl.envs.pixels import advance, filled, frames_of, renderer_of
 from purejaxrl.errors import InputError
 from purejaxrl.learners import Learners, load_learners
 from purejaxrl.plan import Plan, check_whole, images_of
+from purejaxrl.results.labels import counted
 from purejaxrl.training import evaluate as playing
 from purejaxrl.types import PyTree
 
 BACKENDS = ("gymnax", "gymnasium")
+CONFIDENCE = 0.95
 # gymnasium's CartPole without its time limit, which is the run's own.
 IN_GYMNASIUM = {"CartPole-v0": "CartPole-v1", "CartPole-v1": "CartPole-v1"}
+
+
+class Evaluation(NamedTuple):
+    """How well greedy policies play.
+
+    mean: of all returns. low, high: its 95% interval, see `interval_of_mean`: over the means of the runs where there
+    are several, as an algorithm's chance is its seeds; over the episodes of a single one. returns: a row per run and
+    episode: run, seed, episode, return.
+    """
+
+    mean: float
+    low: float
+    high: float
+    returns: pd.DataFrame
+
+    @classmethod
+    def of(cls, returns: pd.DataFrame) -> Evaluation:
+        """What such rows say."""
+        means = returns.groupby("run")["return"].mean()
+        values = (means if len(means) > 1 else returns["return"]).to_numpy(float)
+        return cls(float(returns["return"].mean()), *interval_of_mean(values), returns)
+
+    def __repr__(self) -> str:
+        runs = self.returns["run"].nunique()
+        each = counted(len(self.returns) // max(runs, 1), "episode")
+        return f"mean return {self.mean:.1f} [{self.low:.1f}, {self.high:.1f}], {counted(runs, 'run')} x {each}"
+
+
+def interval_of_mean(values: np.ndarray) -> tuple[float, float]:
+    """Student's 95% interval of a mean: mean +- t_{0.975, n - 1} s / sqrt(n), NaN below two values [n]."""
+    if len(values) < 2:
+        return np.nan, np.nan
+    from scipy import stats
+
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+    half = float(quantile * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return float(values.mean()) - half, float(values.mean()) + half
 
 
 def evaluate(
@@ -40,11 +79,21 @@ def evaluate(
     them. Run r plays with keys from jax.random.key(seed) and r; gymnasium's episode k of it with seed + k.
     Raises InputError where the folder, its parameters or an argument will not do.
     """
+    check_arguments(episodes, seed, backend)
+    plan, batches = load_learners(Path(path), params, **objects)
+    return play_all(plan, batches, episodes, seed, backend)
+
+
+def check_arguments(episodes: int, seed: int, backend: str) -> None:
+    """Raise InputError naming the first of `evaluate`'s arguments that is not allowed."""
     check_whole("episodes", episodes, at_least=1)
     check_whole("seed", seed, at_least=0)
     if backend not in BACKENDS:
         raise InputError(f"--backend: {backend!r} is not allowed; use one of {', '.join(BACKENDS)}")
-    plan, batches = load_learners(Path(path), params, **objects)
+
+
+def play_all(plan: Plan, batches: list[Learners], episodes: int, seed: int, backend: str) -> pd.DataFrame:
+    """What `evaluate` returns, of learners that have been loaded."""
     play = play_in_gymnax if backend == "gymnax" else play_in_gymnasium
     rows = []
     for batch in batches:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import tempfile
 import warnings
-import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -23,11 +22,11 @@ from purejaxrl.ledger import Ledger, Place, Stage, failed_runs, summarize, write
 from purejaxrl.plan import Plan, versions
 from purejaxrl.processes import exchange_standing, hand_over, take_in
 from purejaxrl.replan import check_same, replan
-from purejaxrl.result import Result
+from purejaxrl.result import Home, Result, result_of
 from purejaxrl.results import run_folder
 from purejaxrl.results.labels import name_runs
 from purejaxrl.results.progress import Reporter, Silent
-from purejaxrl.results.run_folder import RunFolder
+from purejaxrl.results.run_folder import RunFolder, plain, read_json
 from purejaxrl.training import devices
 from purejaxrl.training.checkpoint import Checkpoint
 from purejaxrl.training.fit import StopRequestedError, compile_fitting, fit, mebibytes
@@ -62,8 +61,7 @@ def carry_out(
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise
-    weakref.finalize(result, shutil.rmtree, path, ignore_errors=True)
-    return result
+    return dataclasses.replace(result, home=Home(path))
 
 
 def carry_on(path: Path, *, progress: Any = None, **arguments: Any) -> Result:
@@ -120,8 +118,10 @@ def _carry_out(
     ledger = Ledger(plan, folder, used)
     start = keeper.BEGINNING if found is None else keeper.restore(ledger, found)
     if start.position.is_finished:
-        return Result(folder.path, run_folder.read_json(folder.path / "summary.json"), plan, None, None, None)
-    folder.write_json("config.json", {**plan.as_dict(), "devices": used, "processes": everyone.count})
+        recorded, facts = (read_json(folder.path / name) for name in ("config.json", "summary.json"))
+        return result_of(folder.path, recorded, facts, lambda: plan)
+    config = plain({**plan.as_dict(), "devices": used, "processes": everyone.count})
+    folder.write_json("config.json", config)
     keeping = Keeper(ledger, plan.options.checkpoint_every if everyone.count == 1 else 0.0)
     keeping.begin()
     with StopSignals() as signals:
@@ -166,7 +166,7 @@ def _carry_out(
     if plan.options.fail_on_nan and ledger.failed:
         shown = name_runs(sorted(ledger.failed))
         raise DivergedError(f"--fail_on_nan: training stopped as runs diverged: {shown}; see {folder.path}")
-    return Result(folder.path, summary, plan, ledger.state, ledger.best, stopped_by)
+    return result_of(folder.path, config, plain(summary), lambda: plan, ledger.state, stopped_by)
 
 
 class Stopper(NamedTuple):

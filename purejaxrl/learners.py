@@ -36,15 +36,41 @@ def load_learners(path: Path, kind: str = "last", **objects: Any) -> tuple[Plan,
     kind: `last`, or `best` by greedy evaluation. objects: as for `purejaxrl.resume`.
     Raises InputError where there are none, or they are damaged or not those of the Plan.
     """
-    if kind not in KINDS:
-        raise InputError(f"--params: {kind!r} is not allowed; use last or best")
+    check_kind(kind)
     run_folder.check_run(path)
     plan = replan(run_folder.read_json(path / "config.json"), **objects)
+    return plan, learners_of(path, plan, kind)
+
+
+def check_kind(kind: str) -> None:
+    """Raise InputError unless there may be parameters of this kind."""
+    if kind not in KINDS:
+        raise InputError(f"--params: {kind!r} is not allowed; use last or best")
+
+
+def learners_of(path: Path, plan: Plan, kind: str = "last", runs: np.ndarray | None = None) -> list[Learners]:
+    """The learners in the run folder of a Plan, batch by batch: all, or those of some run numbers.
+
+    Raises InputError as `load_learners` does, and where a run's are missing.
+    """
+    check_kind(kind)
     names = sorted((file.stem for file in path.glob(f"params/{kind}*.safetensors")), key=number_of)
     if not names:
         hint = "; best ones are kept where --eval_every is given" if kind == "best" else ""
         raise InputError(f"{path} holds no {kind} parameters{hint}")
-    return plan, [load_batch(path, name, plan) for name in names]
+    if runs is None:
+        return [load_batch(path, name, plan) for name in names]
+    batches = [load_batch(path, name, plan) for name in names if np.isin(runs_of(path, name, plan), runs).any()]
+    missing = np.setdiff1d(runs, [run for batch in batches for run in batch.runs])
+    if len(missing):
+        raise InputError(f"{path} holds no {kind} parameters of run {missing[0]}: it has not begun")
+    return [take_learners(batch, np.isin(batch.runs, runs)) for batch in batches]
+
+
+def take_learners(batch: Learners, which: np.ndarray) -> Learners:
+    """Some of a batch's runs."""
+    configs, learner = jax.tree.map(lambda leaf: leaf[which], (batch.configs, batch.learner))
+    return Learners(batch.runs[which], batch.setting, configs, learner)
 
 
 def number_of(name: str) -> int:
@@ -53,12 +79,18 @@ def number_of(name: str) -> int:
     return int(number) if number.isdigit() else 0
 
 
-def load_batch(path: Path, name: str, plan: Plan) -> Learners:
-    """The learners of one file. Raises InputError where they are not those of runs of the Plan."""
-    file, runs = path / "params" / f"{name}.safetensors", run_folder.read_facts(path, name)["runs"]
+def runs_of(path: Path, name: str, plan: Plan) -> list[int]:
+    """The runs whose learners a file holds. Raises InputError where they are not runs of the Plan."""
+    runs = run_folder.read_facts(path, name)["runs"]
     is_sound = isinstance(runs, list) and runs and all(type(run) is int and 0 <= run < plan.runs for run in runs)
     if not is_sound:
-        raise InputError(f"cannot read {file}: its runs are not runs of config.json")
+        raise InputError(f"cannot read {path / 'params' / name}.safetensors: its runs are not runs of config.json")
+    return list(runs)
+
+
+def load_batch(path: Path, name: str, plan: Plan) -> Learners:
+    """The learners of one file. Raises InputError where they are not those of runs of the Plan."""
+    file, runs = path / "params" / f"{name}.safetensors", runs_of(path, name, plan)
     settings = [plan.settings[run // plan.options.seeds] for run in runs]
     if len({jax.tree.structure(setting.config) for setting in settings}) > 1:
         raise InputError(f"cannot read {file}: its runs do not share a program")

@@ -16,6 +16,7 @@ from purejaxrl.envs import Images, make, name_of
 from purejaxrl.errors import InputError
 from purejaxrl.learning.networks import check_network
 from purejaxrl.results.labels import label_of, show
+from purejaxrl.results.recorded import CUSTOM
 from purejaxrl.settings import MAX_RUNS, Range, Setting, count_settings, resolve_settings
 from purejaxrl.training.devices import device_kind
 from purejaxrl.training.loop import iterations_of
@@ -25,8 +26,6 @@ __all__ = ["Options", "Plan", "Training", "plan_sweep", "plan_train", "validate"
 
 EVAL_EPISODES = 20
 CHECKPOINT_MINUTES = 5.0
-# What config.json puts before the name of an object that only its owner has.
-CUSTOM = "custom: "
 MAX_LOGGED_RUNS = 256
 PACKAGES = ("purejaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 

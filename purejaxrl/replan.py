@@ -11,7 +11,8 @@ from typing import Any
 from purejaxrl.agents import AGENTS
 from purejaxrl.config import BUDGETS, budget_of, field_specs
 from purejaxrl.errors import CheckpointError, InputError
-from purejaxrl.plan import CUSTOM, Options, Plan, check_options, check_whole, plan_settings
+from purejaxrl.plan import Options, Plan, check_options, check_whole, plan_settings
+from purejaxrl.results.recorded import CUSTOM, as_tuple
 from purejaxrl.results.run_folder import plain
 from purejaxrl.settings import Setting
 from purejaxrl.types import Agent
@@ -132,11 +133,6 @@ def config_of(agent: Agent, fields: dict[str, Any]) -> Any:
             f"config.json: {name} is {'missing' if name in names else 'unknown'} among {agent.name}'s fields"
         )
     return agent.Config(**{name: as_tuple(value) for name, value in fields.items()})
-
-
-def as_tuple(value: Any) -> Any:
-    """JSON's lists as tuples."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def extended(config: Any, amount: int) -> Any:

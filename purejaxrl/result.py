@@ -1,46 +1,308 @@
-"""What a training leaves in the hands of whoever called for it."""
+"""What a training leaves in the hands of whoever called for it: tables, curves, policies, films of its runs.
+
+Whatever a method needs is imported there, so that looking at a run folder does not start JAX.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import shutil
+import signal
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from purejaxrl.plan import Plan
-from purejaxrl.training.evaluate import Best
-from purejaxrl.types import RunState
+from purejaxrl.errors import InputError
+from purejaxrl.results import run_folder
+from purejaxrl.results.labels import counted, label_of, show, typed
+from purejaxrl.results.recorded import Recorded, recorded_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from purejaxrl.evaluation import Evaluation
+    from purejaxrl.learners import Learners
+    from purejaxrl.plan import Plan
+    from purejaxrl.results.statistics import Scores
+    from purejaxrl.types import RunState
+
+# Objects of one's own that a config.json only names.
+OBJECTS = ("agent", "network", "env", "env_params", "renderer")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+def load(path: str | Path, **objects: Any) -> Result:
+    """The Result of a run folder, as `train`, `sweep` and `resume` return it, but for the state of the runs.
+
+    objects: agent, network, env (with env_params), renderer, where config.json only names them; tables and curves do
+    without. A training that has not ended can be looked at, too: what is in its files by now.
+    Raises InputError where there is no run, or an object is not one that config.json asks for.
+    """
+    path = Path(path)
+    for name in objects:
+        if name not in OBJECTS:
+            raise InputError(f"load: {name} is unknown; objects of your own are {', '.join(OBJECTS)}")
+    run_folder.check_run(path)
+    config = run_folder.read_json(path / "config.json")
+    facts = run_folder.read_json(path / "summary.json") if (path / "summary.json").exists() else {}
+    received = facts.get("stopped_by")
+    stopped_by = signal.Signals[received].value if received in tuple(signal.Signals.__members__) else None
+    result = result_of(path, config, facts, functools.partial(_replan, config, objects), stopped_by=stopped_by)
+    if objects:
+        _ = result.plan
+    return result
+
+
+def _replan(config: dict[str, Any], objects: dict[str, Any]) -> Plan:
+    from purejaxrl.replan import replan
+
+    return replan(config, **objects)
+
+
+def result_of(
+    path: Path,
+    config: dict[str, Any],
+    facts: dict[str, Any],
+    make_plan: Callable[[], Plan],
+    whole_state: RunState | None = None,
+    stopped_by: int | None = None,
+) -> Result:
+    """The Result of all runs. config, facts: what config.json and summary.json hold."""
+    recorded = recorded_of(config)
+    return Result(path, facts, np.arange(recorded.runs), stopped_by, recorded, functools.cache(make_plan), whole_state)
+
+
+class Home:
+    """A temporary folder, which goes when nothing refers to this any more, or the program ends."""
+
+    def __init__(self, path: Path) -> None:
+        weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Result:
-    """A training that has ended.
+    """Runs of a training: all of them, or those that were selected.
 
-    state, best: the stacked RunState and best learners [runs, ...] where all runs were trained side by side in one
-    batch, else None; params/ holds them all.
+    `result[3]`, `result[2:5]`, `select` and `best` are Results again, of some of the runs, and everything works on
+    these, too. Where there are several runs, `policy` and `video` take the best one.
+
+    path: the run folder; a temporary one, unless `out` was given, that lives as long as its Results: see `save`.
+    facts: what summary.json holds of the whole training; {} where that has not ended. runs: the run numbers.
+    stopped_by: the signal that came during the training, if one did.
     """
 
     path: Path
-    summary: dict[str, Any]
-    plan: Plan
-    state: RunState | None
-    best: Best | None
+    facts: dict[str, Any]
+    runs: np.ndarray
     stopped_by: int | None
+    recorded: Recorded
+    make_plan: Callable[[], Plan]
+    whole_state: RunState | None = None
+    home: Home | None = None
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[Result]:
+        return (self[place] for place in range(len(self)))
+
+    def __getitem__(self, places: int | slice | Any) -> Result:
+        """Some of these runs, by their places here: a number, a slice, a list or a mask, as numpy has it."""
+        return dataclasses.replace(self, runs=np.atleast_1d(self.runs[places]))
+
+    def __repr__(self) -> str:
+        of = "" if len(self) == self.recorded.runs else f" of {self.recorded.runs}"
+        settings = len(np.unique(self.recorded.setting_of(self.runs)))
+        swept = f", {counted(settings, 'setting')}" if self.recorded.is_sweep else ""
+        return f"<Result: {self.recorded.title}, {counted(len(self), 'run')}{of}{swept}, in {self.path}>"
+
+    @property
+    def plan(self) -> Plan:
+        """What was trained: agent, settings, environment. Raises InputError where an object of your own is missing."""
+        return self.make_plan()
+
+    @functools.cached_property
+    def state(self) -> RunState | None:
+        """The stacked RunState [runs, ...]: parameters, optimisers, replay, environments.
+
+        None where the training was loaded, or cut into several batches.
+        """
+        if self.whole_state is None or len(self) == self.recorded.runs:
+            return self.whole_state
+        import jax
+
+        return jax.tree.map(lambda leaf: leaf[self.runs], self.whole_state)
 
     def frame(self) -> pd.DataFrame:
-        """metrics.csv: one row per run and logging interval."""
-        return pd.read_csv(self.path / "metrics.csv")
+        """metrics.csv of these runs: one row per run and logging interval, swept hyperparameters as columns."""
+        return self._rows("metrics.csv", "no interval of a training has ended yet")
 
     def episodes(self) -> pd.DataFrame:
-        """episodes.csv: one row per episode."""
-        return pd.read_csv(self.path / "episodes.csv")
+        """episodes.csv of these runs: one row per episode. Raises InputError where episodes were not written."""
+        return self._rows("episodes.csv", "above 256 runs it is written with episodes_log='on'")
 
-    def statistics(self) -> pd.DataFrame:
-        """sweep.csv: one row per setting of a sweep."""
-        return pd.read_csv(self.path / "sweep.csv")
+    def _rows(self, name: str, hint: str) -> pd.DataFrame:
+        file = self.path / name
+        try:
+            table = pd.read_csv(file)
+            run = table["run"].to_numpy(np.int64)
+        except FileNotFoundError:
+            raise InputError(f"{self.path} holds no {name}; {hint}") from None
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"cannot read {file}: {' '.join(str(error).split())[:200]}") from error
+        table = table[np.isin(run, self.runs)].reset_index(drop=True)
+        setting = self.recorded.setting_of(table["run"].to_numpy(np.int64))
+        for swept, values in self._swept().items():
+            # A name that the file has already for something else stands as swept_NAME there.
+            table[f"swept_{swept}" if f"swept_{swept}" in table else swept] = values[setting]
+        return table
+
+    def _swept(self) -> dict[str, np.ndarray]:
+        """The swept hyperparameters as columns [settings]."""
+        return {name: typed(values[name] for values in self.recorded.settings) for name in self.recorded.swept}
+
+    def summary(self) -> pd.DataFrame:
+        """One row per setting: swept hyperparameters, and what `results.statistics.describe` says of these runs.
+
+        Interquartile means with 95% bootstrap intervals of final return and area under the curve, runs solved, env
+        steps to solve, rank. Raises InputError where the training has not ended.
+        """
+        from purejaxrl.results.statistics import describe
+
+        settings, scores = self._scores_by_setting()
+        frame = describe(scores, self.facts["solved_at"] is not None, self.facts["stop_when_solved"])
+        swept = {name: values[settings] for name, values in self._swept().items()}
+        return pd.concat([pd.DataFrame({"setting": settings, **swept}), frame], axis=1)
+
+    def _scores(self) -> Scores:
+        """Scores of these runs. Raises InputError where there are none."""
+        from purejaxrl.results.facts import facts_of
+
+        if not len(self):
+            raise InputError("no runs are selected")
+        file = self.path / "summary.json"
+        if not self.facts:
+            raise InputError(f"{self.path} holds no summary.json: the training has not ended")
+        try:
+            scores = facts_of(self.facts).scores
+            return type(scores)(*(values[self.runs] for values in scores))
+        except (InputError, IndexError) as error:
+            raise InputError(f"cannot use {file}: {error}") from error
+
+    def _scores_by_setting(self) -> tuple[np.ndarray, list[Scores]]:
+        scores, setting = self._scores(), self.recorded.setting_of(self.runs)
+        settings = np.unique(setting)
+        return settings, [type(scores)(*(values[setting == one] for values in scores)) for one in settings]
+
+    def best(self) -> Result:
+        """The best run, by what `summary` ranks settings by: the final return; the area under the curve where a run
+        has none; env steps to solve where the training stopped runs that were solved.
+        """
+        from purejaxrl.results.statistics import best_run
+
+        return self[best_run(self._scores(), bool(self.facts.get("stop_when_solved")))]
+
+    def select(self, **values: Any) -> Result:
+        """The runs of the settings with these swept values, and of a seed: `select(lr=3e-4, seed=1)`.
+
+        A list allows several values; a tuple is one. Raises InputError where nothing has them.
+        """
+        columns = {
+            name: np.array([show(setting[name]) for setting in self.recorded.settings])[
+                self.recorded.setting_of(self.runs)
+            ]
+            for name in self.recorded.swept
+        }
+        columns["seed"] = self.recorded.seed_of(self.runs).astype(str)
+        chosen = np.ones(len(self), bool)
+        for name, wanted in values.items():
+            if name not in columns:
+                raise InputError(f"select: {name} was not swept; use one of {', '.join(columns)}")
+            shown = [show(value) for value in (wanted if isinstance(wanted, list) else [wanted])]
+            matches = np.isin(columns[name], shown)
+            if not matches.any():
+                there = list(dict.fromkeys(columns[name].tolist()))
+                raise InputError(f"select: no run has {name}={','.join(shown)}; there are {', '.join(there[:20])}")
+            chosen &= matches
+        if not chosen.any():
+            raise InputError(f"select: no run has {label_of(values)} together")
+        return self[chosen]
+
+    def plot(self, axes: Axes | None = None, *, column: str | None = None, **line_style: Any) -> Axes:
+        """Draw learning curves on matplotlib axes, new ones by default, and return these.
+
+        The mean of 100 episodes: of one setting a faint line per run, their mean and a band of one standard deviation;
+        of several the interquartile mean of each and the middle half of its runs, in one colour per setting, at most 8.
+        column: another column of `frame`, as "loss". line_style: for the lines of means, as matplotlib has it; a label
+        names them where several results share axes.
+        """
+        from purejaxrl.results import plots
+
+        metrics, recorded = self.frame(), self.recorded
+        if column is not None and column not in metrics.select_dtypes("number"):
+            raise InputError(f"plot: {column} is no column of numbers; there are {', '.join(metrics.columns)}")
+        if axes is None:
+            import matplotlib.pyplot as plt
+
+            axes = plt.figure(figsize=(8, 4.8), layout="constrained").subplots()
+        settings = np.unique(recorded.setting_of(self.runs))
+        style = {"solved_at": recorded.solved_at, "column": column, **line_style}
+        # Curves with names of their own are there to share axes.
+        title = recorded.env if "label" in line_style else recorded.title
+        if len(settings) == 1:
+            plots.draw_curve(axes, metrics, title, **style)
+        else:
+            of_run = recorded.setting_of(np.arange(recorded.runs))
+            order = settings[np.argsort(self.summary()["rank"].to_numpy())] if self.facts else settings
+            plots.draw_settings(axes, metrics, recorded.labels, order, of_run, title, **style)
+        return axes
 
     @property
     def curve(self) -> Path:
-        """The picture of the learning curves."""
-        return self.path / ("sweep.png" if self.plan.is_sweep else "learning_curve.png")
+        """The picture of the learning curves in the run folder."""
+        return self.path / ("sweep.png" if self.recorded.is_sweep else "learning_curve.png")
+
+    def policy(self, params: str = "last") -> Callable[[Any], Any]:
+        """The greedy policy as a jitted function observation -> action; of `best()` where there are several runs.
+
+        params: `last`, or `best` by the evaluations during training. It takes what the environment's `reset` and
+        `step` return, [..., *observation], for any leading axes: state vectors; or, of a training from images, the
+        numbers [..., frames, D] that its frames are drawn from, as `purejaxrl.make(..., images=)` returns them.
+        """
+        import jax
+
+        (batch,) = (self if len(self) == 1 else self.best())._learners(params)
+        config, learner = jax.tree.map(lambda leaf: leaf[0], (batch.configs, batch.learner))
+        return jax.jit(functools.partial(self.plan.agent.policy, config, batch.setting.env, learner))
+
+    def _learners(self, params: str) -> list[Learners]:
+        from purejaxrl.learners import learners_of
+
+        return learners_of(self.path, self.plan, params, self.runs)
+
+    def evaluate(self, episodes: int = 100, params: str = "last", seed: int = 0, backend: str = "gymnax") -> Evaluation:
+        """Play whole episodes with the greedy policy of every run: mean return, 95% interval, all returns.
+
+        Arguments as for `purejaxrl.evaluate`, which these returns are the same as.
+        """
+        from purejaxrl import evaluation
+
+        evaluation.check_arguments(episodes, seed, backend)
+        batches = self._learners(params)
+        return evaluation.Evaluation.of(evaluation.play_all(self.plan, batches, episodes, seed, backend))
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Copy the run folder, all runs of it, and return where it is now.
+
+        Raises InputError where the path is taken, unless an earlier run's may be overwritten, and ResourceError where
+        the disk is full.
+        """
+        path = Path(path)
+        if path.resolve() == self.path.resolve():
+            raise InputError(f"save: {path} is where the run is already; give another folder")
+        run_folder.copy(self.path, path, overwrite=overwrite)
+        return path

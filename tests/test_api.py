@@ -13,6 +13,7 @@ from probes import Continuous, Counter
 import purejaxrl
 from purejaxrl.agents import dqn
 from purejaxrl.errors import InputError
+from purejaxrl.results.run_folder import read_facts, read_params
 from purejaxrl.training.loop import without_replay
 
 TINY = {"episodes": 6, "batch_size": 16, "memory_size": 64, "hidden_sizes": (8,)}
@@ -25,13 +26,11 @@ def test_a_result_holds_state_tables_and_summary(tmp_path):
     assert list(result.episodes().groupby("run").size()) == [6, 6]
     assert set(result.frame()["run"]) == {0, 1}
     assert result.state.learner.params["kernel_0"].shape == (2, 4, 8)
-    assert result.best.eval_return.shape == (2,)
-    np.testing.assert_allclose(result.best.eval_return, result.frame().groupby("run")["eval_return"].max(), rtol=1e-6)
+    best = read_facts(result.path, "best")["eval_return"]
+    np.testing.assert_allclose(best, result.frame().groupby("run")["eval_return"].max(), rtol=1e-6)
     # Whichever run ends later, each is evaluated at its own end, and no more.
     assert result.frame().groupby("run")["eval_return"].last().notna().all()
     assert result.curve.exists()
-    from purejaxrl.results.run_folder import read_params
-
     saved = read_params(result.path, "last")
     np.testing.assert_array_equal(saved["params/kernel_0"], result.state.learner.params["kernel_0"])
 
@@ -40,7 +39,7 @@ def test_a3c_leaves_the_histogram_of_its_delays(tmp_path):
     settings = {"actors": 4, "t_max": 5, "env_steps": 400, "hidden_sizes": (8,)}
     result = purejaxrl.train("a3c", seeds=2, out=tmp_path / "run", log_every=100, **settings)
     # Twenty rounds of four; in the first round the w-th worker waits for w others, afterwards for three.
-    assert result.summary["delay_histogram"] == {"bin_width": 1, "counts": {0: 2, 1: 2, 2: 2, 3: 2 + 2 * 19 * 4}}
+    assert result.facts["delay_histogram"] == {"bin_width": 1, "counts": {"0": 2, "1": 2, "2": 2, "3": 2 + 2 * 19 * 4}}
     assert list(result.frame().query("run == 0")["delay"]) == pytest.approx([(1.5 + 4 * 3) / 5, 3, 3, 3])
     assert (result.path / "delay_histogram.png").stat().st_size > 5000
     assert result.state.learner.worker_theta.pi["kernel_0"].shape == (2, 4, 4, 8)
@@ -93,7 +92,7 @@ def test_a_variant_of_an_agent():
 
     mine = dqn.agent._replace(name="constant", update=partial(dqn.update, td_target=constant_target))
     result = purejaxrl.train(mine, env_steps=1500, lr=1e-2, batch_size=16, memory_size=500, hidden_sizes=(8,))
-    assert result.summary["algorithm"] == "constant"
+    assert result.facts["algorithm"] == "constant"
     assert result.frame()["q_mean"].iloc[-1] == pytest.approx(7, abs=0.5)
 
 
@@ -105,7 +104,8 @@ def test_best_parameters_do_not_depend_on_batch_mates():
         alone = purejaxrl.train("dqn", seed=seed, **settings)
         rows = many.frame().query("run == @seed")
         np.testing.assert_array_equal(rows["eval_return"], alone.frame()["eval_return"])
-        np.testing.assert_array_equal(many.best.eval_return[seed], alone.best.eval_return[0])
+        bests = [read_facts(result.path, "best")["eval_return"] for result in (many, alone)]
+        assert bests[0][seed] == bests[1][0]
 
 
 def test_every_core_works_from_a_fresh_interpreter():
@@ -113,7 +113,7 @@ def test_every_core_works_from_a_fresh_interpreter():
     code = (
         "import os, purejaxrl\n"
         "result = purejaxrl.train('vpg', seeds=2, epochs=1, steps_per_epoch=8, actors=2)\n"
-        "print(result.summary['devices'], min(2, len(os.sched_getaffinity(0))))"
+        "print(result.facts['devices'], min(2, len(os.sched_getaffinity(0))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     used, expected = done.stdout.split()
@@ -154,8 +154,8 @@ def test_a_failed_run_is_named(monkeypatch):
             return jnp.nan, state.time >= 4, state.observation + 1
 
     result = purejaxrl.train("vpg", env=Sick(), seeds=2, epochs=2, steps_per_epoch=40, actors=4)
-    assert result.summary["failed_runs"] == [0, 1]
-    assert result.summary["runs_ok"] == 0
+    assert result.facts["failed_runs"] == [0, 1]
+    assert result.facts["runs_ok"] == 0
 
 
 def test_config_is_a_pytree_whose_leaves_are_the_real_numbers():
@@ -168,6 +168,7 @@ def test_config_is_a_pytree_whose_leaves_are_the_real_numbers():
 def test_the_public_names():
     assert sorted(purejaxrl.__all__) == [
         "AGENTS",
+        "Evaluation",
         "Images",
         "InputError",
         "PixelObservation",
@@ -176,6 +177,7 @@ def test_the_public_names():
         "Result",
         "evaluate",
         "export",
+        "load",
         "make",
         "make_train",
         "resume",

@@ -99,12 +99,12 @@ def test_a_batch_after_another_goes_on_too(tmp_path):
     """Memory for few runs at a time: batches that are done stay done, and the one at hand goes on."""
     arguments = {**VECTORS, "env_steps": 400, "memory_size": 4000, "seeds": 6}
     probe = start(arguments, tmp_path / "wide")
-    assert probe.summary["batches"] == 1
+    assert probe.facts["batches"] == 1
     arguments["max_memory"] = 0.0018
     whole = start(arguments, tmp_path / "whole")
-    assert whole.summary["batches"] > 1
+    assert whole.facts["batches"] > 1
     assert interrupt_often(arguments, tmp_path / "cut", chunks=3) >= 2
-    files = [f"params/last-{k + 1}.safetensors" for k in range(whole.summary["batches"])]
+    files = [f"params/last-{k + 1}.safetensors" for k in range(whole.facts["batches"])]
     assert_same_files(tmp_path / "whole", tmp_path / "cut", ["metrics.csv", "episodes.csv", *files])
 
 
@@ -116,7 +116,7 @@ def test_extending_is_exact(arguments, tmp_path):
     start(arguments, tmp_path / "whole", **{budget: 2 * arguments[budget]})
     start(arguments, tmp_path / "first")
     result = purejaxrl.resume(tmp_path / "first", extend=2 * arguments[budget])
-    assert result.summary["env_steps"] > 0
+    assert result.facts["env_steps"] > 0
     assert_same_files(tmp_path / "whole", tmp_path / "first", (*FILES, "params/best.safetensors"))
     assert json.loads((tmp_path / "first" / "config.json").read_text())["config"][budget] == 2 * arguments[budget]
 
@@ -132,7 +132,7 @@ def test_more_episodes_go_on_from_the_frozen_learner(tmp_path):
         assert rows["env_steps"].is_monotonic_increasing
         assert rows["episode"].is_monotonic_increasing
         assert rows["episode"].max() == 200
-    assert result.summary["runs_ok"] == 2
+    assert result.facts["runs_ok"] == 2
 
 
 def test_what_cannot_be_extended_is_refused(tmp_path, capsys):
@@ -159,7 +159,7 @@ def test_a_finished_training_has_nothing_left_to_do(tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.csv")}
     result = purejaxrl.resume(tmp_path / "run")
     assert result.stopped_by is None
-    assert result.summary["env_steps"] == 240
+    assert result.facts["env_steps"] == 240
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.csv")} == before
 
 
@@ -467,7 +467,7 @@ def test_a_diverged_run_leaves_the_others_alone(tmp_path):
     arguments = {**VPG, "algorithm": agent, "epochs": 20, "seeds": 2}
     start(arguments, tmp_path / "healthy", pi_lr=[1e-3, 1e-2])
     result = start(arguments, tmp_path / "ill", pi_lr=[1e-3, 1e-1])
-    assert result.summary["failed_runs"] == [2, 3]
+    assert result.facts["failed_runs"] == [2, 3]
     healthy, ill = (read_params(tmp_path / name, "last") for name in ("healthy", "ill"))
     for name, values in healthy.items():
         assert values[:2].tobytes() == ill[name][:2].tobytes(), name
@@ -512,7 +512,7 @@ def dividing(config, env, learner, batch, progress, key):
 def test_debug_mode_finds_nothing_in_sound_agents(arguments, tmp_path):
     arguments = {**arguments, "epochs": 2} if "epochs" in arguments else arguments
     checked, plain = start(arguments, tmp_path / "checked", debug=True), start(arguments, tmp_path / "plain")
-    assert checked.summary["env_steps"] == plain.summary["env_steps"]
+    assert checked.facts["env_steps"] == plain.facts["env_steps"]
     pd.testing.assert_frame_equal(checked.episodes(), plain.episodes())
 
 

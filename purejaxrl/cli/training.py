@@ -97,9 +97,7 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
 def _report(result: Result, own: dict[str, Any]) -> int:
     """Print what a training has come to, as asked, and return the exit code."""
     if own["json"]:
-        from purejaxrl.results.run_folder import plain
-
-        print(json.dumps(plain(result.summary), indent=2))
+        print(json.dumps(result.facts, indent=2))
     elif not own["quiet"]:
         _print_summary(result)
     return _exit_code(result)
@@ -155,17 +153,17 @@ def _terminal(plan: Plan) -> Terminal:
 
 
 def _print_summary(result: Result) -> None:
-    summary, final = result.summary, result.summary["final_return_mean"]
+    summary, final = result.facts, result.facts["final_return_mean"]
     print(
         f"{summary['runs_ok']} of {summary['runs']} runs ok, "
         f"{summary['env_steps']:,} env steps in {summary['run_seconds']:.1f} s "
         f"({summary['env_steps_per_second']:,.0f} per second), compiled in {summary['compile_seconds']:.1f} s"
     )
-    if result.plan.is_sweep:
+    if result.recorded.is_sweep:
         from purejaxrl.results.statistics import table
 
-        print(table(result.statistics(), result.plan.labels))
-    elif final == final:
+        print(table(result.summary(), result.recorded.labels))
+    elif final is not None:
         print(f"mean return of the last 100 episodes: {final:.1f}")
     if summary["solved_at"] is not None:
         solved = f"{summary['solved_runs']} of {summary['runs']} runs"
@@ -175,4 +173,4 @@ def _print_summary(result: Result) -> None:
 
         print(f"diverged (NaN): runs {name_runs(summary['failed_runs'])}")
     if result.curve.exists():
-        print(f"curve{'s' if result.plan.is_sweep else ''}: {result.curve}")
+        print(f"curve{'s' if result.recorded.is_sweep else ''}: {result.curve}")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from purejaxrl.errors import InputError, PurejaxrlError, ResourceError
+from purejaxrl.results.facts import facts_of
 from purejaxrl.results.labels import label_of
 from purejaxrl.results.statistics import MAX_PAIRS_OF, Scores, describe, improvements, table
 
@@ -126,47 +127,17 @@ def write(comparison: Comparison, paths: Sequence[str | Path], out: Path) -> Non
 def read(path: str | Path, name: str | None = None) -> Folder:
     """The results of a run folder, from its summary.json; labels begin with `name`, by default the folder's.
 
-    Run r belongs to setting r // seeds. Raises InputError where the folder or its summary.json is missing, cannot be
-    read, or lacks something.
+    Raises InputError where the folder or its summary.json is missing, cannot be read, or lacks something.
     """
     path = Path(path)
     content = _read_summary(path)
     try:
-        seeds = _whole(content, "seeds")
-        settings = _list(content, "settings")
-        if not settings or not all(isinstance(values, dict) for values in settings):
-            raise InputError("settings is not a list of swept values")
-        runs = seeds * len(settings)
-        failed = _list(content, "failed_runs")
-        if not all(type(run) is int and 0 <= run < runs for run in failed):
-            raise InputError(f"failed_runs is not a list of runs below {runs}")
-        all_scores = Scores(
-            _numbers(content, "final_return_per_run", runs, missing=np.nan),
-            _numbers(content, "area_under_curve_per_run", runs, missing=np.nan),
-            _numbers(content, "env_steps_to_solve_per_run", runs, missing=np.inf),
-            ~np.isin(np.arange(runs), failed),
-        )
-        # A run that an interrupt kept from beginning is neither ok nor unsolved.
-        has_begun = _numbers(content, "env_steps_per_run", runs, missing=0.0) > 0
-        all_scores = all_scores._replace(
-            env_steps_to_solve=np.where(has_begun, all_scores.env_steps_to_solve, np.nan),
-            is_ok=all_scores.is_ok & has_begun,
-        )
-        env = _field(content, "env")
-        if not isinstance(env, str):
-            raise InputError("env is not a name")
-        is_stopping = _field(content, "stop_when_solved")
-        if not isinstance(is_stopping, bool):
-            raise InputError("stop_when_solved is neither true nor false")
-        solved_at = None if _field(content, "solved_at") is None else _number(content["solved_at"], "solved_at")
+        facts = facts_of(content)
     except InputError as error:
         raise InputError(f"compare: {path / 'summary.json'}: {error}") from error
-    by_setting = zip(*(np.split(values, len(settings)) for values in all_scores), strict=True)
     name = path.resolve().name if name is None else name
-    labels = [f"{name} {label_of(values)}".rstrip() for values in settings]
-    return Folder(
-        env, solved_at, _field(content, "stop_when_solved") is True, labels, [Scores(*values) for values in by_setting]
-    )
+    labels = [f"{name} {label_of(values)}".rstrip() for values in facts.settings]
+    return Folder(facts.env, facts.solved_at, facts.stop_when_solved, labels, facts.by_setting())
 
 
 def metrics_of(paths: Sequence[str | Path]) -> pd.DataFrame:
@@ -213,43 +184,6 @@ def _read_summary(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"compare: {file} holds a {type(content).__name__}; it should hold a JSON object")
     return content
-
-
-def _field(content: dict[str, Any], name: str) -> Any:
-    if name not in content:
-        raise InputError(f"lacks {name}")
-    return content[name]
-
-
-def _list(content: dict[str, Any], name: str) -> list[Any]:
-    values = _field(content, name)
-    if not isinstance(values, list):
-        raise InputError(f"{name} is not a list")
-    return values
-
-
-def _whole(content: dict[str, Any], name: str) -> int:
-    value = _field(content, name)
-    if type(value) is not int or value < 1:
-        raise InputError(f"{name} is not a whole number of at least 1")
-    return value
-
-
-def _numbers(content: dict[str, Any], name: str, count: int, missing: float) -> np.ndarray:
-    """A list of as many numbers, null as `missing`."""
-    values = _list(content, name)
-    if len(values) != count:
-        raise InputError(f"{name} has {len(values)} entries for {count} runs")
-    return np.array([missing if value is None else _number(value, name) for value in values])
-
-
-def _number(value: Any, name: str) -> float:
-    try:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    except OverflowError:
-        pass
-    raise InputError(f"{name} holds {str(value)[:20]!r}, which is not a number")
 
 
 def _in_one_line(error: Exception) -> str:

@@ -37,3 +37,15 @@ def name_runs(runs: Sequence[int]) -> str:
     """Runs by number; those beyond MAX_NAMED are counted."""
     more = len(runs) - MAX_NAMED
     return ", ".join(map(str, runs[:MAX_NAMED])) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """1 run, 2 runs."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def typed(values: Iterable[Any]) -> np.ndarray:
+    """A hyperparameter's values as a column: numbers and truth values as such, all else as text, as `show` has it."""
+    values = list(values)
+    is_plain = {type(value) for value in values} in ({int}, {float}, {int, float}, {bool})
+    return np.array(values if is_plain else [show(value) for value in values])

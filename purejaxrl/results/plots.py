@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cbook import normalize_kwargs
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from purejaxrl.results.labels import counted
+
 POINTS = 400
-COLOR = "#1f77b4"
-EVAL_COLOR = "#d95f02"
 FAINT_LINES = 100
 CURVES = 8
 ROWS = 30
 LABEL_LENGTH = 36
 # Okabe and Ito's colours, which colour-blind people can tell apart, with wine for their yellow, too light for a line.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9", "#882255")
+COLOR, EVAL_COLOR = COLORS[:2]
 OTHER_COLOR = "0.45"
+# Named curves that a legend inside the picture has room for.
+FEW = 4
 
 
 def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = None) -> Figure:
@@ -28,16 +35,81 @@ def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = 
     has 100 episodes the mean of each interval is drawn. Greedy evaluations, if any, are a second line.
     """
     figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    _draw_runs(axes, metrics, _training_column(metrics), f"training, {_meaning(metrics)}", COLOR)
-    if "eval_return" in metrics and metrics["eval_return"].notna().any():
-        _draw_runs(axes, metrics, "eval_return", "greedy evaluation", EVAL_COLOR)
-    _draw_threshold(axes, solved_at)
-    axes.set(title=title, xlabel="env steps", ylabel="return")
-    _style_env_steps(axes)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right", frameon=False)
+    draw_curve(figure.subplots(), metrics, title, solved_at)
     return figure
+
+
+def draw_curve(
+    axes: Axes,
+    metrics: pd.DataFrame,
+    title: str,
+    solved_at: float | None = None,
+    column: str | None = None,
+    **style: Any,
+) -> None:
+    """Draw the curves of one setting on axes that may hold others: as `learning_curve` does, or another column.
+
+    style: of the line of the mean, as matplotlib has it; its colour is that of the faint lines and the band, too. With
+    a label of one's own the greedy evaluations are left out: one name, one curve.
+    """
+    style = _normalized(style)
+    color = style.pop("color", None) or _next_color(axes)
+    name = style.pop("label", None)
+    training = _training_column(metrics)
+    wanted = {training: f"training, {_meaning(metrics)}"} if column is None else {column: column}
+    is_evaluated = "eval_return" in metrics and metrics["eval_return"].notna().any()
+    if column is None and name is None and is_evaluated:
+        wanted["eval_return"] = "greedy evaluation"
+    for which, meaning in wanted.items():
+        _draw_runs(axes, metrics, which, name or meaning, color, **style)
+        color = _next_color(axes)
+    _finish(axes, title, "return" if column is None else column, solved_at if column is None else None)
+
+
+def draw_settings(
+    axes: Axes,
+    metrics: pd.DataFrame,
+    labels: Sequence[str],
+    order: Any,
+    setting_of_run: np.ndarray,
+    title: str,
+    solved_at: float | None = None,
+    column: str | None = None,
+    **style: Any,
+) -> None:
+    """Draw the curves of several settings, at most 8, on axes that may hold others, as `sweep` does; or another column.
+
+    order: the settings, best first. style: of the lines, as matplotlib has it.
+    """
+    style = _normalized(style)
+    name = style.pop("label", None)
+    shown = [f"{name} {label}" if name else label for label in labels]
+    _draw_settings(axes, metrics, np.asarray(order)[:CURVES], setting_of_run, column, shown, **style)
+    which = f", {CURVES} best of {len(order)} settings" if len(order) > CURVES else ""
+    what = f"return, {_meaning(metrics)}" if column is None else column
+    _finish(axes, title + which, what, solved_at if column is None else None)
+
+
+def _finish(axes: Axes, title: str, ylabel: str, solved_at: float | None) -> None:
+    """What stands around curves. Axes that have a title keep it, as the curves of several results may share them."""
+    _draw_threshold(axes, solved_at)
+    axes.set(title=axes.get_title() or title, xlabel="env steps", ylabel=ylabel)
+    _style_env_steps(axes)
+    handles = axes.get_legend_handles_labels()[0]
+    if len(handles) > FEW:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize="small")
+    elif handles:
+        axes.legend(loc="best", framealpha=0.85, edgecolor="none")
+
+
+def _normalized(style: dict[str, Any]) -> dict[str, Any]:
+    """matplotlib's long names for its short ones: lw, c, ls."""
+    return dict(normalize_kwargs(style, Line2D))
+
+
+def _next_color(axes: Axes) -> str:
+    """A colour that no named line of the axes has yet, while there are any."""
+    return COLORS[len(axes.get_legend_handles_labels()[0]) % len(COLORS)]
 
 
 def histogram(counts: dict[int, int], width: int, title: str, label: str) -> Figure:
@@ -112,10 +184,11 @@ def _meaning(metrics: pd.DataFrame) -> str:
     return "mean of 100 episodes" if _training_column(metrics) == "return_100" else "mean of the interval"
 
 
-def _draw_threshold(axes, solved_at: float | None) -> None:  # type: ignore[no-untyped-def]
-    if solved_at is None:
+def _draw_threshold(axes: Axes, solved_at: float | None) -> None:
+    gid = f"solved at {solved_at}"
+    if solved_at is None or any(line.get_gid() == gid for line in axes.lines):
         return
-    axes.axhline(solved_at, color="0.4", linestyle=":", linewidth=1)
+    axes.axhline(solved_at, color="0.4", linestyle=":", linewidth=1, gid=gid)
     axes.annotate(
         f"solved: {solved_at:g}",
         (0.01, solved_at),
@@ -126,13 +199,13 @@ def _draw_threshold(axes, solved_at: float | None) -> None:  # type: ignore[no-u
     )
 
 
-def _style_env_steps(axes) -> None:  # type: ignore[no-untyped-def]
+def _style_env_steps(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} k")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_runs(axes, metrics: pd.DataFrame, column: str, label: str, color: str) -> None:  # type: ignore[no-untyped-def]
+def _draw_runs(axes: Axes, metrics: pd.DataFrame, column: str, label: str, color: str, **style: Any) -> None:
     curves = _curves(metrics, column)
     if not curves:
         return
@@ -140,31 +213,43 @@ def _draw_runs(axes, metrics: pd.DataFrame, column: str, label: str, color: str)
         axes.plot(env_steps, values, color=color, alpha=0.25, linewidth=0.8)
     grid, values = _on_one_grid(curves)
     mean, deviation = values.mean(axis=0), values.std(axis=0)
-    axes.plot(grid, mean, color=color, linewidth=2, label=f"{label} ({len(curves)} runs)")
+    axes.plot(grid, mean, **{"linewidth": 2, **style}, color=color, label=f"{label} ({counted(len(curves), 'run')})")
     if len(curves) > 1:
         axes.fill_between(grid, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)
 
 
-def _draw_settings(axes, metrics: pd.DataFrame, settings: np.ndarray, setting_of_run: np.ndarray) -> None:  # type: ignore[no-untyped-def]
-    from purejaxrl.results.statistics import interquartile_mean
+def _draw_settings(
+    axes: Axes,
+    metrics: pd.DataFrame,
+    settings: np.ndarray,
+    setting_of_run: np.ndarray,
+    column: str | None = None,
+    labels: Sequence[str] | None = None,
+    **style: Any,
+) -> None:
+    from purejaxrl.results.statistics import interquartile_mean, shorten
 
-    column = _training_column(metrics)
+    column = column or _training_column(metrics)
+    taken = len(axes.get_legend_handles_labels()[0]) if labels is not None else 0
     setting_of_row = setting_of_run[metrics["run"].to_numpy(np.int64)]
     if not metrics[column].notna().any():
         _say_empty(axes, "no returns")
-    for rank, (setting, color) in enumerate(zip(settings, COLORS, strict=False)):
+    for rank, setting in enumerate(settings):
+        color = style.get("color") or COLORS[(taken + rank) % len(COLORS)]
+        name = {} if labels is None else {"label": shorten(labels[setting], LABEL_LENGTH)}
         curves = _curves(metrics[setting_of_row == setting], column)
         if not curves:
             continue
         grid, values = _on_one_grid(curves)
         # The best is drawn last, above the others.
-        axes.plot(grid, interquartile_mean(values, axis=0), color=color, linewidth=1.8, zorder=3 - rank / CURVES)
+        line = {"linewidth": 1.8, "zorder": 3 - rank / CURVES, **name, **style, "color": color}
+        axes.plot(grid, interquartile_mean(values, axis=0), **line)
         if len(curves) > 1:
             low, high = np.quantile(values, (0.25, 0.75), axis=0)
             axes.fill_between(grid, low, high, color=color, alpha=0.12, linewidth=0)
 
 
-def _draw_intervals(axes, best: pd.DataFrame, figure_name: str) -> None:  # type: ignore[no-untyped-def]
+def _draw_intervals(axes: Axes, best: pd.DataFrame, figure_name: str) -> None:
     """Interquartile mean and interval of each row, first row on top."""
     rows = np.arange(len(best))
     mean, low, high = (best[f"{figure_name}_{part}"].to_numpy(float) for part in ("iqm", "low", "high"))
@@ -185,7 +270,7 @@ def _colors(count: int) -> list[str]:
     return [*COLORS, *[OTHER_COLOR] * count][:count]
 
 
-def _say_empty(axes, text: str) -> None:  # type: ignore[no-untyped-def]
+def _say_empty(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.6, text, transform=axes.transAxes, ha="center", color="0.4")
     axes.set_xticks([])
 

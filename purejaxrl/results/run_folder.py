@@ -294,6 +294,24 @@ def _clear(path: Path, files: list[Path]) -> None:
         raise InputError(f"--out: cannot write to {path}: {error.strerror or error}") from error
 
 
+def copy(source: Path, path: Path, *, overwrite: bool) -> None:
+    """Copy a run's files to a folder of their own; what was begun is removed if that fails.
+
+    Raises InputError as `create` does, and ResourceError where the disk is full.
+    """
+    check_run(source)
+    with create(path, overwrite=overwrite):
+        try:
+            for file in sorted(source.rglob("*")):
+                name = file.relative_to(source).as_posix()
+                if file.is_file() and any(fnmatchcase(name, pattern) for pattern in FILES):
+                    (path / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(file, path / name)
+        except OSError as error:
+            shutil.rmtree(path, ignore_errors=True)
+            raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def open_existing(path: Path) -> RunFolder:
     """Lock the folder of a run that is there.
 

@@ -180,6 +180,17 @@ def ranking(frame: pd.DataFrame) -> np.ndarray:
     return np.argsort(frame["rank"].to_numpy(), kind="stable")
 
 
+def best_run(scores: Scores, stopped_when_solved: bool = False) -> int:
+    """Place of the best run by `measure_of` them, diverged ones last; ties by final return, area, then the first."""
+    measure = measure_of([scores], stopped_when_solved)
+    first = -scores.env_steps_to_solve if measure == "env_steps_to_solve" else getattr(scores, measure)
+    columns = (scores.area_under_curve, scores.final_return, first, scores.is_ok.astype(float))
+    # lexsort goes by its last column first; nan stands for what is worst.
+    return int(
+        np.lexsort([-np.nan_to_num(values, nan=-np.inf, posinf=np.inf, neginf=-np.inf) for values in columns])[0]
+    )
+
+
 def improvements(settings: Sequence[Scores], stopped_when_solved: bool = False) -> pd.DataFrame:
     """`probability_of_improvement` of setting over other, for every pair: setting, other, probability, low, high."""
     measure = measure_of(settings, stopped_when_solved)
