@@ -5,6 +5,7 @@ Whatever a method needs is imported there, so that looking at a run folder does 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import shutil
@@ -12,7 +13,7 @@ import signal
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,19 @@ if TYPE_CHECKING:
     from purejaxrl.results.statistics import Scores
     from purejaxrl.types import RunState
 
+
 # Objects of one's own that a config.json only names.
+class Format(NamedTuple):
+    """How a film is cut: one step of so many is shown, and pixels each way become one."""
+
+    every: int
+    shrink: int
+
+
+# A GIF's clock counts hundredths of a second, and viewers slow down what is faster than 0.02.
+GIF, MP4 = Format(2, 2), Format(1, 1)
+# What a step of CartPole takes.
+STEP_SECONDS = 0.02
 OBJECTS = ("agent", "network", "env", "env_params", "renderer")
 
 
@@ -119,6 +132,41 @@ class Result:
         settings = len(np.unique(self.recorded.setting_of(self.runs)))
         swept = f", {counted(settings, 'setting')}" if self.recorded.is_sweep else ""
         return f"<Result: {self.recorded.title}, {counted(len(self), 'run')}{of}{swept}, in {self.path}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the curves, the summary, and the policy moving; what cannot be had is left out."""
+        from purejaxrl.results import html
+
+        parts = []
+        for show_part in (self._curves_as_html, lambda: self._film_as_html, self._table_as_html):
+            # A notebook's cell must not end in an error because of how its result looks.
+            with contextlib.suppress(Exception):
+                parts.append(show_part())
+        return html.page(repr(self)[1:-1], parts)
+
+    def _curves_as_html(self) -> str:
+        from matplotlib.figure import Figure
+
+        from purejaxrl.results import html
+
+        figure = Figure(figsize=(8, 4.8), layout="constrained")
+        self.plot(figure.subplots())
+        return html.picture(figure)
+
+    def _table_as_html(self) -> str:
+        from purejaxrl.results import html
+
+        frame = self.summary()
+        return html.table(frame, [self.recorded.labels[setting] for setting in frame["setting"]])
+
+    @functools.cached_property
+    def _film_as_html(self) -> str:
+        """At most 200 steps, so that it is there within seconds."""
+        from purejaxrl.results import html, video
+
+        pictures = self._film("last", 0, 200, *GIF)
+        moving = video.gif(pictures, STEP_SECONDS * GIF.every)
+        return html.image(moving, "gif", "the policy at play", pictures[0].shape[1])
 
     @property
     def plan(self) -> Plan:
@@ -294,6 +342,31 @@ class Result:
         evaluation.check_arguments(episodes, seed, backend)
         batches = self._learners(params)
         return evaluation.Evaluation.of(evaluation.play_all(self.plan, batches, episodes, seed, backend))
+
+    def video(
+        self, path: str | Path = "best.gif", *, params: str = "last", seed: int = 0, max_steps: int = 500
+    ) -> Path:
+        """Film one episode of the greedy policy, of `best()` where there are several runs, and return the film's path.
+
+        A GIF of 300 x 200 shows every second step for 0.04 s, an MP4 of 600 x 400 every step for 0.02 s: CartPole's own
+        speed. An MP4 needs ffmpeg on the PATH. params: as for `policy`. seed decides where the episode begins; it is
+        cut after max_steps. Raises InputError where the environment cannot be drawn: CartPole can be, and what was
+        trained with a renderer=.
+        """
+        from purejaxrl.results import video
+
+        video.check_target(Path(path))
+        is_small = Path(path).suffix.lower() == ".gif"
+        pictures = self._film(params, seed, max_steps, *(GIF if is_small else MP4))
+        video.write(Path(path), pictures, STEP_SECONDS * (GIF if is_small else MP4).every)
+        return Path(path)
+
+    def _film(self, params: str, seed: int, max_steps: int, every: int, shrink: int) -> list[np.ndarray]:
+        from purejaxrl import filming
+
+        filming.check_drawable(self.plan)
+        (batch,) = (self if len(self) == 1 else self.best())._learners(params)
+        return filming.film(self.plan, batch, seed=seed, max_steps=max_steps, every=every, shrink=shrink)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Copy the run folder, all runs of it, and return where it is now.

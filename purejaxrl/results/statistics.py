@@ -209,9 +209,31 @@ def table(frame: pd.DataFrame, labels: Sequence[str]) -> str:
     """
     order = ranking(frame)[:TABLE_ROWS]
     shown = frame.iloc[order]
-    is_partial = (shown["runs_final"] < shown["runs"]) & (shown["runs_final"] > 0)
+    cells = [_aligned(column) for column in figures(shown)]
+    room = max(SHORTEST_LABEL, TABLE_WIDTH - sum(2 + len(column[0]) for column in cells))
+    names = ["", "setting", *(shorten(labels[row], room) for row in order)]
+    width = max(map(len, names))
+    lines = ["  ".join([name.ljust(width), *row]).rstrip() for name, *row in zip(names, *cells, strict=True)]
+    if len(frame) > len(shown):
+        lines.append(f"... and {len(frame) - len(shown)} more")
+    return "\n".join([*lines, *notes_of(shown)])
+
+
+def notes_of(shown: pd.DataFrame) -> list[str]:
+    """What must be said below rows of `describe`."""
+    is_partial = _is_partial(shown).any()
+    star = (
+        ["* over fewer runs: the others diverged, did not begin or had fewer than 100 episodes"] if is_partial else []
+    )
+    reason = REASONS[str(shown["ranked_by"].iloc[0])]
+    return [*star, reason] if reason else star
+
+
+def figures(shown: pd.DataFrame) -> list[tuple[str, str, list[str]]]:
+    """What tables tell of rows of `describe`: both lines of a heading, and the cells of its column as text."""
+    is_partial = _is_partial(shown)
     marks = np.where(is_partial, "*", " " if is_partial.any() else "")
-    columns = [
+    return [
         ("runs", "ok", [f"{ok} of {runs}" for ok, runs in zip(shown["runs_ok"], shown["runs"], strict=True)]),
         ("final return", "IQM [95%]", [a + b for a, b in zip(_with_intervals(shown, FINAL), marks, strict=True)]),
         ("median", "return", _numbers(shown["final_return_median"])),
@@ -220,17 +242,11 @@ def table(frame: pd.DataFrame, labels: Sequence[str]) -> str:
         ("env steps", "to solve", [_env_steps(steps) for steps in shown["env_steps_to_solve_median"]]),
         ("P(best", "improves)", ["-" if math.isnan(share) else f"{share:.2f}" for share in shown["best_improves"]]),
     ]
-    cells = [_aligned(column) for column in columns]
-    room = max(SHORTEST_LABEL, TABLE_WIDTH - sum(2 + len(column[0]) for column in cells))
-    names = ["", "setting", *(shorten(labels[row], room) for row in order)]
-    width = max(map(len, names))
-    lines = ["  ".join([name.ljust(width), *row]).rstrip() for name, *row in zip(names, *cells, strict=True)]
-    if len(frame) > len(shown):
-        lines.append(f"... and {len(frame) - len(shown)} more")
-    if is_partial.any():
-        lines.append("* over fewer runs: the others diverged, did not begin or had fewer than 100 episodes")
-    reason = REASONS[str(frame["ranked_by"].iloc[0])]
-    return "\n".join([*lines, reason] if reason else lines)
+
+
+def _is_partial(frame: pd.DataFrame) -> Any:
+    """Rows whose final returns are over fewer runs than there are."""
+    return (frame["runs_final"] < frame["runs"]) & (frame["runs_final"] > 0)
 
 
 def shorten(label: str, length: int) -> str:
