@@ -18,14 +18,16 @@ import numpy as np
 from purejaxrl import keeper
 from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError
 from purejaxrl.keeper import Keeper, Position, Start
-from purejaxrl.ledger import Ledger, Place, Stage, failed_runs, summarize, write_pictures, write_statistics
+from purejaxrl.ledger import Ledger, Place, Stage, failed_runs, summarize, write_statistics
 from purejaxrl.plan import Plan, versions
 from purejaxrl.processes import exchange_standing, hand_over, take_in
 from purejaxrl.replan import check_same, replan
 from purejaxrl.result import Home, Result, result_of
 from purejaxrl.results import run_folder
 from purejaxrl.results.labels import name_runs
+from purejaxrl.results.pictures import write_pictures
 from purejaxrl.results.progress import Reporter, Silent
+from purejaxrl.results.recorded import recorded_of
 from purejaxrl.results.run_folder import RunFolder, plain, read_json
 from purejaxrl.training import devices
 from purejaxrl.training.checkpoint import Checkpoint
@@ -160,7 +162,7 @@ def _carry_out(
         if everyone.index == 0:
             folder.write_json("summary.json", summary)
             write_statistics(ledger)
-            write_pictures(ledger)
+            write_pictures(folder, recorded_of(config), plain(summary))
         keeping.finish()
         everyone.finish()
     if plan.options.fail_on_nan and ledger.failed:

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
-import pandas as pd
 
 from purejaxrl.plan import Plan, Training, versions
-from purejaxrl.results import plots
 from purejaxrl.results.labels import columns_of
 from purejaxrl.results.progress import Extent
 from purejaxrl.results.recorder import (
@@ -265,26 +263,6 @@ def write_statistics(ledger: Ledger) -> None:
     if 1 < len(scores) <= statistics.MAX_PAIRS_OF:
         pairs = statistics.improvements(scores, plan.options.stop_when_solved)
         ledger.folder.write_table("improvement.csv", {name: pairs[name].to_numpy() for name in pairs})
-
-
-def write_pictures(ledger: Ledger) -> None:
-    """Draw sweep.png or learning_curve.png from metrics.csv, and NAME_histogram.png of every tally, if there is any."""
-    plan, folder = ledger.plan, ledger.folder
-    path = folder.path / "metrics.csv"
-    if not path.exists():
-        return
-    title = f"{plan.agent.name} on {plan.env}, {plan.options.preset}"
-    wanted = ("run", "env_steps", "return_100", "return_mean", "eval_return")
-    metrics = pd.read_csv(path, usecols=wanted)
-    if plan.is_sweep:
-        frame = pd.read_csv(folder.path / "sweep.csv")
-        of_run = np.arange(plan.runs) // plan.options.seeds
-        figure = plots.sweep(metrics, frame, plan.labels, of_run, title, plan.solved_at)
-        folder.write_picture("sweep.png", figure)
-    else:
-        folder.write_picture("learning_curve.png", plots.learning_curve(metrics, title, plan.solved_at))
-    for name, tally in ledger.tallies.items():
-        folder.write_picture(f"{name}_histogram.png", plots.histogram(tally.counts, tally.width, title, name))
 
 
 def summarize(ledger: Ledger, device: str, stopped_by: int | None) -> dict[str, Any]:

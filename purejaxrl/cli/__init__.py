@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import purejaxrl
-from purejaxrl.cli import folders, training
+from purejaxrl.cli import completion, folders, listing, pictures, training
 from purejaxrl.errors import InputError, PurejaxrlError
 
 USAGE = """usage: purejaxrl COMMAND ...
@@ -23,9 +23,12 @@ commands:
   sweep ALGORITHM   train every combination of hyperparameters, and compare them
   resume RUN        go on with a training from its newest checkpoint, or with a larger budget
   evaluate RUN      play whole episodes with the greedy policies of a run folder
+  plot RUN ...      draw the pictures of a run folder anew, or curves of several into one picture
+  video RUN         film the greedy policy in CartPole
   export RUN        write the parameters alone, for other programs
   compare RUN RUN   compare run folders: intervals and probabilities of improvement
   list              algorithms, presets and environments
+  completion SHELL  complete commands and flags in bash, zsh or fish
 
 purejaxrl train ALGORITHM --help shows every flag. Flags are written with underscores; hyphens mean the same.
 
@@ -98,7 +101,10 @@ def _dispatch(words: list[str], is_debugging: bool) -> int:
         "evaluate": folders.evaluate,
         "export": folders.export,
         "compare": folders.compare,
-        "list": folders.list_all,
+        "plot": pictures.plot,
+        "video": pictures.video,
+        "list": listing.list_all,
+        "completion": completion.completion,
     }
     if not words or words[0] in ("--help", "-h", "help"):
         print(USAGE, end="")

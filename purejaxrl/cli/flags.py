@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,6 +22,9 @@ SWEEP_FLAGS = {
     "num_processes": "several hosts: how many processes there are",
     "process_id": "several hosts: which of them this one is, from 0",
 }
+
+
+VERBOSE_HELP = "say more: devices, folders, and of each program its memory, its width and how long it took to compile"
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,6 +72,7 @@ def training_parser(command: str, agent: Agent) -> Parser:
     output.add_argument("--episodes_log", help="on, off, or auto (default): episodes.csv is written up to 256 runs")
     add_safety_flags(output, "write a checkpoint every so many minutes and at the end; 0: never (default 5)")
     output.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    output.add_argument("--verbose", action="store_true", help=VERBOSE_HELP)
     output.add_argument("--json", action="store_true", help="print the summary as JSON and nothing else")
     output.add_argument(
         "--no_cache", action="store_true", help="compile anew, and keep nothing compiled for later runs"
@@ -105,10 +110,18 @@ def shows_help(words: list[str], text: str) -> bool:
     return True
 
 
-def folder_parser(command: str) -> Parser:
-    """The parser of a command for run folders, to which its flags are added."""
-    parser = Parser(prog=f"purejaxrl {command}", allow_abbrev=False, add_help=False)
+def folder_parser(command: str, usage: str, description: str, flags: Iterable[tuple[str, str]] = ()) -> Parser:
+    """The parser of a command for run folders. flags: names of those that take a value, and what they do."""
+    parser = Parser(
+        prog=f"purejaxrl {command}",
+        usage=f"purejaxrl {command} {usage}",
+        description=description,
+        allow_abbrev=False,
+        add_help=False,
+    )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="run folder")
+    for name, text in flags:
+        parser.add_argument(f"--{name}", help=text, metavar="VALUE")
     return parser
 
 
@@ -131,20 +144,22 @@ def parse_folder(parser: Parser, words: list[str]) -> tuple[Path, dict[str, Any]
 
 def resume_parser() -> Parser:
     """The flags of `resume`. Values are strings; `parse_resumption` converts them."""
-    parser = folder_parser("resume")
-    parser.usage = "purejaxrl resume RUN [--extend AMOUNT] ..."
-    parser.description = "Go on with a training from its newest checkpoint, as if it had never stopped."
-    parser.add_argument("--extend", help="a larger budget, in the training's own unit")
-    for name, text in (
-        ("device", "cpu, auto, cuda (or gpu), tpu"),
-        ("devices", "how many devices"),
-        ("max_memory", "GiB that may be used"),
-        ("log_every", "env steps between rows of metrics.csv"),
-    ):
-        parser.add_argument(f"--{name}", help=f"{text} (default as before)")
+    parser = folder_parser(
+        "resume",
+        "RUN [--extend AMOUNT] ...",
+        "Go on with a training from its newest checkpoint, as if it had never stopped.",
+        [
+            ("extend", "a larger budget, in the training's own unit"),
+            ("device", "cpu, auto, cuda (or gpu), tpu (default as before)"),
+            ("devices", "how many devices (default as before)"),
+            ("max_memory", "GiB that may be used (default as before)"),
+            ("log_every", "env steps between rows of metrics.csv (default as before)"),
+        ],
+    )
     add_safety_flags(parser, "minutes between checkpoints; 0: never (default as before)")
     for name, text in (
         ("quiet", "print nothing but errors"),
+        ("verbose", VERBOSE_HELP),
         ("json", "print the summary as JSON and nothing else"),
         ("no_cache", "compile anew, and keep nothing compiled for later runs"),
         ("dry_run", "check everything, print the configuration and the checkpoint, and stop"),

@@ -1,4 +1,4 @@
-"""Commands for run folders that are there already, and `list`."""
+"""Commands that play, export and compare what run folders hold."""
 
 from __future__ import annotations
 
@@ -6,45 +6,61 @@ import json
 import os
 from pathlib import Path
 
-from purejaxrl.cli.flags import convert_count, folder_parser, parse_folder, parse_folders, shows_help
-from purejaxrl.errors import InputError
+from purejaxrl.cli.flags import Parser, convert_count, folder_parser, parse_folder, parse_folders, shows_help
 
 # Runs beyond so many are summed up only.
 MAX_SHOWN = 20
 
-EVALUATE_HELP = """usage: purejaxrl evaluate RUN [--episodes N] [--params KIND] [--backend NAME] [--seed N] [--json]
 
-Play whole episodes with the greedy policy of every run.
+def evaluate_parser() -> Parser:
+    """The flags of `evaluate`."""
+    parser = folder_parser(
+        "evaluate",
+        "RUN [--episodes N] [--params KIND] [--backend NAME] [--seed N] [--json]",
+        "Play whole episodes with the greedy policy of every run.",
+        [
+            ("episodes", "of each run (default 100)"),
+            ("params", "last (default), or best by the evaluations during training"),
+            ("backend", "gymnax (default): as it was trained; gymnasium: CartPole as PyTorch users have it"),
+            ("seed", "decides where episodes start (default 0)"),
+        ],
+    )
+    parser.add_argument("--json", action="store_true", help="print every run's returns as JSON and nothing else")
+    parser.set_defaults(episodes="100", params="last", backend="gymnax", seed="0")
+    return parser
 
-  --episodes N       of each run (default 100)
-  --params KIND      last (default), or best by the evaluations during training
-  --backend NAME     gymnax (default): as it was trained; gymnasium: CartPole as PyTorch users have it
-  --seed N           decides where episodes start (default 0)
-  --json             print every run's returns as JSON and nothing else
-"""
 
-EXPORT_HELP = """usage: purejaxrl export RUN [--params last|best]
+def export_parser() -> Parser:
+    """The flags of `export`."""
+    parser = folder_parser(
+        "export",
+        "RUN [--params KIND]",
+        "Write export/policy.safetensors and export/policy.json into the run folder: parameters alone, for other "
+        "programs.",
+        [("params", "last (default), or best by the evaluations during training")],
+    )
+    parser.set_defaults(params="last")
+    return parser
 
-Write export/policy.safetensors and export/policy.json into the run folder: parameters alone, for other programs.
-"""
 
-COMPARE_HELP = """usage: purejaxrl compare RUN RUN ... [--out FOLDER] [--json]
-
-Compare run folders of one environment: interquartile means with 95% intervals, runs solved, probability of improvement.
-
-  --out FOLDER   also write compare.csv, improvement.csv and compare.png there
-  --json         print the table as JSON and nothing else
-"""
+def compare_parser() -> Parser:
+    """The flags of `compare`."""
+    parser = folder_parser(
+        "compare",
+        "RUN RUN ... [--out FOLDER] [--json]",
+        "Compare run folders of one environment: interquartile means with 95% intervals, runs solved, probability of "
+        "improvement.",
+        [("out", "also write compare.csv, improvement.csv and compare.png to this folder")],
+    )
+    parser.add_argument("--json", action="store_true", help="print the table as JSON and nothing else")
+    return parser
 
 
 def evaluate(words: list[str]) -> int:
     """`purejaxrl evaluate RUN`."""
-    if shows_help(words, EVALUATE_HELP):
+    parser = evaluate_parser()
+    if shows_help(words, parser.format_help()):
         return 0
-    parser = folder_parser("evaluate")
-    for flag, default in (("episodes", "100"), ("params", "last"), ("backend", "gymnax"), ("seed", "0")):
-        parser.add_argument(f"--{flag}", default=default)
-    parser.add_argument("--json", action="store_true")
     path, known = parse_folder(parser, words)
     episodes, seed = (convert_count(name, known[name]) for name in ("episodes", "seed"))
     use_cpu()
@@ -71,10 +87,9 @@ def evaluate(words: list[str]) -> int:
 
 def export(words: list[str]) -> int:
     """`purejaxrl export RUN`."""
-    if shows_help(words, EXPORT_HELP):
+    parser = export_parser()
+    if shows_help(words, parser.format_help()):
         return 0
-    parser = folder_parser("export")
-    parser.add_argument("--params", default="last")
     path, known = parse_folder(parser, words)
     use_cpu()
 
@@ -98,11 +113,9 @@ def use_cpu() -> None:
 
 def compare(words: list[str]) -> int:
     """`purejaxrl compare RUN RUN ...`."""
-    if shows_help(words, COMPARE_HELP):
+    parser = compare_parser()
+    if shows_help(words, parser.format_help()):
         return 0
-    parser = folder_parser("compare")
-    parser.add_argument("--out")
-    parser.add_argument("--json", action="store_true")
     runs, known = parse_folders(parser, words)
 
     from purejaxrl.results import compare as comparing
@@ -117,24 +130,4 @@ def compare(words: list[str]) -> int:
         print(json.dumps(plain(rows), indent=2))
     else:
         print(comparing.in_words(comparison))
-    return 0
-
-
-def list_all(words: list[str]) -> int:
-    """`purejaxrl list`."""
-    if words and words[0] not in ("--help", "-h"):
-        raise InputError(f"list: unexpected {words[0]!r}; it takes nothing")
-    if words:
-        print("purejaxrl list: algorithms, tuned presets and environments")
-        return 0
-    from purejaxrl.agents import AGENTS
-    from purejaxrl.envs import names
-    from purejaxrl.presets import TUNED, VARIANTS
-
-    print("algorithms:    " + ", ".join(AGENTS))
-    print("presets:       original (every environment), tuned:")
-    for algorithm, env, observation_type, *variant in TUNED:
-        chosen = "".join(f" --{VARIANTS[algorithm]} {value}" for value in variant)
-        print(f"                 {algorithm} --env {env} --observation_type {observation_type}{chosen}")
-    print("environments:  " + ", ".join(names()))
     return 0

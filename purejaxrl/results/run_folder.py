@@ -35,6 +35,7 @@ FILES = (
     "learning_curve.png",
     "sweep.png",
     "*_histogram.png",
+    "video.gif",
     "params/last*.safetensors",
     "params/best*.safetensors",
     "export/policy.safetensors",

@@ -1,0 +1,64 @@
+"""`completion`: what a shell needs to complete commands, flags and file names."""
+
+from __future__ import annotations
+
+import argparse
+
+from purejaxrl.errors import InputError
+
+HELP = """usage: purejaxrl completion SHELL
+
+Print what makes a shell complete commands, flags and file names; SHELL is bash, zsh or fish.
+
+  bash   purejaxrl completion bash > ~/.local/share/bash-completion/completions/purejaxrl
+  zsh    purejaxrl completion zsh > ~/.zfunc/_purejaxrl        with ~/.zfunc in fpath, before compinit
+  fish   purejaxrl completion fish > ~/.config/fish/completions/purejaxrl.fish
+"""
+SHELLS = ("bash", "zsh", "fish")
+
+
+def completion(words: list[str]) -> int:
+    """`purejaxrl completion SHELL`."""
+    if not words or words[0] in ("--help", "-h"):
+        print(HELP, end="")
+        return 0
+    if len(words) > 1 or words[0] not in SHELLS:
+        raise InputError(f"completion: {' '.join(words)!r} is not a shell; use one of {', '.join(SHELLS)}")
+    import shtab
+
+    print(shtab.complete(whole_parser(), shell=words[0]))
+    return 0
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """All commands and flags as one parser, which only completion needs."""
+    import shtab
+
+    from purejaxrl.agents import AGENTS
+    from purejaxrl.cli import folders, pictures
+    from purejaxrl.cli.flags import resume_parser, training_parser
+
+    whole = argparse.ArgumentParser(prog="purejaxrl")
+    whole.add_argument("--version", action="store_true", help="the version")
+    commands = whole.add_subparsers()
+    for command in ("train", "sweep"):
+        algorithms = commands.add_parser(command).add_subparsers()
+        for name, agent in AGENTS.items():
+            parser = training_parser(command, agent)
+            algorithms.add_parser(name, parents=[parser], add_help=False, help=parser.description)
+    for parser in (
+        resume_parser(),
+        folders.evaluate_parser(),
+        folders.export_parser(),
+        folders.compare_parser(),
+        pictures.plot_parser(),
+        pictures.video_parser(),
+    ):
+        name = parser.prog.split()[-1]
+        added = commands.add_parser(name, parents=[parser], add_help=False, help=parser.description)
+        for action in added._actions:
+            if action.dest in ("runs", "out"):
+                action.complete = shtab.FILE if action.dest == "out" else shtab.DIRECTORY  # type: ignore[attr-defined]
+    commands.add_parser("list", help="algorithms, presets and environments").add_argument("--json", action="store_true")
+    commands.add_parser("completion", help="for your shell").add_argument("shell", choices=SHELLS)
+    return whole

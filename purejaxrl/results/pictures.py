@@ -1,0 +1,89 @@
+"""The pictures of a run folder, drawn of what its other files hold; and curves of several in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from purejaxrl.errors import InputError, ResourceError
+from purejaxrl.results import plots
+from purejaxrl.results.recorded import Recorded
+from purejaxrl.results.run_folder import RunFolder
+
+COLUMNS = ("run", "env_steps", "return_100", "return_mean", "eval_return")
+HISTOGRAM = "_histogram"
+
+
+def write_pictures(folder: RunFolder, recorded: Recorded, facts: dict[str, Any]) -> list[Path]:
+    """Draw sweep.png or learning_curve.png, and NAME_histogram.png of every histogram in summary.json; return them all.
+
+    facts: what summary.json holds. Without a metrics.csv nothing is drawn. Raises InputError where a file is damaged.
+    """
+    if not (folder.path / "metrics.csv").exists():
+        return []
+    metrics = read_table(folder.path / "metrics.csv", COLUMNS)
+    if not metrics["run"].isin(range(recorded.runs)).all():
+        raise InputError(f"cannot use {folder.path / 'metrics.csv'}: it holds runs that config.json does not")
+    figures = {"learning_curve.png": plots.learning_curve(metrics, recorded.title, recorded.solved_at)}
+    if recorded.is_sweep:
+        statistics = read_table(folder.path / "sweep.csv")
+        of_run = recorded.setting_of(np.arange(recorded.runs))
+        arguments = (metrics, statistics, recorded.labels, of_run, recorded.title, recorded.solved_at)
+        figures = {"sweep.png": plots.sweep(*arguments)}
+    for name in (name for name in facts if name.endswith(HISTOGRAM)):
+        counts, width = counts_of(facts[name])
+        figures[f"{name}.png"] = plots.histogram(counts, width, recorded.title, name.removesuffix(HISTOGRAM))
+    for name, figure in figures.items():
+        folder.write_picture(name, figure)
+    return [folder.path / name for name in figures]
+
+
+def read_table(file: Path, columns: tuple[str, ...] | None = None) -> pd.DataFrame:
+    """A CSV file of a run folder. Raises InputError where it cannot be read."""
+    try:
+        return pd.read_csv(file, usecols=columns)
+    except FileNotFoundError:
+        raise InputError(f"{file.parent} holds no {file.name}: the training has not ended") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {file}: {' '.join(str(error).split())[:200]}") from error
+
+
+def counts_of(histogram: Any) -> tuple[dict[int, int], int]:
+    """First number of each bin -> count, and the bins' width, of a histogram in summary.json."""
+    try:
+        counts = {int(value): int(count) for value, count in histogram["counts"].items()}
+        return counts, int(histogram["bin_width"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"summary.json: it holds no histogram: {error}") from error
+
+
+def check_target(path: Path) -> None:
+    """Raise InputError unless matplotlib can write a picture of that name."""
+    known = [f".{kind}" for kind in sorted(Figure().canvas.get_supported_filetypes())]
+    if path.suffix.lower() not in known:
+        raise InputError(f"--out: {path} is not allowed; a picture's name ends in one of {', '.join(known)}")
+    if path.is_dir():
+        raise InputError(f"--out: {path} is a folder; give a file")
+
+
+def write_curves(path: Path, draws: Sequence[Callable[[Axes], Any]]) -> None:
+    """Let all draw on the same axes, and write the picture.
+
+    Raises InputError as `check_target` does, and ResourceError where it cannot be written.
+    """
+    check_target(path)
+    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for draw in draws:
+        draw(axes)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    except OSError as error:
+        raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
