@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from purejaxrl.config import check_fields
 from purejaxrl.envs import limit_steps, observe_images, renderer_of
 from purejaxrl.execution import carry_on, carry_out
-from purejaxrl.plan import Plan, images_of, plan_sweep, plan_train, validate
+from purejaxrl.plan import images_of, plan_sweep, plan_train, validate
+from purejaxrl.reporting import reporter_of
 from purejaxrl.result import Result
-from purejaxrl.results.progress import Reporter
 from purejaxrl.training import devices, loop
 from purejaxrl.training.hosts import alone, check_hosts
 from purejaxrl.training.hosts import start as start_hosts
@@ -62,12 +63,15 @@ def train(
     max_memory: GiB that may be used, by default 60% of the memory there is; runs are cut into batches that fit.
     All else overrides a field of the algorithm's Config.
 
-    out: the run folder; without it the files live as long as the Result. SIGINT and SIGTERM end the training with
-    everything learned so far; `Result.stopped_by` then holds the signal.
+    out: the run folder; without it the files live as long as the Result, and `Result.save` keeps them.
+    progress: True for a bar of one line, False for none; by default there is one where somebody looks on: in a
+    notebook, in IPython, at an interactive prompt. A Reporter of your own is taken, too.
+    SIGINT and SIGTERM end the training with everything learned so far; `Result.stopped_by` then holds the signal.
     Raises InputError before anything is compiled, and ResourceError if disk or memory do not suffice.
     """
     devices.ask_for_cpu_devices()
-    return carry_out(plan_train(algorithm, **arguments), out=out, overwrite=overwrite, progress=progress)
+    plan = plan_train(algorithm, **arguments)
+    return carry_out(plan, out=out, overwrite=overwrite, progress=reporter_of(progress, plan))
 
 
 def sweep(
@@ -97,20 +101,22 @@ def sweep(
     everyone = alone() if coordinator is None else start_hosts(coordinator, num_processes, process_id)
     with everyone.telling_of_errors():
         plan = plan_sweep(algorithm, **arguments)
-        return carry_out(plan, out=out, overwrite=overwrite, progress=progress, everyone=everyone)
+        shown = reporter_of(progress, plan)
+        return carry_out(plan, out=out, overwrite=overwrite, progress=shown, everyone=everyone)
 
 
-def resume(path: str | Path, *, progress: Callable[[Plan], Reporter] | None = None, **arguments: Any) -> Result:
+def resume(path: str | Path, *, progress: Any = None, **arguments: Any) -> Result:
     """Go on with the training of a run folder from its newest checkpoint, as if it had never stopped.
 
     extend: a larger budget, in the unit of the training's own. For `epochs` and `env_steps` the result is that of a
     training with the larger budget from the start; for `episodes`, whose end freezes a run, it goes on from the frozen
     learner. agent, env (with env_params), renderer: the objects of your own that config.json names only.
-    device, devices, max_memory, log_every, checkpoint_every, fail_on_nan: instead of those recorded.
+    device, devices, max_memory, log_every, checkpoint_every, fail_on_nan: instead of those recorded. progress: as for
+    `train`.
     On the machine, devices and versions of before, parameters and CSV files end bitwise equal to those of a training
     that was never interrupted. Where no checkpoint was written the training begins anew.
     Raises InputError, InUseError where another process writes there, and CheckpointError where no checkpoint is whole
     or config.json differs from what it was written with. Nothing has been changed then.
     """
     devices.ask_for_cpu_devices()
-    return carry_on(Path(path), progress=progress, **arguments)
+    return carry_on(Path(path), progress=partial(reporter_of, progress), **arguments)

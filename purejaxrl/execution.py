@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
 import signal
 import tempfile
@@ -24,7 +25,7 @@ from purejaxrl.processes import exchange_standing, hand_over, take_in
 from purejaxrl.replan import check_same, replan
 from purejaxrl.result import Home, Result, result_of
 from purejaxrl.results import run_folder
-from purejaxrl.results.labels import name_runs
+from purejaxrl.results.labels import counted, name_runs
 from purejaxrl.results.pictures import write_pictures
 from purejaxrl.results.progress import Reporter, Silent
 from purejaxrl.results.recorded import recorded_of
@@ -36,6 +37,8 @@ from purejaxrl.training.hosts import Hosts, alone
 from purejaxrl.training.loop import without_replay
 from purejaxrl.training.signals import StopSignals
 from purejaxrl.training.sweep import batch_of, cut, group_settings, share_of, take
+
+LOG = logging.getLogger("purejaxrl")
 
 
 def carry_out(
@@ -124,6 +127,8 @@ def _carry_out(
         return result_of(folder.path, recorded, facts, lambda: plan)
     config = plain({**plan.as_dict(), "devices": used, "processes": everyone.count})
     folder.write_json("config.json", config)
+    LOG.info("run folder: %s", folder.path)
+    LOG.info("devices: %s, %d of %d used", local[0].device_kind, used, len(local))
     keeping = Keeper(ledger, plan.options.checkpoint_every if everyone.count == 1 else 0.0)
     keeping.begin()
     with StopSignals() as signals:
@@ -224,6 +229,15 @@ def run(
             eval_episodes=plan.options.eval_episodes if plan.options.eval_every else None,
             should_stop=should_stop,
             is_checked=plan.options.debug,
+        )
+        LOG.info(
+            "program %d of %d: %s side by side in %s, chunks of up to %s, compiled in %.1f s",
+            turn + 1,
+            len(groups),
+            counted(program.width, "run"),
+            mebibytes(program.memory),
+            counted(program.capacity, "iteration"),
+            program.compile_seconds,
         )
         begun = position if turn == position.group else Position()
         if begun.runs > program.width:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from purejaxrl.training.fit import Standing, shapes_of_runs
 from purejaxrl.training.sweep import group_settings
 
 FOLDER = "checkpoints"
+LOG = logging.getLogger("purejaxrl")
 
 
 class Position(NamedTuple):
@@ -97,8 +99,10 @@ class Keeper:
             "tails": snapshot.tails,
             "ledger": ledger.facts(snapshot, is_between=not position.runs, begins_group=position.done == 0),
         }
+        started = time.monotonic()
         disk.write(self.path, arrays, facts)
         self.written = time.monotonic()
+        LOG.info("checkpoint in %s, written in %.2f s", self.path, self.written - started)
 
 
 def position_after(stage: Stage) -> Position:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -12,10 +13,9 @@ from purejaxrl.cli.flags import parse, parse_resumption, resume_parser, shows_he
 from purejaxrl.errors import InputError
 
 if TYPE_CHECKING:
-    from purejaxrl.plan import Plan
     from purejaxrl.result import Result
-    from purejaxrl.results.progress import Terminal
 
+LOG = logging.getLogger("purejaxrl")
 TRAINING_HELP = "purejaxrl {0} ALGORITHM: ALGORITHM is vpg, a3c or dqn; purejaxrl {0} dqn --help shows its flags"
 
 
@@ -35,8 +35,8 @@ def resume(words: list[str]) -> int:
     if shows_help(words, parser.format_help()):
         return 0
     path, flags = parse_resumption(parser, words)
-    own = {name: flags.pop(name) for name in ("quiet", "json", "dry_run", "no_cache")}
-    is_silent = own["quiet"] or own["json"]
+    own = {name: flags.pop(name) for name in ("quiet", "verbose", "json", "dry_run", "no_cache")}
+    is_silent = _settle_loudness(own)
 
     from purejaxrl.results.run_folder import check_run, plain, read_json
 
@@ -44,6 +44,7 @@ def resume(words: list[str]) -> int:
     device = flags.get("device") or read_json(path / "config.json").get("device")
     _prepare_jax(str(device), use_cache=not own["no_cache"], is_silent=is_silent)
     from purejaxrl import execution
+    from purejaxrl.reporting import terminal_of
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
@@ -52,7 +53,7 @@ def resume(words: list[str]) -> int:
             plan, found = execution.plan_resumption(path, **flags)
             print(json.dumps(plain(plan.as_dict() | {"checkpoint": str(found.path) if found else None}), indent=2))
             return 0
-        result = execution.carry_on(path, progress=None if is_silent else _terminal, **flags)
+        result = execution.carry_on(path, progress=None if is_silent else terminal_of, **flags)
     return _report(result, own)
 
 
@@ -66,12 +67,13 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
         raise InputError(f"unknown algorithm {words[0]!r}; use one of {', '.join(AGENTS)}")
     agent = AGENTS[words[0]]
     flags = parse(training_parser(command, agent), agent, words[1:], is_sweep=command == "sweep")
-    own = {name: flags.pop(name) for name in ("out", "overwrite", "quiet", "json", "dry_run", "no_cache")}
-    is_silent = own["quiet"] or own["json"]
+    own = {name: flags.pop(name) for name in ("out", "overwrite", "quiet", "verbose", "json", "dry_run", "no_cache")}
+    is_silent = _settle_loudness(own)
     _prepare_jax(flags["device"], use_cache=not own["no_cache"], is_silent=is_silent)
 
     from purejaxrl.execution import carry_out
     from purejaxrl.plan import plan_sweep, plan_train
+    from purejaxrl.reporting import terminal_of
     from purejaxrl.results.run_folder import check_free, plain
     from purejaxrl.training.devices import local_devices
     from purejaxrl.training.hosts import alone, check_hosts, start
@@ -89,7 +91,7 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
             check_free(out, overwrite=own["overwrite"])
             print(json.dumps(plain(plan.as_dict() | {"out": str(out)}), indent=2))
             return 0
-        progress = None if is_silent else _terminal(plan)
+        progress = None if is_silent else terminal_of(plan)
         result = carry_out(plan, out=out, overwrite=own["overwrite"], progress=progress, everyone=everyone)
     return _report(result, own) if everyone.index == 0 else _exit_code(result)
 
@@ -100,7 +102,27 @@ def _report(result: Result, own: dict[str, Any]) -> int:
         print(json.dumps(result.facts, indent=2))
     elif not own["quiet"]:
         _print_summary(result)
+    LOG.info("most memory in use by this process: %.1f MiB", _peak_memory() / 2**20)
     return _exit_code(result)
+
+
+def _peak_memory() -> int:
+    """Bytes; the system tells them in units of its own."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _settle_loudness(own: dict[str, Any]) -> bool:
+    """Let the package's log through with --verbose; whether nothing else is to be shown. Raises InputError."""
+    if own["verbose"] and own["quiet"]:
+        raise InputError("--verbose: it contradicts --quiet; give one")
+    from purejaxrl.results.progress import AboveTheBar
+
+    LOG.handlers[:] = [AboveTheBar()] if own["verbose"] else []
+    LOG.setLevel(logging.INFO if own["verbose"] else logging.WARNING)
+    return bool(own["quiet"] or own["json"])
 
 
 def _exit_code(result: Result) -> int:
@@ -121,35 +143,10 @@ def _prepare_jax(device: str, *, use_cache: bool, is_silent: bool) -> None:
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     ask_for_cpu_devices()
-    if use_cache and use_compilation_cache() is None and not is_silent:
+    kept = use_compilation_cache() if use_cache else None
+    LOG.info("compiled programs: %s", f"kept in {kept}" if kept else "not kept")
+    if use_cache and kept is None and not is_silent:
         print(f"no compilation cache: {cache_folder()} is not a private folder (mode 0700)", file=sys.stderr)
-
-
-def _terminal(plan: Plan) -> Terminal:
-    from purejaxrl.ledger import extent_of
-    from purejaxrl.presets import TUNED, as_dict, tuned_key
-    from purejaxrl.results.progress import Goal, Terminal
-    from purejaxrl.training.sweep import group_settings
-
-    name, first = plan.agent.name, plan.settings[0]
-    observation_type = str(plan.options.observation_type)
-    is_tuned = tuned_key(plan.agent, plan.env, observation_type, as_dict(first.config)) in TUNED
-    hint = "; --preset tuned is quicker" if plan.options.preset == "original" and is_tuned else ""
-    seeds = f"{plan.options.seeds} seed{'s' if plan.options.seeds > 1 else ''}"
-    title = f"{name} on {plan.env}, preset {plan.options.preset}, {seeds}"
-    if plan.is_sweep:
-        programs = len(group_settings([setting.config for setting in plan.settings]))
-        count = f"{len(plan.settings)} setting{'s' if len(plan.settings) > 1 else ''}"
-        title += f" x {count} = {plan.runs} runs, {programs} program{'s' if programs > 1 else ''} to compile"
-    goal = Goal(
-        first.budget.amount,
-        first.budget.kind.replace("_", " "),
-        extent_of(plan),
-        plan.solved_at is not None,
-        hint,
-        plan.labels if plan.is_sweep else (),
-    )
-    return Terminal(title, name, goal)
 
 
 def _print_summary(result: Result) -> None:

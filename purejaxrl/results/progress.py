@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TextIO, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
@@ -81,23 +82,38 @@ class Goal(NamedTuple):
     settings: Sequence[str] = ()
 
 
-class Terminal:
-    """A progress bar, or plain lines where there is no terminal. title: said first. label: before the bar."""
+class AboveTheBar(logging.Handler):
+    """Shows what the package logs on standard error, above a bar if there is one."""
 
-    def __init__(self, title: str, label: str, goal: Goal) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+class Terminal:
+    """A progress bar, or plain lines where there is no terminal.
+
+    title: said first, if anything. label: before the bar. stream: standard error by default. is_live: whether what is
+    shown there can be drawn anew, by default whether it is a terminal.
+    """
+
+    def __init__(
+        self, title: str, label: str, goal: Goal, *, stream: TextIO | None = None, is_live: bool | None = None
+    ) -> None:
         self.title, self.label, self.goal = title, label, goal
-        self.stream = sys.stderr
-        self.is_terminal = self.stream.isatty()
+        self.stream = sys.stderr if stream is None else stream
+        self.is_terminal = self.stream.isatty() if is_live is None else is_live
         self.last_line = -math.inf
         self.may_warn = True
         self.bar: tqdm | None = None
 
     def start(self) -> None:
         """Say what begins, and draw the bar."""
-        print(f"{self.title}: compiling ...", file=self.stream, flush=True)
+        if self.title:
+            print(f"{self.title}: compiling ...", file=self.stream, flush=True)
         self.bar = tqdm(
             total=self.goal.amount,
-            desc=self.label,
+            desc=self.label if self.title else f"{self.label}, compiling",
             unit=" " + self.goal.unit,
             file=self.stream,
             disable=not self.is_terminal,
@@ -117,6 +133,7 @@ class Terminal:
         facts.append(f"{records.env_steps.sum() / max(seconds, 1e-9):,.0f} env steps/s")
         if self.is_terminal and self.bar is not None:
             self.bar.n = done
+            self.bar.set_description_str(self.label, refresh=False)
             self.bar.set_postfix_str(", ".join(facts))
         elif share >= 1 or time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
