@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class PurejaxrlError(Exception):
     """Base of the errors that are reported in one line, without a traceback."""
@@ -41,3 +45,12 @@ class ResourceError(PurejaxrlError, OSError):
 
 class HostError(PurejaxrlError):
     """Another process of the same training has failed or stopped, or never came."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses in here is a ResourceError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error

@@ -154,7 +154,7 @@ def restore(ledger: Ledger, found: Checkpoint) -> Start:
     arrays = disk.read(found, template)
     with _describing(found):
         ledger.restore(facts["ledger"], with_prefix(arrays, "records/"), with_prefix(arrays, "recorder/"))
-        ledger.folder.find_standing(facts["files"])
+        ledger.folder.logs.find_standing(facts["files"])
         ledger.tails = {name: str(text) for name, text in facts["tails"].items()}
     if not position.runs:
         return Start(position, None)

@@ -91,19 +91,19 @@ class Ledger:
 
     def begin(self) -> None:
         """Bring the files to where the training begins or goes on; rows written after that are dropped."""
-        self.folder.rewind()
+        self.folder.logs.rewind()
         for name, text in self.tails.items():
-            self.folder.append_text(name, text)
+            self.folder.logs.append_text(name, text)
         if self.plan.options.episodes_log == "on" and "episodes.csv" not in self.folder.logs:
-            self.folder.append("episodes.csv", self._with_swept(dict.fromkeys(EPISODE_COLUMNS, np.empty(0))))
+            self.folder.logs.append("episodes.csv", self._with_swept(dict.fromkeys(EPISODE_COLUMNS, np.empty(0))))
 
     def snapshot(self, stage: Stage | None) -> Snapshot:
         """What has been entered by now, as if training goes on; without the batch at hand where there is no stage."""
         if stage is None:
-            return Snapshot(self.records, None, None, self.folder.standing(), {})
+            return Snapshot(self.records, None, None, self.folder.logs.standing(), {})
         if self.onward is not None:
             return self.onward
-        return Snapshot(self.records, self.recorder, stage.chunk.best, self.folder.standing(), {})
+        return Snapshot(self.records, self.recorder, stage.chunk.best, self.folder.logs.standing(), {})
 
     def facts(self, snapshot: Snapshot, *, is_between: bool, begins_group: bool) -> dict[str, Any]:
         """What a checkpoint holds beside arrays. What the batch at hand counts again when it goes on is left out."""
@@ -143,7 +143,7 @@ class Ledger:
         self.onward = self._look_onward(stage) if is_last else None
         tables = self.recorder.add(chunk.start, chunk.log, chunk.eval_return, chunk.is_over, is_stopping)
         for name, text in self._texts(*tables).items():
-            self.folder.append_text(name, text)
+            self.folder.logs.append_text(name, text)
         self._note_records(self.records, self.recorder)
         if is_last:
             self._keep_learners(stage)
@@ -157,13 +157,13 @@ class Ledger:
         seen = chunk.onward or Onward(chunk.eval_return, chunk.is_over, chunk.best)
         tables = recorder.add(chunk.start, chunk.log, seen.eval_return, seen.is_over)
         self._note_records(records, recorder)
-        return Snapshot(records, recorder, seen.best, self.folder.standing(), self._texts(*tables))
+        return Snapshot(records, recorder, seen.best, self.folder.logs.standing(), self._texts(*tables))
 
     def _texts(self, episodes: Table, metrics: Table) -> dict[str, str]:
         """Rows as they shall stand in files, by file."""
         wanted = {"episodes.csv": self.plan.options.episodes_log == "on", "metrics.csv": len(metrics["run"]) > 0}
         tables = {"episodes.csv": episodes, "metrics.csv": metrics}
-        return {name: self.folder.text_of(name, self._with_swept(tables[name])) for name in tables if wanted[name]}
+        return {name: self.folder.logs.text_of(name, self._with_swept(tables[name])) for name in tables if wanted[name]}
 
     @staticmethod
     def _note_records(records: Records, recorder: Recorder) -> None:

@@ -84,7 +84,7 @@ def take_in(everyone: Hosts, ledger: Ledger, process: int, while_waiting: Callab
             raise HostError(f"process {process} sends a file {name!r}, which is none of a run folder's")
         data = everyone.receive(process, name)
         if name.endswith(".csv"):
-            ledger.folder.append_file(name, data)
+            ledger.folder.logs.append_file(name, data)
         else:
             kind, _, number = name.removesuffix(".safetensors").partition("-")
             ledger.folder.write_bytes(f"{kind}-{ledger.batches + int(number)}.safetensors", data)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import math
 import os
@@ -18,13 +16,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from purejaxrl.errors import CheckpointError, InputError, InUseError, ResourceError
+from purejaxrl.errors import InputError, ResourceError, writing
+from purejaxrl.results.locking import lock
+from purejaxrl.results.logs import Logs, csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# CSV files that grow as training goes on.
-LOGS = ("episodes.csv", "metrics.csv")
 FILES = (
     "config.json",
     "episodes.csv",
@@ -44,21 +42,6 @@ FILES = (
     "checkpoints/*/facts.json",
     "checkpoints/*/SHA256SUMS",
 )
-READ_BYTES = 1 << 20
-
-
-class Log:
-    """A CSV file that grows: its columns, how many bytes it has, and their running hash."""
-
-    def __init__(self, columns: tuple[str, ...]) -> None:
-        self.columns = columns
-        self.size = 0
-        self.digest = hashlib.sha256()
-
-    def add(self, content: bytes | bytearray | memoryview) -> None:
-        """Count bytes in that stand in the file."""
-        self.size += len(content)
-        self.digest.update(content)
 
 
 class RunFolder:
@@ -70,7 +53,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         """Lock the folder, which exists. Raises InUseError where another process has."""
         self.path = path
-        self.logs: dict[str, Log] = {}
+        self.logs = Logs(path)
         self._lock: int | None = lock(path)
 
     def __enter__(self) -> RunFolder:
@@ -90,95 +73,9 @@ class RunFolder:
         text = json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
         self._write(name, lambda path: path.write_text(text))
 
-    def append(self, name: str, table: dict[str, np.ndarray]) -> None:
-        """Append the rows of a table, column by column, to a CSV file; NaN is an empty field.
-
-        The first call writes the header; later ones may leave columns out, but not add any.
-        """
-        self.append_text(name, self.text_of(name, table))
-
-    def text_of(self, name: str, table: dict[str, np.ndarray]) -> str:
-        """What `append` would write."""
-        columns = self.logs[name].columns if name in self.logs else tuple(table)
-        if set(table) - set(columns):
-            raise InputError(f"{self.path / name}: {(set(table) - set(columns)).pop()} is reported by some runs only")
-        rows = len(next(iter(table.values())))
-        cells = [cells_of(table[column]) if column in table else [""] * rows for column in columns]
-        lines = [] if name in self.logs else [",".join(columns) + "\n"]
-        lines += (",".join(row) + "\n" for row in zip(*cells, strict=True))
-        return "".join(lines)
-
-    def append_text(self, name: str, text: str) -> None:
-        """Append what `text_of` has returned."""
-        if text:
-            self._append(name, text.encode(), tuple(text.partition("\n")[0].split(",")))
-
-    def append_file(self, name: str, content: bytes | bytearray) -> None:
-        """Append another CSV file of the same kind, header included, to one of this folder."""
-        header, _, rows = bytes(content).partition(b"\n")
-        columns = tuple(header.decode().split(","))
-        if name in self.logs and self.logs[name].columns != columns:
-            raise InputError(f"{self.path / name}: some runs report other columns: {header.decode()}")
-        self._append(name, rows if name in self.logs else bytes(content), columns)
-
-    def _append(self, name: str, content: bytes, columns: tuple[str, ...]) -> None:
-        target = self.path / name
-        try:
-            with target.open("ab" if name in self.logs else "xb") as file:
-                file.write(content)
-        except OSError as error:
-            raise ResourceError(f"cannot write {target}: {error.strerror or error}") from error
-        self.logs.setdefault(name, Log(columns)).add(content)
-
-    def standing(self) -> dict[str, dict[str, Any]]:
-        """How far every CSV file has been written, once that is on the disk: its bytes and their hash."""
-        for name in self.logs:
-            try:
-                with (self.path / name).open("rb") as file:
-                    os.fsync(file.fileno())
-            except OSError as error:
-                raise ResourceError(f"cannot write {self.path / name}: {error.strerror or error}") from error
-        return {name: {"bytes": log.size, "sha256": log.digest.hexdigest()} for name, log in self.logs.items()}
-
-    def find_standing(self, standing: dict[str, dict[str, Any]]) -> None:
-        """Take in how far the CSV files had been written at an earlier `standing`. Nothing is changed.
-
-        Raises CheckpointError where a file does not begin with what had been written then.
-        """
-        for name in LOGS:
-            if name not in standing:
-                continue
-            path, log = self.path / name, None
-            try:
-                with path.open("rb") as file:
-                    log = Log(tuple(file.readline().decode().rstrip("\n").split(",")))
-                    file.seek(0)
-                    while log.size < standing[name]["bytes"] and (
-                        block := file.read(min(READ_BYTES, standing[name]["bytes"] - log.size))
-                    ):
-                        log.add(block)
-            except (OSError, UnicodeDecodeError) as error:
-                raise CheckpointError(f"cannot go on with {path}: {error}") from error
-            if log.size < standing[name]["bytes"] or log.digest.hexdigest() != standing[name]["sha256"]:
-                raise CheckpointError(f"{path} has been changed since the checkpoint was written")
-            self.logs[name] = log
-
-    def rewind(self) -> None:
-        """Cut every CSV file where `find_standing` has found it; files that had not been begun then are removed."""
-        for name in LOGS:
-            path = self.path / name
-            try:
-                if name in self.logs:
-                    os.truncate(path, self.logs[name].size)
-                else:
-                    path.unlink(missing_ok=True)
-            except OSError as error:
-                raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
-
     def write_table(self, name: str, table: dict[str, np.ndarray]) -> None:
         """Write a CSV file whole or not at all."""
-        text = self.text_of(name, table)
-        self._write(name, lambda path: path.write_text(text))
+        self._write(name, lambda path: path.write_text(csv_text(table)))
 
     def write_bytes(self, name: str, content: bytes | bytearray) -> None:
         """Write a file whole or not at all."""
@@ -199,12 +96,10 @@ class RunFolder:
     def _write(self, name: str, write: Any) -> None:
         target = self.path / name
         partial = target.with_name(target.name + ".partial")
-        try:
+        with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             write(partial)
             os.replace(partial, target)
-        except OSError as error:
-            raise ResourceError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def read_params(path: Path, name: str) -> dict[str, np.ndarray]:
@@ -342,23 +237,6 @@ def check_run(path: Path) -> None:
         raise InputError(f"{links[0]} is a link; a run's files must be in its folder")
 
 
-def lock(path: Path) -> int:
-    """Lock a folder for this process; the system unlocks it when the returned descriptor is closed, or at its end.
-
-    Raises InUseError where another process has locked it.
-    """
-    number = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(number)
-        raise InUseError(f"{path} is in use by another process") from None
-    except OSError:
-        # A file system without locks; better to go on than to refuse it.
-        pass
-    return number
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object. Raises InputError where it does not."""
     try:
@@ -368,13 +246,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"cannot read {path}: it holds no JSON object")
     return content
-
-
-def cells_of(values: np.ndarray) -> list[str]:
-    """CSV fields: whole numbers and text as they are, others with the digits that float32 needs, NaN empty."""
-    if not np.issubdtype(values.dtype, np.floating):
-        return list(map(str, values.tolist()))
-    return ["" if value != value else f"{value:.9g}" for value in values.tolist()]
 
 
 def plain(value: Any) -> Any:
