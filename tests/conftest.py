@@ -1,15 +1,30 @@
 """Checks that are on for the whole suite: shapes and types of every call, key reuse, rank promotion."""
 
+import functools
+import json
 import os
 import tempfile
+from pathlib import Path
 
 import jax
 import pytest
 from jaxtyping import install_import_hook
 
 # What users type wrongly must meet the package's own checks: tests/test_fuzz.py runs without these.
-if "PUREJAXRL_TESTS_UNTYPED" not in os.environ:
-    install_import_hook("purejaxrl", "typechecking.typechecked")
+CHECKER = None if "PUREJAXRL_TESTS_UNTYPED" in os.environ else "typechecking.typechecked"
+if CHECKER is not None:
+    install_import_hook("purejaxrl", CHECKER)
+
+if "PUREJAXRL_COVERAGE" in os.environ:
+    import covering
+
+    COVERED = covering.begin(CHECKER)
+    COVERAGE = Path(os.environ["PUREJAXRL_COVERAGE"]).resolve() / f"{os.getpid()}.json"
+
+    def pytest_sessionfinish():
+        """Leave what this process has covered; see covering.py."""
+        COVERAGE.write_text(json.dumps(COVERED.get_coverage()))
+
 
 # What tests compile is not for the user's own cache. The processes of one session share a folder, made by the first, as
 # many tests compile the same program.
@@ -24,6 +39,46 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once():
+    """Trainings of the same shape share a program, as most of the suite's time would be spent making it again."""
+    from purejaxrl import execution, plan
+
+    compile_fitting, programs = execution.compile_fitting, {}
+
+    def compiled(agent, env, config, runs, budget, local, *, memory_limit, should_stop, **options):
+        # Only what a test gives as the limit is small; else it is what this machine has at the moment.
+        limit = min(memory_limit, 2**30)
+        shape = (agent, env, jax.tree.structure(config), runs, budget, *local, limit, *options.items())
+        if shape not in programs:
+            options |= {"memory_limit": memory_limit, "should_stop": should_stop}
+            programs[shape] = compile_fitting(agent, env, config, runs, budget, local, **options)
+            # They take memory, and tests of the same shape stand together.
+            if len(programs) > 8:
+                del programs[next(iter(programs))]
+        return programs[shape]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execution, "compile_fitting", compiled)
+        # Environments of the same name and options are one object, or their programs would be told apart.
+        patch.setattr(plan, "make", remembered(plan.make))
+        yield
+
+
+def remembered(function):
+    """A function that returns what it returned for the same arguments; those that have no hash are always new."""
+    cached = functools.cache(function)
+
+    def call(*args, **options):
+        try:
+            hash((*args, *options.values()))
+        except TypeError:
+            return function(*args, **options)
+        return cached(*args, **options)
+
+    return call
 
 
 @pytest.fixture(scope="session")
