@@ -9,8 +9,10 @@ from typing import Any
 
 from purejaxrl.config import check_fields
 from purejaxrl.envs import limit_steps, observe_images, renderer_of
+from purejaxrl.errors import InputError
 from purejaxrl.execution import carry_on, carry_out
 from purejaxrl.plan import images_of, plan_sweep, plan_train, validate
+from purejaxrl.protocol import check_agent, check_record
 from purejaxrl.reporting import reporter_of
 from purejaxrl.result import Result
 from purejaxrl.training import devices, loop
@@ -30,6 +32,11 @@ def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tup
     `max_ep_len` limits the environment, its `image` and what belongs to it make images of the observations.
     Raises InputError if the config is wrong or does not fit the environment; fields that are arrays or tracers pass.
     """
+    check_record(agent)
+    if not isinstance(config, agent.Config):
+        raise InputError(
+            f"config: it is a {type(config).__name__} of {type(config).__module__}, not one of {agent.name}"
+        )
     check_fields(config)
     max_ep_len, images = getattr(config, "max_ep_len", None), images_of(config)
     if max_ep_len is not None and max_ep_len < env.max_episode_steps:
@@ -37,6 +44,7 @@ def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tup
     if images is not None and env.rendered_shape is None:
         env = observe_images(env, renderer_of(env.name), images)
     validate(agent, config, env)
+    check_agent(agent, config, env)
     return loop.make_train(agent, config, env)
 
 
@@ -110,7 +118,7 @@ def resume(path: str | Path, *, progress: Any = None, **arguments: Any) -> Resul
 
     extend: a larger budget, in the unit of the training's own. For `epochs` and `env_steps` the result is that of a
     training with the larger budget from the start; for `episodes`, whose end freezes a run, it goes on from the frozen
-    learner. agent, env (with env_params), renderer: the objects of your own that config.json names only.
+    learner. agent, network, env (with env_params), renderer: the objects of your own that config.json names only.
     device, devices, max_memory, log_every, checkpoint_every, fail_on_nan: instead of those recorded. progress: as for
     `train`.
     On the machine, devices and versions of before, parameters and CSV files end bitwise equal to those of a training

@@ -2,6 +2,8 @@
 
 A Config is a frozen dataclass and a pytree. Real-valued hyperparameters are leaves, so that a batch of runs can hold
 a different value each without compiling again; whatever decides a shape or the length of a loop is static.
+
+`Real`, `config`, `leaf` and `static` are what a Config of one's own is written with; it may extend another one.
 """
 
 from __future__ import annotations
@@ -41,8 +43,15 @@ class Spec(NamedTuple):
     optional: bool = False
 
     @property
+    def is_object(self) -> bool:
+        """Whether values are objects of a user's own, which no flag and no file can hold."""
+        return self.kind is object
+
+    @property
     def allowed(self) -> str:
         """The allowed values in words, for error messages and help texts."""
+        if self.is_object:
+            return "an object, from Python only"
         if self.choices:
             return "one of " + ", ".join(map(str, self.choices))
         if self.kind is bool:
@@ -79,6 +88,7 @@ def static(
     """Field that decides a shape, a loop length or a branch: part of the compiled program.
 
     `length` 0 means a tuple with any positive number of entries. Whole numbers are int32 inside a program.
+    kind: int, float, bool, or object: anything that can be hashed, as a Flax module or a function.
     """
     if kind is int and not choices:
         bounds.setdefault("at_most", MAX_INT)
@@ -119,8 +129,21 @@ def check_fields(config: Any) -> None:
         value = getattr(config, name)
         if value is None and spec.optional:
             continue
+        if spec.is_object:
+            check_object(name, value)
+            continue
         if not _is_allowed(value, spec):
             raise InputError(f"--{name}: {_show(value)} is not allowed; it takes {spec.allowed}")
+
+
+def check_object(name: str, value: Any) -> None:
+    """Raise InputError unless an object can be part of what a program is compiled for: hashed and compared."""
+    try:
+        hash(value)
+    except TypeError as error:
+        raise InputError(
+            f"--{name}: {type(value).__name__} cannot be hashed; it must hold no lists (but tuples), dicts or arrays"
+        ) from error
 
 
 def _is_allowed(value: Any, spec: Spec) -> bool:
@@ -157,7 +180,7 @@ def _show(value: Any) -> str:
 
 @config
 class ImageConfig:
-    """What agents of image observations see, and the torso of their networks; every agent's Config extends it.
+    """What agents of image observations see, and their networks, of one's own or not; every agent's Config extends it.
 
     `image` is None where observations are vectors; the other defaults are those of the preset `original`.
     """
@@ -179,6 +202,12 @@ class ImageConfig:
     conv_channels: tuple[int, ...] = static((16, 32), "outputs of every convolution", length=0, at_least=1)
     conv_kernels: tuple[int, ...] = static((8, 4), "side of every convolution's square kernel", length=0, at_least=1)
     conv_strides: tuple[int, ...] = static((4, 2), "stride of every convolution", length=0, at_least=1)
+    network: Any = static(
+        None,
+        "a Flax module, inputs [B, ...] -> features [B, F], in place of hidden_sizes and torso",
+        kind=object,
+        optional=True,
+    )
 
 
 class Budget(NamedTuple):

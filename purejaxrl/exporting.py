@@ -11,7 +11,7 @@ from purejaxrl import presets
 from purejaxrl.errors import InputError
 from purejaxrl.learners import Learners, load_learners
 from purejaxrl.learning.inputs import LIMIT
-from purejaxrl.plan import Plan, images_of, versions
+from purejaxrl.plan import Plan, images_of, recorded, versions
 from purejaxrl.results import run_folder
 from purejaxrl.training.checkpoint import describe, named_leaves
 from purejaxrl.types import Discrete
@@ -21,8 +21,9 @@ FOLDER = "export"
 LEFT_OUT = ("opt_state", "target_params", "worker_theta", "taken_at")
 HOW_TO = (
     "Every array has an axis of runs first. A layer is x @ kernel_k + bias_k, with an activation between layers: tanh, "
-    "or ReLU for dqn. Inputs are observations as named. Where there are moments: minus their mean, over the root of "
-    f"variance + 1e-8, within +-{LIMIT:g}."
+    "or ReLU for dqn; a network of one's own is named body, and the linear layer after it head. Inputs are "
+    "observations as named. Where there are moments: minus their mean, over the root of variance + 1e-8, within "
+    f"+-{LIMIT:g}."
 )
 
 
@@ -68,9 +69,9 @@ def describe_part(plan: Plan, batch: Learners) -> dict[str, Any]:
     return {
         "runs": batch.runs,
         "seeds": plan.options.seed + batch.runs % plan.options.seeds,
-        "settings": [plan.settings[run // plan.options.seeds].values for run in batch.runs],
+        "settings": [recorded(plan.agent, plan.settings[run // plan.options.seeds].values) for run in batch.runs],
         "input_shape": env.input_shape,
         "observation": "the environment's vector" if images is None else f"images in [0, 1] or differences: {images}",
         "actions": f"discrete, {space.num_actions}" if isinstance(space, Discrete) else f"continuous, {space.shape}",
-        "config": presets.as_dict(config),
+        "config": recorded(plan.agent, presets.as_dict(config)),
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from purejaxrl.plan import Plan, Training, versions
+from purejaxrl.plan import Plan, Training, recorded, versions
 from purejaxrl.results.labels import columns_of
 from purejaxrl.results.progress import Extent
 from purejaxrl.results.recorder import (
@@ -300,7 +300,7 @@ def summarize(ledger: Ledger, device: str, stopped_by: int | None) -> dict[str, 
         "env_steps_to_solve_per_run": [
             int(at) if is_solved else None for at, is_solved in zip(records.solved_at_steps, solved, strict=True)
         ],
-        "settings": [setting.values for setting in plan.settings],
+        "settings": [recorded(plan.agent, setting.values) for setting in plan.settings],
         **{f"{name}_histogram": tally.as_dict() for name, tally in ledger.tallies.items()},
         "versions": versions(),
     }

@@ -7,14 +7,16 @@ import importlib.metadata
 import platform
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from purejaxrl import presets
 from purejaxrl.agents import AGENTS
-from purejaxrl.config import MAX_ENV_STEPS, MAX_INT, Budget, budget_of, check_fields
+from purejaxrl.config import MAX_ENV_STEPS, MAX_INT, Budget, budget_of, check_fields, field_specs
 from purejaxrl.envs import Images, make, name_of
 from purejaxrl.errors import InputError
 from purejaxrl.learning.networks import check_network
+from purejaxrl.protocol import check_agent, check_env, check_record
 from purejaxrl.results.labels import label_of, show
 from purejaxrl.results.recorded import CUSTOM
 from purejaxrl.settings import MAX_RUNS, Range, Setting, count_settings, resolve_settings
@@ -111,7 +113,7 @@ class Plan(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """What config.json holds: everything needed to repeat the training."""
-        configs = [presets.as_dict(setting.config) for setting in self.settings]
+        configs = [recorded(self.agent, presets.as_dict(setting.config)) for setting in self.settings]
         own = [name for name in configs[0] if any(config[name] != configs[0][name] for config in configs)]
         own += [name for name in self.settings[0].values if name not in own]
         log_every = sorted({setting.log_every for setting in self.settings})
@@ -140,6 +142,15 @@ def label_object(value: Any, name: str, is_own: bool) -> str | None:
     if value is None:
         return None
     return name if is_own else f"{CUSTOM}{name}"
+
+
+def recorded(agent: Agent, values: dict[str, Any]) -> dict[str, Any]:
+    """Hyperparameters as files have them: objects of a user's own by a label."""
+    specs = field_specs(agent.Config)
+    return {
+        name: label_object(value, show(value), is_own=False) if specs[name].is_object else value
+        for name, value in values.items()
+    }
 
 
 def plan_train(algorithm: str | Agent, **arguments: Any) -> Plan:
@@ -215,6 +226,7 @@ def make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *
 def plan_settings(agent: Agent, options: Options, chosen: list[Setting], is_sweep: bool) -> Plan:
     """A Plan of checked Options and settings whose Configs are complete. Raises InputError as `make_plan` does."""
     made: dict[Any, Env] = {}
+    checked = set()
     settings = []
     for values, config in chosen:
         key = (getattr(config, "max_ep_len", None), images_of(config))
@@ -228,7 +240,14 @@ def plan_settings(agent: Agent, options: Options, chosen: list[Setting], is_swee
                 images=images,
                 renderer=options.renderer,
             )
+            if not isinstance(options.env, str):
+                check_env(made[key])
         settings.append(plan_setting(agent, options, values, config, made[key]))
+        # Settings that share a program share all shapes.
+        program = (key, jax.tree.structure(config))
+        if program not in checked:
+            check_agent(agent, config, made[key])
+            checked.add(program)
     auto = "on" if options.seeds * len(settings) <= MAX_LOGGED_RUNS else "off"
     resolved = dataclasses.replace(
         options,
@@ -279,8 +298,9 @@ def show_source(value: Any) -> str:
 
 
 def agent_of(algorithm: str | Agent) -> Agent:
-    """An Agent by name, or as given. Raises InputError for an unknown name."""
+    """An Agent by name, or as given. Raises InputError for an unknown name, and where an Agent lacks something."""
     if isinstance(algorithm, Agent):
+        check_record(algorithm)
         return algorithm
     if algorithm not in AGENTS:
         raise InputError(f"unknown algorithm {algorithm!r}; use one of {', '.join(AGENTS)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from purejaxrl.agents import AGENTS
 from purejaxrl.config import BUDGETS, ImageConfig, check_fields, field_specs
 from purejaxrl.errors import InputError
 from purejaxrl.types import Agent
@@ -17,6 +18,8 @@ ORIGINAL_OBSERVATION = {"dqn": "img"}
 ORIGINAL_IMAGE = {"image": "difference", "image_size": (40, 90), "channels": 3}
 OF_STACKS = ("frames", "frame_spacing", "motion_scale")
 OF_CONVOLUTIONS = ("conv_channels", "conv_kernels", "conv_strides")
+# What a network of one's own takes the place of.
+OF_OUR_NETWORKS = ("hidden_sizes", "torso", *OF_CONVOLUTIONS)
 
 # Settings of which a given one replaces the preset's other.
 EXCLUSIVE = (("target_update", "target_update_steps"),)
@@ -131,10 +134,18 @@ def resolve(agent: Agent, env_name: str, observation_type: str, preset: str, ove
     return config
 
 
+def family_of(agent: Agent) -> str:
+    """The algorithm whose presets are an agent's: the one whose Config it uses or extends, else its own name.
+
+    A preset is a choice of values for the fields of a Config, so it goes with the Config, whatever the agent is called.
+    """
+    return next((name for name, own in AGENTS.items() if issubclass(agent.Config, own.Config)), agent.name)
+
+
 def observation_type_of(agent: Agent, preset: str, given: str | None) -> str:
     """What is observed: what a user asks for, else what the preset has. Raises InputError for an unknown type."""
     if given is None:
-        return ORIGINAL_OBSERVATION.get(agent.name, "default") if preset == "original" else "default"
+        return ORIGINAL_OBSERVATION.get(family_of(agent), "default") if preset == "original" else "default"
     if given not in OBSERVATION_TYPES:
         raise InputError(f"--observation_type: {given!r} is not allowed; use one of {', '.join(OBSERVATION_TYPES)}")
     return given
@@ -158,14 +169,16 @@ def check_image_settings(config: Any, observation_type: str, overrides: dict[str
         raise InputError("--image: off is not allowed with --observation_type img; use stack or difference")
     if config.image == "difference":
         refuse(OF_STACKS, "--image stack")
-    if config.torso == "mlp":
+    if config.network is not None:
+        refuse(OF_OUR_NETWORKS, "the package's own networks, and --network takes their place")
+    elif config.torso == "mlp":
         refuse(OF_CONVOLUTIONS, "--torso conv")
 
 
 def tuned_key(agent: Agent, env_name: str, observation_type: str, overrides: dict[str, Any]) -> tuple[str, ...]:
     """Where TUNED would hold the settings for this training."""
-    key = (agent.name, env_name, observation_type)
-    variant = VARIANTS.get(agent.name)
+    key = (family_of(agent), env_name, observation_type)
+    variant = VARIANTS.get(key[0])
     return key if variant is None else (*key, str(overrides.get(variant, getattr(agent.Config(), variant))))
 
 
@@ -175,7 +188,7 @@ def tuned_entry(agent: Agent, env_name: str, observation_type: str, overrides: d
     if key not in TUNED:
         known = "; ".join(" ".join(key) for key in TUNED)
         raise InputError(f"--preset: tuned has no entry for {' '.join(key)}; it has: {known}")
-    variant = VARIANTS.get(agent.name)
+    variant = VARIANTS.get(key[0])
     return TUNED[key] if variant is None else {**TUNED[key], variant: key[-1]}
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from purejaxrl.agents import AGENTS
 from purejaxrl.config import BUDGETS, budget_of, field_specs
 from purejaxrl.errors import CheckpointError, InputError
-from purejaxrl.plan import Options, Plan, check_options, check_whole, plan_settings
+from purejaxrl.plan import Options, Plan, agent_of, check_options, check_whole, plan_settings
+from purejaxrl.results.labels import show
 from purejaxrl.results.recorded import CUSTOM, as_tuple
 from purejaxrl.results.run_folder import plain
 from purejaxrl.settings import Setting
@@ -42,13 +43,17 @@ def replan(
 ) -> Plan:
     """The Plan of a config.json's content. Raises InputError where it holds what is not allowed, or lacks an object.
 
-    extend: a larger budget, in its own unit. changes: Options that take the place of those recorded, None for none.
+    extend: a larger budget, in its own unit. changes: Options that take the place of those recorded, and the objects
+    among hyperparameters, as `network`, which have only labels there (a list where they were swept); None for none.
     """
     agent = find_agent(content, agent)
+    specs = field_specs(agent.Config)
+    objects = {name: changes.pop(name) for name in [*changes] if name in specs and specs[name].is_object}
     options = Options(**(recorded_options(content) | found_objects(content, env, env_params, renderer)))
     options = dataclasses.replace(options, **{name: value for name, value in changes.items() if value is not None})
     check_options(options)
-    settings = [Setting(values, config_of(agent, fields)) for values, fields in recorded_settings(content)]
+    found = [(values, config_of(agent, fields)) for values, fields in with_objects(content, agent, objects)]
+    settings = [Setting({name: getattr(config, name) for name in values}, config) for values, config in found]
     if extend is not None:
         settings = [setting._replace(config=extended(setting.config, extend)) for setting in settings]
     return plan_settings(agent, options, settings, is_sweep="settings" in content)
@@ -63,7 +68,7 @@ def find_agent(content: dict[str, Any], agent: Agent | None) -> Agent:
             raise InputError(f"config.json: algorithm {name!r} is an agent of your own; give it as agent=")
         if agent.name != name:
             raise InputError(f"agent: {agent.name!r} was given, and config.json names {name!r}")
-        return agent
+        return agent_of(agent)
     if agent is not None:
         raise InputError(f"agent: config.json names {label!r}, which needs none")
     if not isinstance(label, str) or label not in AGENTS:
@@ -123,6 +128,34 @@ def recorded_settings(content: dict[str, Any]) -> list[tuple[dict[str, Any], dic
     if not is_sound:
         raise InputError("config.json: config, settings and swept do not belong together")
     return [({name: as_tuple(own[name]) for name in swept}, {**(shared or {}), **own}) for own in settings]
+
+
+def with_objects(
+    content: dict[str, Any], agent: Agent, given: dict[str, Any]
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """`recorded_settings` with the objects that are given where labels stand.
+
+    Raises InputError where one is missing, is not what the label says, or is given in vain.
+    """
+    settings = recorded_settings(content)
+    for name in [name for name, spec in field_specs(agent.Config).items() if spec.is_object]:
+        values = given.get(name)
+        by_label = {
+            show(value): value for value in (values if isinstance(values, list) else [values]) if value is not None
+        }
+        labels = {str(fields[name]) for _, fields in settings if fields.get(name) is not None}
+        for label in sorted(labels):
+            own_name = label.removeprefix(CUSTOM)
+            if not by_label:
+                raise InputError(f"config.json: {name} {own_name!r} is an object of your own; give {name}=")
+            if own_name not in by_label:
+                raise InputError(f"{name}: {', '.join(by_label)} was given, and config.json names {own_name!r}")
+        if by_label and not labels:
+            raise InputError(f"{name}: config.json names none, and {', '.join(by_label)} was given")
+        for _, fields in settings:
+            if fields.get(name) is not None:
+                fields[name] = by_label[str(fields[name]).removeprefix(CUSTOM)]
+    return settings
 
 
 def config_of(agent: Agent, fields: dict[str, Any]) -> Any:

@@ -64,7 +64,7 @@ def resolve_settings(
         if isinstance(value, Range):
             check_range(name, value, specs[name], random)
         else:
-            check_alternatives(name, value)
+            check_alternatives(name, value, specs[name])
     if random is not None and not swept:
         raise InputError(f"--random: {random} settings of what? give a list or a range, as in --lr 1e-4..1e-2:log")
     points = combinations(swept) if random is None else draws(swept, specs, random, seed)
@@ -114,7 +114,7 @@ def rounded(number: float, source: Range) -> float:
 
 def takes_range(spec: Spec) -> bool:
     """Whether a hyperparameter is one number."""
-    return spec.length is None and not spec.choices and spec.kind is not bool
+    return spec.length is None and not spec.choices and spec.kind not in (bool, object)
 
 
 def check_range(name: str, value: Range, spec: Spec, random: int | None) -> None:
@@ -141,8 +141,8 @@ def check_range(name: str, value: Range, spec: Spec, random: int | None) -> None
         raise InputError(f"--{name}: {value} is not allowed; it takes {spec.allowed}")
 
 
-def check_alternatives(name: str, values: list[Any]) -> None:
-    """Raise InputError where there is no alternative, or one twice."""
+def check_alternatives(name: str, values: list[Any], spec: Spec) -> None:
+    """Raise InputError where there is no alternative, or one twice; objects need labels that tell them apart."""
     if not values:
         raise InputError(f"--{name}: an empty list; give one value or more")
     seen = set()
@@ -150,6 +150,7 @@ def check_alternatives(name: str, values: list[Any]) -> None:
         if isinstance(value, list | Range | np.ndarray):
             raise InputError(f"--{name}: {value} within a list; a tuple is one value, a list holds alternatives")
         try:
+            value = show(value) if spec.is_object else value
             is_known = value in seen
         except TypeError:
             raise InputError(f"--{name}: {value!r} is not allowed; alternatives are numbers, texts or tuples") from None

@@ -36,7 +36,7 @@ from purejaxrl.learning.inputs import (
     update_moments,
 )
 from purejaxrl.learning.keys import split_for_scan
-from purejaxrl.learning.networks import MLP, ConvNet, apply_network, init_network, network_of
+from purejaxrl.learning.networks import MLP, ConvNet, Headed, apply_network, init_network, network_of
 from purejaxrl.learning.policies import epsilon_at, epsilon_greedy, num_actions
 from purejaxrl.learning.schedules import linear_to_zero
 from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Transition
@@ -300,7 +300,7 @@ def step_layout(env: Env) -> ring.Layout:
     return ring.layout_of((observation, action, reward, ended, ended, observation))
 
 
-def q_network(config: Config, env: Env) -> MLP | ConvNet:
+def q_network(config: Config, env: Env) -> MLP | ConvNet | Headed:
     """Q(s, .), one output per action."""
     return network_of(config, num_actions(env), "relu")
 

@@ -13,6 +13,7 @@ Sutton et al. 2000 (policy gradient theorem); Schulman et al. 2016, arXiv:1506.0
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -101,23 +102,46 @@ def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "
     return likeliest_action(env.action_space, action_distribution(config, env, learner.pi_params, inputs))
 
 
+def normalized_advantage(
+    config: Config, batch: Transition, value: Float[Array, "T N"], next_value: Float[Array, "T N"]
+) -> Float[Array, "T N"]:
+    """GAE(gamma, lam) (Schulman et al. 2016, equation 16) from V(s) and V(s'), with mean 0 and deviation 1."""
+    ending = (batch.terminated, batch.truncated)
+    return standardize(generalized_advantages(batch.reward, value, next_value, *ending, config.gamma, config.lam))
+
+
+def policy_loss(
+    config: Config, env: Env, pi_params: PyTree, batch: Transition, advantage: Float[Array, "T N"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The policy-gradient loss with an entropy bonus, and the mean entropy."""
+    distribution = action_distribution(config, env, pi_params, batch.observation)
+    return policy_gradient_loss(env, distribution, batch.action, advantage, config.entropy_coef)
+
+
 def update(
-    config: Config, env: Env, learner: Learner, batch: Transition, progress: Progress, key: ScalarKey
+    config: Config,
+    env: Env,
+    learner: Learner,
+    batch: Transition,
+    progress: Progress,
+    key: ScalarKey,
+    advantage: Callable[..., Array] = normalized_advantage,
+    policy_loss: Callable[..., tuple[Array, Array]] = policy_loss,
 ) -> tuple[Learner, Metrics]:
-    """One epoch of learning from batch[T, N]: one policy step, `train_v_iters` value steps. `key` is not used."""
+    """One epoch of learning from batch[T, N]: one policy step, `train_v_iters` value steps. `key` is not used.
+
+    advantage, policy_loss: what a variant may put in place of the functions of this module that are so called.
+    """
     drawn = draw(config, env, batch)
     moments = update_moments(learner.moments, drawn.observation)
     batch = prepare(config, learner.moments, drawn)
     value = state_value(config, env, learner.v_params, batch.observation)
     next_value = state_value(config, env, learner.v_params, batch.next_observation)
-    ending = (batch.terminated, batch.truncated)
-    advantage = generalized_advantages(batch.reward, value, next_value, *ending, config.gamma, config.lam)
-    advantage = standardize(advantage)
-    returns = discounted_returns(batch.reward, next_value, *ending, config.gamma)
+    returns = discounted_returns(batch.reward, next_value, batch.terminated, batch.truncated, config.gamma)
     anneal = linear_to_zero(progress.fraction) if config.lr_anneal else 1.0
 
     (pi_loss, entropy), gradient = jax.value_and_grad(policy_loss, argnums=2, has_aux=True)(
-        config, env, learner.pi_params, batch, advantage
+        config, env, learner.pi_params, batch, advantage(config, batch, value, next_value)
     )
     step, pi_opt_state = optax.adam(config.pi_lr * anneal).update(gradient, learner.pi_opt_state)
     pi_params = optax.apply_updates(learner.pi_params, step)
@@ -133,14 +157,6 @@ def update(
     )
     metrics = {"pi_loss": pi_loss, "v_loss": v_losses[0], "entropy": entropy, "value_mean": jnp.mean(value)}
     return Learner(pi_params, v_params, pi_opt_state, v_opt_state, moments), metrics
-
-
-def policy_loss(
-    config: Config, env: Env, pi_params: PyTree, batch: Transition, advantage: Float[Array, "T N"]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The policy-gradient loss with an entropy bonus, and the mean entropy."""
-    distribution = action_distribution(config, env, pi_params, batch.observation)
-    return policy_gradient_loss(env, distribution, batch.action, advantage, config.entropy_coef)
 
 
 def value_loss(

@@ -80,6 +80,8 @@ def training_parser(command: str, agent: Agent) -> Parser:
     output.add_argument("--dry_run", action="store_true", help="check everything, print the configuration and stop")
     own = parser.add_argument_group("hyperparameters", "defaults are those of the preset original")
     for name, spec in field_specs(agent.Config).items():
+        if spec.is_object:
+            continue
         default = getattr(agent.Config(), name)
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         text = f"{spec.help}; {spec.allowed}" + ("" if default is None else f" (default {shown})")

@@ -36,46 +36,53 @@ def make(
     images: Images | None = None,
     renderer: Renderer | None = None,
 ) -> Env:
-    """Build an Env from a name or from a gymnax environment object.
+    """Build an Env from a name or from a gymnax environment object; an Env itself is only limited and drawn as asked.
 
-    env: `CartPole-v0`, `CartPole-v1`, any name registered with gymnax, or an object with gymnax's `reset`, `step`,
-    `observation_space` and `action_space`. env_params: the object's parameters, its defaults if None.
+    env: `CartPole-v0`, `CartPole-v1`, any name registered with gymnax, an object with gymnax's `reset`, `step`,
+    `observation_space` and `action_space`, or an Env. env_params: the object's parameters, its defaults if None.
     max_ep_len: truncate episodes after this many steps, on top of the environment's own limit.
     solved_at: mean return that counts as solved, where no agreed number exists or another is wanted.
     images: observe images as this says, not vectors; renderer: how to draw them, if not as CartPole.
     Raises InputError for an unknown name, for spaces that no agent handles, where nothing limits the episodes, and for
     images where there is no renderer.
     """
+    if isinstance(env, str | Env) and env_params is not None:
+        found = "a name" if isinstance(env, str) else "an Env"
+        raise InputError(f"--env_params: they go with an environment object; {name_of(env)} is {found}")
+    if isinstance(env, Env):
+        made = env if solved_at is None else env._replace(solved_at=solved_at)
+    else:
+        made = from_gymnax(env, env_params, solved_at)
+    if made.max_episode_steps == UNLIMITED and max_ep_len is None:
+        raise InputError(f"--max_ep_len: {made.name} has no time limit of its own; give the steps of an episode")
+    if max_ep_len is not None and max_ep_len < made.max_episode_steps:
+        made = limit_steps(made, max_ep_len)
+    return made if images is None else observe_images(made, renderer_of(made.name, renderer), images)
+
+
+def from_gymnax(env: Any, env_params: PyTree | None, solved_at: float | None) -> Env:
+    """The Env of a name or of a gymnax object, with the time limit that it has."""
     if isinstance(env, str):
-        if env_params is not None:
-            raise InputError(f"--env_params: they go with an environment object; {env} is a name")
         name, (env, env_params) = env, make_gymnax(env)
     else:
         name = name_of(env)
         missing = [word for word in OBJECT_NEEDS if not hasattr(env, word)]
         if missing:
-            raise InputError(f"--env: {env!r} is neither a name nor a gymnax environment; it has no {missing[0]}")
+            raise InputError(f"--env: {env!r} is no name, Env or gymnax environment; it has no {missing[0]}")
         env_params = env.default_params if env_params is None else env_params
-
-    own_limit = int(getattr(env_params, "max_steps_in_episode", UNLIMITED))
-    if own_limit == UNLIMITED and max_ep_len is None:
-        raise InputError(f"--max_ep_len: {name} has no time limit of its own; give the steps of an episode")
 
     encode = encoder_of(name, env.observation_space(env_params))
     observation = jax.eval_shape(lambda key: encode(env.reset(key, env_params)[0]), jax.random.key(0))
     space = action_space_of(name, env.action_space(env_params))
-    made = Env(
+    return Env(
         name=name,
         observation_shape=observation.shape,
         action_space=space,
-        max_episode_steps=own_limit,
+        max_episode_steps=int(getattr(env_params, "max_steps_in_episode", UNLIMITED)),
         solved_at=SOLVED_AT.get(name) if solved_at is None else solved_at,
         reset=partial(reset_gymnax, env, env_params, encode),
         step=partial(step_gymnax, env, env_params, encode, space),
     )
-    if max_ep_len is not None and max_ep_len < own_limit:
-        made = limit_steps(made, max_ep_len)
-    return made if images is None else observe_images(made, renderer_of(name, renderer), images)
 
 
 def name_of(env: Any) -> str:
@@ -117,7 +124,7 @@ def action_space_of(name: str, space: Any) -> ActionSpace:
 
 
 def encoder_of(name: str, space: Any) -> Any:
-    """What turns an observation of that gymnax space into a float32 array: Box as it is, Discrete as one-hot."""
+    """What turns an observation of that gymnax space into an array of floats: Box as it is, Discrete as one-hot."""
     from gymnax.environments import spaces
 
     if isinstance(space, spaces.Discrete):
@@ -128,13 +135,13 @@ def encoder_of(name: str, space: Any) -> Any:
 
 
 def as_float(observation: Array) -> Array:
-    """The observation in float32."""
-    return jnp.asarray(observation, jnp.float32)
+    """The observation in JAX's default precision, float32 unless x64 is enabled."""
+    return jnp.asarray(observation, float)
 
 
 def one_hot(num_categories: int, observation: Int[Array, ""]) -> Array:
-    """The observed category as a float32 vector."""
-    return jax.nn.one_hot(observation, num_categories, dtype=jnp.float32)
+    """The observed category as a vector of floats."""
+    return jax.nn.one_hot(observation, num_categories, dtype=float)
 
 
 def reset_gymnax(env: Any, params: PyTree, encode: Any, key: ScalarKey) -> tuple[Array, PyTree]:
@@ -152,11 +159,19 @@ def step_gymnax(
     """
     if isinstance(space, Continuous):
         action = jnp.clip(action, space.low, space.high)
-    observation, state, reward, terminated, truncated, info = env.step(key, state, action, params)
+    found = env.step(key, state, action, params)
+    if len(found) != 6:
+        raise InputError(
+            f"--env: step of {name_of(env)} returns {len(found)} values; as gymnax since 1.0 it must return six: "
+            "observation, state, reward, terminated, truncated, info"
+        )
+    observation, state, reward, terminated, truncated, info = found
+    if "final_observation" not in info:
+        raise InputError(f"--env: step of {name_of(env)} must tell the last observation in info['final_observation']")
     return Timestep(
         state,
         encode(observation),
-        jnp.asarray(reward, jnp.float32),
+        jnp.asarray(reward, float),
         jnp.asarray(terminated, bool),
         jnp.asarray(truncated, bool),
         encode(info["final_observation"]),

@@ -1,6 +1,6 @@
 """A policy and a value function with networks of their own: what the policy-gradient algorithms share.
 
-`config` is any Config with `hidden_sizes` and, for images, the fields of `ImageConfig`.
+`config` is any Config with `hidden_sizes` or a `network` and, for images, the fields of `ImageConfig`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from purejaxrl.learning import policies
-from purejaxrl.learning.networks import MLP, ConvNet, GaussianHead, apply_network, init_network, network_of
+from purejaxrl.learning.networks import (
+    MLP,
+    ConvNet,
+    GaussianHead,
+    Headed,
+    apply_network,
+    init_network,
+    network_of,
+)
 from purejaxrl.types import Discrete, Env, PyTree, ScalarKey
 
 
@@ -25,7 +33,7 @@ def init_actor_critic(config: Any, env: Env, key: ScalarKey) -> tuple[PyTree, Py
     )
 
 
-def policy_network(config: Any, env: Env) -> MLP | ConvNet | GaussianHead:
+def policy_network(config: Any, env: Env) -> MLP | ConvNet | Headed | GaussianHead:
     """Logits for discrete actions; mean and (state-independent) log standard deviation for continuous ones."""
     size = policies.distribution_size(env.action_space)
     if isinstance(env.action_space, Discrete):
@@ -33,7 +41,7 @@ def policy_network(config: Any, env: Env) -> MLP | ConvNet | GaussianHead:
     return GaussianHead(network_of(config, size // 2, "tanh"), size // 2)
 
 
-def value_network(config: Any) -> MLP | ConvNet:
+def value_network(config: Any) -> MLP | ConvNet | Headed:
     """The baseline V."""
     return network_of(config, 1, "tanh")
 

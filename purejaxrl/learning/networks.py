@@ -23,9 +23,9 @@ WIDE_INPUT = 256
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu}
 
 
-def symmetric_uniform(bound: float, key: ScalarKey, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
-    """Uniform on [-bound, bound). Consumes `key`."""
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
+def symmetric_uniform(bound: float, key: ScalarKey, shape: tuple[int, ...]) -> Array:
+    """Uniform on [-bound, bound), in JAX's default precision. Consumes `key`."""
+    return jax.random.uniform(key, shape, float, -bound, bound)
 
 
 @jax.custom_vjp
@@ -124,8 +124,52 @@ def windows_of(image: Float[Array, "B H W C"], side: int, stride: int) -> Float[
     return windows.reshape(*windows.shape[:3], -1)
 
 
+class Headed(nn.Module):
+    """A network of a user's own, inputs [B, ...] -> features [B, F], and a linear layer -> [B, outputs]."""
+
+    body: nn.Module
+    outputs: int
+
+    @nn.compact
+    def __call__(self, observation: Num[Array, "B ..."]) -> Float[Array, "B outputs"]:
+        """Apply the layers."""
+        return MLP((), self.outputs, "relu", name="head")(self.body(observation))
+
+
+def check_body(body: Any, input_shape: tuple[int, ...]) -> None:
+    """Raise InputError unless a network of a user's own is a Flax module that makes features [B, F] of its inputs.
+
+    Nothing is computed. An exception of the module's own is the InputError's cause.
+    """
+    if not isinstance(body, nn.Module):
+        is_class = isinstance(body, type) and issubclass(body, nn.Module)
+        found = f"the class {body.__name__}; give an instance of it" if is_class else f"{body!r}"
+        raise InputError(f"--network: it takes a flax.linen.Module, not {found}")
+    name, rows = type(body).__name__, 2
+    inputs = jax.ShapeDtypeStruct((rows, *input_shape), jnp.zeros(()).dtype)
+    try:
+        variables = jax.eval_shape(body.init, jax.random.key(0), inputs)
+        if extra := sorted(set(variables) - {"params"}):
+            raise InputError(f"--network: {name} has {', '.join(extra)} beside its parameters, which no agent keeps")
+        features = jax.eval_shape(body.apply, variables, inputs)
+    except InputError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(f"--network: {name} fails for inputs {list(inputs.shape)}: {reason}") from error
+    is_array = isinstance(features, jax.ShapeDtypeStruct)
+    if not is_array or features.shape[:-1] != (rows,) or not jnp.issubdtype(features.dtype, jnp.floating):
+        found = f"{features.dtype} {list(features.shape)}" if is_array else f"a {type(features).__name__}"
+        raise InputError(
+            f"--network: {name} makes {found} of inputs {list(inputs.shape)}; it must make features [{rows}, F] of them"
+        )
+
+
 def check_network(config: Any, input_shape: tuple[int, ...]) -> None:
-    """Raise InputError where the convolutions of a Config contradict each other or do not fit its inputs."""
+    """Raise InputError where the network of a Config contradicts itself or does not fit its inputs."""
+    if getattr(config, "network", None) is not None:
+        check_body(config.network, input_shape)
+        return
     if getattr(config, "torso", "mlp") != "conv":
         return
     if len(input_shape) != 3:
@@ -145,8 +189,10 @@ def check_network(config: Any, input_shape: tuple[int, ...]) -> None:
         side = (side - kernel) // stride + 1
 
 
-def network_of(config: Any, outputs: int, activation: str) -> MLP | ConvNet:
-    """The network that a Config describes by `hidden_sizes` and, with torso conv, its convolutions."""
+def network_of(config: Any, outputs: int, activation: str) -> MLP | ConvNet | Headed:
+    """The network that a Config describes by `hidden_sizes` and, with torso conv, its convolutions; or its own."""
+    if getattr(config, "network", None) is not None:
+        return Headed(config.network, outputs)
     if getattr(config, "torso", "mlp") == "mlp":
         return MLP(config.hidden_sizes, outputs, activation)
     layers = (config.conv_channels, config.conv_kernels, config.conv_strides)

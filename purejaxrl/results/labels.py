@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,14 +13,36 @@ MAX_NAMED = 20
 
 
 def show(value: Any) -> str:
-    """A hyperparameter's value as tables and labels have it: 0.001, 32x32, off."""
+    """A hyperparameter's value as tables and labels have it: 0.001, 32x32, off; of an object its description."""
     if value is None:
         return "off"
     if isinstance(value, tuple | list):
         return "x".join(map(show, value))
     if isinstance(value, bool | np.bool_):
         return str(value).lower()
-    return f"{value:.9g}" if isinstance(value, float | np.floating) else str(value)
+    if isinstance(value, str | int | np.integer):
+        return str(value)
+    return f"{value:.9g}" if isinstance(value, float | np.floating) else describe(value)
+
+
+def describe(value: Any) -> str:
+    """An object in a word, the same in every process: its name or its type's; a dataclass with what it sets.
+
+    `Torso(width=16 activation=relu)`. Defaults and fields that are not shown otherwise are left out.
+    """
+    name = type(value).__name__
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        own_name = getattr(value, "__name__", name)
+        return own_name if isinstance(own_name, str) else name
+    fields = [field for field in dataclasses.fields(value) if field.repr and hasattr(value, field.name)]
+    given = {field.name: getattr(value, field.name) for field in fields if not _is_default(value, field)}
+    # What stands in a field of a CSV file holds no commas.
+    return " ".join(f"{name}({label_of(given)})".replace(",", " ").split()) if given else name
+
+
+def _is_default(value: Any, field: dataclasses.Field) -> bool:
+    found = getattr(value, field.name)
+    return found is field.default or bool(np.all(found == field.default))
 
 
 def label_of(values: dict[str, Any]) -> str:

@@ -18,6 +18,11 @@ ROWS_AT_ONCE = 16384
 
 EPISODE_COLUMNS = ("run", "seed", "episode", "env_steps", "return", "length")
 
+METRIC_COLUMNS = (
+    "run", "seed", "iteration", "env_steps", "episodes", "return_mean", "return_min", "return_max", "return_100",
+    "eval_return",
+)  # fmt: skip
+
 # What a Recorder keeps from chunk to chunk beside the sums of the open interval, which are named after OPEN.
 KEPT = (
     "episodes", "env_steps", "solved_at_steps", "is_over", "recent", "area", "area_steps", "last_mean", "closed_at",
