@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from purejaxrl.config import check_fields
 from purejaxrl.envs import limit_steps, observe_images, renderer_of
 from purejaxrl.errors import InputError
 from purejaxrl.execution import carry_on, carry_out
+from purejaxrl.loggers import Logger
 from purejaxrl.plan import images_of, plan_sweep, plan_train, validate
 from purejaxrl.protocol import check_agent, check_record
 from purejaxrl.reporting import reporter_of
@@ -54,12 +55,14 @@ def train(
     out: str | Path | None = None,
     overwrite: bool = False,
     progress: Any = None,
+    loggers: Sequence[Logger] = (),
     **arguments: Any,
 ) -> Result:
     """Train one setting with several seeds side by side, and return what was learned.
 
     algorithm: `vpg`, `a3c` or `dqn`, or an Agent.
-    env: a name, or a gymnax environment object with its `env_params`.
+    env: a name, a gymnax environment object with its `env_params`, or an Env.
+    network: a Flax module, inputs [B, ...] -> features [B, F], to which linear heads are added.
     observation_type: `default` for state vectors, `img` for images; renderer: how to draw an environment of your own.
     preset: `original` or `tuned`.
     device: `cpu`, `auto`, `cuda` or `tpu`; devices: how many of them, all by default.
@@ -69,6 +72,7 @@ def train(
     solved_at: mean return over 100 episodes that counts as solved; stop_when_solved: end each run once it is.
     episodes_log: `on`, `off`, or `auto`: episodes.csv is written up to 256 runs.
     max_memory: GiB that may be used, by default 60% of the memory there is; runs are cut into batches that fit.
+    loggers: where else metrics go, see `purejaxrl.loggers`.
     All else overrides a field of the algorithm's Config.
 
     out: the run folder; without it the files live as long as the Result, and `Result.save` keeps them.
@@ -79,7 +83,8 @@ def train(
     """
     devices.ask_for_cpu_devices()
     plan = plan_train(algorithm, **arguments)
-    return carry_out(plan, out=out, overwrite=overwrite, progress=reporter_of(progress, plan))
+    shown = reporter_of(progress, plan)
+    return carry_out(plan, out=out, overwrite=overwrite, progress=shown, loggers=loggers)
 
 
 def sweep(
@@ -88,6 +93,7 @@ def sweep(
     out: str | Path | None = None,
     overwrite: bool = False,
     progress: Any = None,
+    loggers: Sequence[Logger] = (),
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
@@ -101,7 +107,7 @@ def sweep(
     Real-valued hyperparameters share a compiled program; one is compiled for every combination of the others.
     yes: allow more than 100 000 runs.
     coordinator, num_processes, process_id: train together with other processes, see `training.hosts`; the first one
-    writes the run folder, the others' Results hold their share.
+    writes the run folder, the others' Results hold their share; loggers are told of their own process's runs.
     All else as for `train`. Raises HostError, too, where another process is lost.
     """
     check_hosts(coordinator, num_processes, process_id)
@@ -110,10 +116,10 @@ def sweep(
     with everyone.telling_of_errors():
         plan = plan_sweep(algorithm, **arguments)
         shown = reporter_of(progress, plan)
-        return carry_out(plan, out=out, overwrite=overwrite, progress=shown, everyone=everyone)
+        return carry_out(plan, out=out, overwrite=overwrite, progress=shown, everyone=everyone, loggers=loggers)
 
 
-def resume(path: str | Path, *, progress: Any = None, **arguments: Any) -> Result:
+def resume(path: str | Path, *, progress: Any = None, loggers: Sequence[Logger] = (), **arguments: Any) -> Result:
     """Go on with the training of a run folder from its newest checkpoint, as if it had never stopped.
 
     extend: a larger budget, in the unit of the training's own. For `epochs` and `env_steps` the result is that of a
@@ -127,4 +133,4 @@ def resume(path: str | Path, *, progress: Any = None, **arguments: Any) -> Resul
     or config.json differs from what it was written with. Nothing has been changed then.
     """
     devices.ask_for_cpu_devices()
-    return carry_on(Path(path), progress=partial(reporter_of, progress), **arguments)
+    return carry_on(Path(path), progress=partial(reporter_of, progress), loggers=loggers, **arguments)

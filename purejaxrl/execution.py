@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from purejaxrl import keeper
 from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError
 from purejaxrl.keeper import Keeper, Position, Start
 from purejaxrl.ledger import Ledger, Place, Stage, failed_runs, summarize, write_statistics
+from purejaxrl.loggers import Logger, check_loggers, listening
 from purejaxrl.plan import Plan, versions
 from purejaxrl.processes import exchange_standing, hand_over, take_in
 from purejaxrl.replan import check_same, replan
@@ -48,33 +49,36 @@ def carry_out(
     overwrite: bool = False,
     progress: Any = None,
     everyone: Hosts | None = None,
+    loggers: Sequence[Logger] = (),
 ) -> Result:
     """Run a Plan, or this process's share of it; see `train` and `sweep`."""
+    check_loggers(loggers)
     everyone = everyone or alone()
     local = devices.local_devices(plan.options.device, plan.options.devices)
     devices.warn_about_idle_cores(local, plan.options.devices, plan.runs)
     shown = progress if progress and everyone.index == 0 else Silent()
     if out is not None and everyone.index == 0:
         with run_folder.create(Path(out), overwrite=overwrite) as folder:
-            return _carry_out(plan, local, folder, shown, everyone)
+            return _carry_out(plan, local, folder, shown, everyone, loggers)
     path = Path(tempfile.mkdtemp(prefix="purejaxrl-"))
     # What goes with the Result is of no use after an interruption.
     plan = plan._replace(options=dataclasses.replace(plan.options, checkpoint_every=0.0))
     try:
         with run_folder.create(path, overwrite=False) as folder:
-            result = _carry_out(plan, local, folder, shown, everyone)
+            result = _carry_out(plan, local, folder, shown, everyone, loggers)
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise
     return dataclasses.replace(result, home=Home(path))
 
 
-def carry_on(path: Path, *, progress: Any = None, **arguments: Any) -> Result:
+def carry_on(path: Path, *, progress: Any = None, loggers: Sequence[Logger] = (), **arguments: Any) -> Result:
     """Go on with the training of a run folder; see `purejaxrl.resume`. progress: (Plan) -> Reporter, if any."""
+    check_loggers(loggers)
     with run_folder.open_existing(path) as folder:
         plan, found = plan_resumption(path, **arguments)
         local = devices.local_devices(plan.options.device, plan.options.devices)
-        return _carry_out(plan, local, folder, progress(plan) if progress else Silent(), alone(), found)
+        return _carry_out(plan, local, folder, progress(plan) if progress else Silent(), alone(), loggers, found)
 
 
 def plan_resumption(path: Path, **arguments: Any) -> tuple[Plan, Checkpoint | None]:
@@ -117,6 +121,7 @@ def _carry_out(
     folder: RunFolder,
     progress: Reporter,
     everyone: Hosts,
+    loggers: Sequence[Logger],
     found: Checkpoint | None = None,
 ) -> Result:
     used = min(len(local), -(-plan.runs // everyone.count))
@@ -131,7 +136,7 @@ def _carry_out(
     LOG.info("devices: %s, %d of %d used", local[0].device_kind, used, len(local))
     keeping = Keeper(ledger, plan.options.checkpoint_every if everyone.count == 1 else 0.0)
     keeping.begin()
-    with StopSignals() as signals:
+    with StopSignals() as signals, listening(loggers, config, folder.path) as listeners:
         stopper = Stopper(signals, everyone)
         look = partial(look_around, stopper, ledger, progress)
         try:
@@ -142,7 +147,7 @@ def _carry_out(
                     if has_diverged and everyone.count > 1:
                         everyone.ask_to_stop(signal.SIGTERM)
                     is_stopping = stopper.poll() or has_diverged
-                    ledger.enter(stage, is_stopping)
+                    listeners.log(ledger.enter(stage, is_stopping))
                     # The state before it diverged is what can still be of use.
                     if not has_diverged:
                         keeping.look(stage, is_stopping)
@@ -169,6 +174,7 @@ def _carry_out(
             write_statistics(ledger)
             write_pictures(folder, recorded_of(config), plain(summary))
         keeping.finish()
+        listeners.finish(plain(summary))
         everyone.finish()
     if plan.options.fail_on_nan and ledger.failed:
         shown = name_runs(sorted(ledger.failed))

@@ -127,8 +127,8 @@ class Ledger:
         absorb_tallies(self.tallies, facts["tallies"])
         self.started = time.perf_counter() - self.compile_seconds - self.run_seconds
 
-    def enter(self, stage: Stage, is_stopping: bool) -> None:
-        """Record a chunk; and the learners, where it is its batch's last."""
+    def enter(self, stage: Stage, is_stopping: bool) -> Table:
+        """Record a chunk, and the learners where it is its batch's last. Returns what it adds to metrics.csv."""
         if self.recorder is None or stage.batch is not self.batch:
             self.batch, self.recorder = stage.batch, recorder_of(stage, self.tallies)
             if self.resumed:
@@ -148,6 +148,7 @@ class Ledger:
         if is_last:
             self._keep_learners(stage)
         self.run_seconds = self.seconds()
+        return self._with_swept(tables[1])
 
     def _look_onward(self, stage: Stage) -> Snapshot:
         """The snapshot after a chunk as if neither the training nor its budget ended with it."""

@@ -91,7 +91,8 @@ def test_a_variant_of_an_agent():
         return jnp.full_like(experience.reward, 7.0)
 
     mine = dqn.agent._replace(name="constant", update=partial(dqn.update, td_target=constant_target))
-    result = purejaxrl.train(mine, env_steps=1500, lr=1e-2, batch_size=16, memory_size=500, hidden_sizes=(8,))
+    vectors = {"observation_type": "default", "batch_size": 16, "memory_size": 500, "hidden_sizes": (8,)}
+    result = purejaxrl.train(mine, env_steps=1500, lr=1e-2, **vectors)
     assert result.facts["algorithm"] == "constant"
     assert result.frame()["q_mean"].iloc[-1] == pytest.approx(7, abs=0.5)
 

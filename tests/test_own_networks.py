@@ -15,7 +15,10 @@ from purejaxrl.agents import AGENTS, a3c, dqn, vpg
 from purejaxrl.cli import main
 from purejaxrl.cli.flags import training_parser
 from purejaxrl.errors import InputError
+from purejaxrl.plan import plan_train
+from purejaxrl.replan import replan
 from purejaxrl.results.labels import show
+from purejaxrl.results.run_folder import plain
 from purejaxrl.types import Transition
 
 TINY = {"observation_type": "default", "batch_size": 16, "memory_size": 64, "env_steps": 120}
@@ -125,10 +128,11 @@ def test_run_folders_hold_a_label_and_ask_for_the_module(trained, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_module_given_in_vain_is_refused(tmp_path):
-    purejaxrl.train("dqn", out=tmp_path / "run", **TINY)
-    with pytest.raises(InputError, match="names none"):
-        purejaxrl.evaluate(tmp_path / "run", network=Torso())
+def test_a_module_given_in_vain_is_refused():
+    content = plain(plan_train("dqn", **TINY).as_dict())
+    assert content["config"]["network"] is None
+    with pytest.raises(InputError, match="config.json names none, and Torso was given"):
+        replan(content, network=Torso())
 
 
 def test_resuming_with_a_module_is_exact(trained, tmp_path):

@@ -71,6 +71,7 @@ def training_parser(command: str, agent: Agent) -> Parser:
     output.add_argument("--eval_episodes", help="episodes of one evaluation (default 20)")
     output.add_argument("--episodes_log", help="on, off, or auto (default): episodes.csv is written up to 256 runs")
     add_safety_flags(output, "write a checkpoint every so many minutes and at the end; 0: never (default 5)")
+    output.add_argument("--log_to", help="also log to tensorboard (RUN/tensorboard) or wandb (./wandb)")
     output.add_argument("--quiet", action="store_true", help="print nothing but errors")
     output.add_argument("--verbose", action="store_true", help=VERBOSE_HELP)
     output.add_argument("--json", action="store_true", help="print the summary as JSON and nothing else")
@@ -156,6 +157,7 @@ def resume_parser() -> Parser:
             ("devices", "how many devices (default as before)"),
             ("max_memory", "GiB that may be used (default as before)"),
             ("log_every", "env steps between rows of metrics.csv (default as before)"),
+            ("log_to", "also log to tensorboard (RUN/tensorboard) or wandb (./wandb)"),
         ],
     )
     add_safety_flags(parser, "minutes between checkpoints; 0: never (default as before)")

@@ -13,6 +13,7 @@ from purejaxrl.cli.flags import parse, parse_resumption, resume_parser, shows_he
 from purejaxrl.errors import InputError
 
 if TYPE_CHECKING:
+    from purejaxrl.loggers import Logger
     from purejaxrl.result import Result
 
 LOG = logging.getLogger("purejaxrl")
@@ -35,7 +36,8 @@ def resume(words: list[str]) -> int:
     if shows_help(words, parser.format_help()):
         return 0
     path, flags = parse_resumption(parser, words)
-    own = {name: flags.pop(name) for name in ("quiet", "verbose", "json", "dry_run", "no_cache")}
+    own = {name: flags.pop(name, None) for name in ("quiet", "verbose", "json", "dry_run", "no_cache", "log_to")}
+    loggers = _loggers(own)
     is_silent = _settle_loudness(own)
 
     from purejaxrl.results.run_folder import check_run, plain, read_json
@@ -53,8 +55,17 @@ def resume(words: list[str]) -> int:
             plan, found = execution.plan_resumption(path, **flags)
             print(json.dumps(plain(plan.as_dict() | {"checkpoint": str(found.path) if found else None}), indent=2))
             return 0
-        result = execution.carry_on(path, progress=None if is_silent else terminal_of, **flags)
+        result = execution.carry_on(path, progress=None if is_silent else terminal_of, loggers=loggers, **flags)
     return _report(result, own)
+
+
+def _loggers(own: dict[str, Any]) -> list[Logger]:
+    """What --log_to asks for."""
+    if own["log_to"] is None:
+        return []
+    from purejaxrl.loggers import named
+
+    return [named(own["log_to"])]
 
 
 def _train_or_sweep(command: str, words: list[str]) -> int:
@@ -67,7 +78,9 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
         raise InputError(f"unknown algorithm {words[0]!r}; use one of {', '.join(AGENTS)}")
     agent = AGENTS[words[0]]
     flags = parse(training_parser(command, agent), agent, words[1:], is_sweep=command == "sweep")
-    own = {name: flags.pop(name) for name in ("out", "overwrite", "quiet", "verbose", "json", "dry_run", "no_cache")}
+    names = ("out", "overwrite", "quiet", "verbose", "json", "dry_run", "no_cache", "log_to")
+    own = {name: flags.pop(name, None) for name in names}
+    loggers = _loggers(own)
     is_silent = _settle_loudness(own)
     _prepare_jax(flags["device"], use_cache=not own["no_cache"], is_silent=is_silent)
 
@@ -92,7 +105,9 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
             print(json.dumps(plain(plan.as_dict() | {"out": str(out)}), indent=2))
             return 0
         progress = None if is_silent else terminal_of(plan)
-        result = carry_out(plan, out=out, overwrite=own["overwrite"], progress=progress, everyone=everyone)
+        result = carry_out(
+            plan, out=out, overwrite=own["overwrite"], progress=progress, everyone=everyone, loggers=loggers
+        )
     return _report(result, own) if everyone.index == 0 else _exit_code(result)
 
 

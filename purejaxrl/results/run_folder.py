@@ -41,6 +41,7 @@ FILES = (
     "checkpoints/*/arrays.safetensors",
     "checkpoints/*/facts.json",
     "checkpoints/*/SHA256SUMS",
+    "tensorboard/run_*/events.out.tfevents.*",
 )
 
 
@@ -181,7 +182,7 @@ def _clear(path: Path, files: list[Path]) -> None:
     try:
         for file in files:
             file.unlink()
-        for rest in ("checkpoints", "params", "export"):
+        for rest in ("checkpoints", "params", "export", "tensorboard"):
             shutil.rmtree(path / rest, ignore_errors=True)
         probe = path / ".writable"
         probe.touch()

@@ -1,0 +1,218 @@
+"""Where else a training's numbers go: TensorBoard, Weights & Biases, or a logger of one's own.
+
+Loggers are told on the host between two chunks, about once a second, and never from inside a compiled program.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from purejaxrl.errors import InputError
+
+Row = dict[str, Any]
+# Columns of a row that say whose it is and when, beside those of swept hyperparameters, which are texts.
+PLACE = ("run", "seed", "iteration", "env_steps")
+MAX_RUNS = 32
+
+
+@runtime_checkable
+class Logger(Protocol):
+    """What a logger is: any object with these three methods."""
+
+    def start(self, config: dict[str, Any], folder: Path) -> None:
+        """Training begins or goes on. config: what config.json holds; folder: the run folder."""
+
+    def log(self, rows: list[Row]) -> None:
+        """Rows of metrics.csv that a chunk has completed, by column, in order of env steps; NaN for what is unknown.
+
+        A training that is resumed tells the rows since its last checkpoint again.
+        """
+
+    def finish(self, summary: dict[str, Any] | None) -> None:
+        """Nothing more will come. summary: what summary.json holds, None where training ended with an error."""
+
+
+class TensorBoard:
+    """Scalars of metrics.csv by env steps, a subfolder per run: `tensorboard --logdir FOLDER` draws them together.
+
+    folder: tensorboard/ in the run folder by default. max_runs: runs from this number on are left out.
+    Raises InputError where tensorboardX is not installed.
+    """
+
+    def __init__(self, folder: str | Path | None = None, *, max_runs: int = MAX_RUNS) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise InputError("TensorBoard: tensorboardX is missing; pip install 'purejaxrl[tensorboard]'") from None
+        self.folder = None if folder is None else Path(folder)
+        self.max_runs = max_runs
+        self._open = SummaryWriter
+        self._writers: dict[int, Any] = {}
+
+    def start(self, config: dict[str, Any], folder: Path) -> None:
+        """Decide where to write."""
+        warn_of_many(self, config, self.max_runs)
+        self._target = self.folder or folder / "tensorboard"
+
+    def log(self, rows: list[Row]) -> None:
+        """Add every number of each row."""
+        for row in rows:
+            run = row["run"]
+            if run >= self.max_runs:
+                continue
+            if run not in self._writers:
+                label = "".join(f",{name}={value}" for name, value in row.items() if isinstance(value, str))
+                self._writers[run] = self._open(str(self._target / f"run_{run}{label}"))
+            for name, value in numbers_of(row).items():
+                self._writers[run].add_scalar(name, value, row["env_steps"])
+        for writer in self._writers.values():
+            writer.flush()
+
+    def finish(self, summary: dict[str, Any] | None) -> None:  # noqa: ARG002 (a Logger's signature)
+        """Close the files."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+
+class Wandb:
+    """A Weights & Biases run for every run of a training, in one group, with metrics by env steps.
+
+    project, init: for `wandb.init`, as mode="offline", dir=..., or group=..., the run folder's name by default.
+    max_runs: runs from this number on are left out. Raises InputError where wandb is not installed.
+    """
+
+    def __init__(self, project: str = "purejaxrl", *, max_runs: int = MAX_RUNS, **init: Any) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise InputError("Wandb: wandb is missing; pip install 'purejaxrl[wandb]'") from None
+        self.max_runs = max_runs
+        self._wandb = wandb
+        self._init = {"project": project, **init}
+        self._config: dict[str, Any] = {}
+        self._runs: dict[int, Any] = {}
+
+    def start(self, config: dict[str, Any], folder: Path) -> None:
+        """Note what all runs share."""
+        warn_of_many(self, config, self.max_runs)
+        self._config = config
+        self._init.setdefault("group", folder.name)
+
+    def log(self, rows: list[Row]) -> None:
+        """Log every row to its run."""
+        for row in rows:
+            run = row["run"]
+            if run >= self.max_runs:
+                continue
+            if run not in self._runs:
+                self._runs[run] = self._begin(run, row["seed"])
+            self._runs[run].log({"env_steps": row["env_steps"], **numbers_of(row)})
+
+    def _begin(self, run: int, seed: int) -> Any:
+        shared = {name: value for name, value in self._config.items() if not isinstance(value, dict | list)}
+        settings = self._config.get("settings", [{}])
+        own = self._config["config"] | settings[run // self._config["seeds"]]
+        name = f"{self._config['algorithm']}-{run}"
+        begun = self._wandb.init(
+            **{"name": name, **self._init}, config=shared | own | {"run": run, "seed": seed}, reinit="create_new"
+        )
+        begun.define_metric("env_steps")
+        begun.define_metric("*", step_metric="env_steps")
+        return begun
+
+    def finish(self, summary: dict[str, Any] | None) -> None:
+        """Add what the summary says of each run, and end it."""
+        for run, begun in self._runs.items():
+            for name in ("final_return", "area_under_curve", "env_steps_to_solve"):
+                if summary is not None:
+                    begun.summary[name] = summary[f"{name}_per_run"][run]
+            begun.finish(exit_code=int(summary is None))
+        self._runs.clear()
+
+
+NAMED = {"tensorboard": TensorBoard, "wandb": Wandb}
+
+
+def named(name: str) -> Logger:
+    """The logger of a name on the command line. Raises InputError."""
+    if name not in NAMED:
+        raise InputError(f"--log_to: {name!r} is not allowed; use one of {', '.join(NAMED)}")
+    return NAMED[name]()
+
+
+def numbers_of(row: Row) -> dict[str, float]:
+    """What a row measures and knows."""
+    return {
+        name: value
+        for name, value in row.items()
+        if name not in PLACE and not isinstance(value, str) and not math.isnan(value)
+    }
+
+
+def warn_of_many(logger: Logger, config: dict[str, Any], max_runs: int) -> None:
+    """Say that not all runs are logged, if so."""
+    runs = config["seeds"] * len(config.get("settings", [{}]))
+    if runs > max_runs:
+        text = f"{type(logger).__name__} takes the first {max_runs} of {runs} runs; give it max_runs for more"
+        warnings.warn(text, stacklevel=2)
+
+
+def check_loggers(loggers: Any) -> None:
+    """Raise InputError unless these are loggers in a list or tuple."""
+    if not isinstance(loggers, list | tuple):
+        raise InputError(f"loggers: it takes a list of loggers, not a {type(loggers).__name__}")
+    for logger in loggers:
+        for name in ("start", "log", "finish"):
+            if isinstance(logger, type) or not callable(getattr(logger, name, None)):
+                raise InputError(f"loggers: {logger!r} is no logger; it takes objects with start, log and finish")
+
+
+class Listeners:
+    """Loggers that cannot harm a training: one that fails is warned of, and told nothing more."""
+
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        self.loggers = list(loggers)
+
+    def start(self, config: dict[str, Any], folder: Path) -> None:
+        """Tell all that training begins."""
+        self._tell("start", config, folder)
+
+    def log(self, table: dict[str, np.ndarray]) -> None:
+        """Tell all of rows, given column by column."""
+        if self.loggers and len(table["run"]):
+            values = zip(*(column.tolist() for column in table.values()), strict=True)
+            self._tell("log", [dict(zip(table, row, strict=True)) for row in values])
+
+    def finish(self, summary: dict[str, Any] | None) -> None:
+        """Tell all, once, that training has ended."""
+        self._tell("finish", summary)
+        self.loggers = []
+
+    def _tell(self, method: str, *arguments: Any) -> None:
+        for logger in [*self.loggers]:
+            try:
+                getattr(logger, method)(*arguments)
+            except Exception as error:
+                self.loggers.remove(logger)
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                text = f"{type(logger).__name__}.{method} failed, and training goes on without it: {reason}"
+                warnings.warn(text, stacklevel=4)
+
+
+@contextmanager
+def listening(loggers: Sequence[Logger], config: dict[str, Any], folder: Path) -> Iterator[Listeners]:
+    """Listeners that have been told of the beginning, and will be of an end by an error."""
+    listeners = Listeners(loggers)
+    listeners.start(config, folder)
+    try:
+        yield listeners
+    finally:
+        listeners.finish(None)
