@@ -146,9 +146,10 @@ def test_resuming_with_a_module_is_exact(trained, tmp_path):
 def test_modules_are_swept_as_all_else(tmp_path):
     networks = [Torso(), Torso(4), Reversed()]
     result = purejaxrl.sweep("vpg", network=networks, epochs=1, steps_per_epoch=40, actors=4, out=tmp_path / "run")
-    assert list(result.statistics()["network"]) == ["Torso", "Torso(width=4)", "Reversed"]
+    assert list(result.summary()["network"]) == ["Torso", "Torso(width=4)", "Reversed"]
+    assert result.select(network=Torso(4)).runs.tolist() == [1]
     assert list(result.frame()["network"].unique()) == ["Torso", "Torso(width=4)", "Reversed"]
-    assert [entry["network"] for entry in result.summary["settings"]] == [f"custom: {show(own)}" for own in networks]
+    assert [entry["network"] for entry in result.facts["settings"]] == [f"custom: {show(own)}" for own in networks]
     returns = purejaxrl.evaluate(tmp_path / "run", network=networks[::-1], episodes=2)
     assert len(returns) == 6
     with pytest.raises(InputError, match=r"Torso\(width=4\)"):

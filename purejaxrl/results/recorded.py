@@ -77,9 +77,14 @@ def recorded_of(content: dict[str, Any]) -> Recorded:
     )
     if not is_sound:
         raise InputError("config.json: it does not say what was trained")
-    values = [{name: as_tuple(setting[name]) for name in swept} for setting in settings]
-    algorithm, env, preset = (str(text).removeprefix(CUSTOM) for text in texts)
+    values = [{name: as_tuple(without_mark(setting[name])) for name in swept} for setting in settings]
+    algorithm, env, preset = (str(without_mark(text)) for text in texts)
     return Recorded(algorithm, env, preset, seeds, seed, solved_at, values, "settings" in content)
+
+
+def without_mark(value: Any) -> Any:
+    """An object of a user's own by its name alone; anything else as it is."""
+    return value.removeprefix(CUSTOM) if isinstance(value, str) else value
 
 
 def as_tuple(value: Any) -> Any:
