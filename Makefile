@@ -58,9 +58,9 @@ $(OLDEST): pyproject.toml
 test-oldest: $(OLDEST) ## the test suite with the oldest versions that are admitted
 	$(QUICKLY) .venv-oldest/bin/python -m pytest -n 2 -m "not slow"
 
-audit: $(INSTALLED) ## known vulnerabilities of what is locked, by a public database
+audit: $(INSTALLED) ## known vulnerabilities of what is locked, by a public database; fails where that cannot be asked
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
-	$(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip
+	$(BIN)/pip-audit --strict --requirement requirements.lock --require-hashes --disable-pip
 
 lint: $(INSTALLED) ## format, style, types and the direction of imports
 	$(BIN)/ruff format --check .

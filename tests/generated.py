@@ -4,6 +4,7 @@ Run by test_fuzz.py in processes of their own.
 """
 
 import json
+import re
 import shutil
 
 import pytest
@@ -153,6 +154,8 @@ def test_no_command_line_prints_a_traceback(words, capsys, tmp_path_factory, mon
     else:
         assert printed.err.startswith("purejaxrl: ")
         assert printed.err.count("\n") == 1, printed.err
+        # It names the flag, or what else of the line is wrong.
+        assert re.search(r"--\w|unknown (command|algorithm) '|flags start with --", printed.err), printed.err
         assert "Traceback" not in printed.err
         assert "internal error" not in printed.err
 

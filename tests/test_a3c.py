@@ -17,7 +17,7 @@ from purejaxrl.training.rollout import rollout
 # Short enough that many episodes are truncated, long enough that many poles have fallen before.
 ENV = make("CartPole-v0", max_ep_len=14)
 BASE = a3c.Config(
-    episodes=None, env_steps=4 * 5 * 20, actors=4, t_max=5, hidden_sizes=(8,), lr=3e-3, entropy_coef=0.02, lam=0.9
+    episodes=None, env_steps=4 * 5 * 12, actors=4, t_max=5, hidden_sizes=(8,), lr=3e-3, entropy_coef=0.02, lam=0.9
 )
 
 
