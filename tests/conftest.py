@@ -1,10 +1,8 @@
 """Checks that are on for the whole suite: shapes and types of every call, key reuse, rank promotion."""
 
 import functools
-import json
 import os
 import tempfile
-from pathlib import Path
 
 import jax
 import pytest
@@ -18,12 +16,20 @@ if CHECKER is not None:
 if "PUREJAXRL_COVERAGE" in os.environ:
     import covering
 
+    os.environ["PUREJAXRL_COVERAGE"] = os.path.abspath(os.environ["PUREJAXRL_COVERAGE"])
     COVERED = covering.begin(CHECKER)
-    COVERAGE = Path(os.environ["PUREJAXRL_COVERAGE"]).resolve() / f"{os.getpid()}.json"
 
     def pytest_sessionfinish():
-        """Leave what this process has covered; see covering.py."""
-        COVERAGE.write_text(json.dumps(COVERED.get_coverage()))
+        """Leave what this process has covered."""
+        covering.leave(COVERED)
+
+
+@pytest.fixture
+def covered_processes(monkeypatch):
+    """The processes that a test starts count too. Not for every test: they take a second longer to start."""
+    if "PUREJAXRL_COVERAGE" in os.environ:
+        paths = [str(covering.TESTS / "covered"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
 
 
 # What tests compile is not for the user's own cache. The processes of one session share a folder, made by the first, as

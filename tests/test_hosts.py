@@ -11,6 +11,8 @@ import pytest
 from purejaxrl.errors import InputError
 from purejaxrl.training import hosts, links
 
+pytestmark = pytest.mark.usefixtures("covered_processes")
+
 PREAMBLE = """
 import os, sys, time
 import jax
@@ -64,7 +66,7 @@ class Job:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=env | {"PYTHONPATH": str(Path(__file__).parents[1])},
+                env=env | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), env.get("PYTHONPATH", "")])},
             )
             for index in (only if only is not None else range(count))
         }

@@ -323,6 +323,7 @@ def launch(folder: Path, port: int, process: int, *words: str) -> subprocess.Pop
     )
 
 
+@pytest.mark.usefixtures("covered_processes")
 def test_two_processes_train_what_one_does(tmp_path):
     """Two devices each; the first writes one run folder. Every run's episodes are those of a single process."""
     # Fifty updates: so long the two are the same but for rounding.
@@ -352,6 +353,7 @@ def test_two_processes_train_what_one_does(tmp_path):
         np.testing.assert_allclose(np.concatenate([part[name] for part in parts]), values, atol=1e-5)
 
 
+@pytest.mark.usefixtures("covered_processes")
 def test_when_a_process_dies_the_other_ends_with_an_error(tmp_path):
     port = free_port()
     first, second = (launch(tmp_path, port, process, "--env_steps", "100000000", "--out", "run") for process in (0, 1))
@@ -368,6 +370,7 @@ def test_when_a_process_dies_the_other_ends_with_an_error(tmp_path):
     assert "Traceback" not in errors
 
 
+@pytest.mark.usefixtures("covered_processes")
 @pytest.mark.parametrize("receiver", [0, 1])
 def test_a_signal_to_any_process_ends_all_with_everything_learned(receiver, tmp_path):
     port = free_port()
