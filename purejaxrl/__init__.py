@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from purejaxrl.envs import Images as Images
     from purejaxrl.envs import PixelObservation as PixelObservation
     from purejaxrl.envs import Renderer as Renderer
+    from purejaxrl.envs import from_stoa as from_stoa
     from purejaxrl.envs import make as make
     from purejaxrl.errors import InputError as InputError
     from purejaxrl.evaluation import Evaluation as Evaluation
@@ -25,11 +26,20 @@ if TYPE_CHECKING:
     from purejaxrl.result import Result as Result
     from purejaxrl.result import load as load
     from purejaxrl.settings import Range as Range
+    from purejaxrl.types import Agent as Agent
+    from purejaxrl.types import Continuous as Continuous
+    from purejaxrl.types import Discrete as Discrete
+    from purejaxrl.types import Env as Env
+    from purejaxrl.types import Timestep as Timestep
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AGENTS": "purejaxrl.agents",
+    "Agent": "purejaxrl.types",
+    "Continuous": "purejaxrl.types",
+    "Discrete": "purejaxrl.types",
+    "Env": "purejaxrl.types",
     "Evaluation": "purejaxrl.evaluation",
     "Images": "purejaxrl.envs",
     "InputError": "purejaxrl.errors",
@@ -37,8 +47,10 @@ _HOMES = {
     "Range": "purejaxrl.settings",
     "Renderer": "purejaxrl.envs",
     "Result": "purejaxrl.result",
+    "Timestep": "purejaxrl.types",
     "evaluate": "purejaxrl.evaluation",
     "export": "purejaxrl.exporting",
+    "from_stoa": "purejaxrl.envs",
     "load": "purejaxrl.result",
     "make": "purejaxrl.envs",
     "make_train": "purejaxrl.api",

@@ -16,7 +16,7 @@ from purejaxrl.config import MAX_ENV_STEPS, MAX_INT, Budget, budget_of, check_fi
 from purejaxrl.envs import Images, make, name_of
 from purejaxrl.errors import InputError
 from purejaxrl.learning.networks import check_network
-from purejaxrl.protocol import check_agent, check_env, check_record
+from purejaxrl.protocol import check_agent, check_env, check_record, check_rollout_shape
 from purejaxrl.results.labels import label_of, show
 from purejaxrl.results.recorded import CUSTOM
 from purejaxrl.settings import MAX_RUNS, Range, Setting, count_settings, resolve_settings
@@ -276,6 +276,7 @@ def validate(agent: Agent, config: Any, env: Env) -> None:
     """Check a Config's values, and that it fits the environment. Raises InputError naming the first that does not."""
     check_fields(config)
     budget_of(config)
+    check_rollout_shape(agent, config)
     check_network(config, env.input_shape)
     images = images_of(config)
     if images is not None and images.shape != env.input_shape:

@@ -60,7 +60,7 @@ def check_agent(agent: Agent, config: Any, env: Env) -> None:
     if AGENTS.get(agent.name) is agent:
         return
     where = f"agent {agent.name!r}"
-    steps, actors = check_rollout_shape(where, agent, config)
+    steps, actors = check_rollout_shape(agent, config)
     config, key = jax.tree.map(as_shape, config), jax.eval_shape(lambda: unrolled(jax.random.key(0)))
     whole: Any = jax.ShapeDtypeStruct((), jnp.int32)
     real: Any = as_shape(0.0)
@@ -96,8 +96,9 @@ def check_agent(agent: Agent, config: Any, env: Env) -> None:
     check_metrics(where, metrics)
 
 
-def check_rollout_shape(where: str, agent: Agent, config: Any) -> tuple[int, int]:
+def check_rollout_shape(agent: Agent, config: Any) -> tuple[int, int]:
     """Steps and actors of an iteration. Raises InputError unless they are two whole numbers from 1."""
+    where = f"agent {agent.name!r}"
     try:
         shape = agent.rollout_shape(config)
     except Exception as error:

@@ -1,5 +1,9 @@
 """What several test files share: running agents in small."""
 
+import contextlib
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,3 +48,18 @@ def bits(tree):
 def flat(tree):
     """All leaves as one vector."""
     return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)])
+
+
+def run_page(name, folder):
+    """Run the Python blocks of a page of docs/ one after another in a folder, but for those that need more than is
+    here, and return what they have defined."""
+    text = (Path(__file__).parents[1] / "docs" / name).read_text()
+    blocks = [
+        block for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if not block.startswith("# Needs")
+    ]
+    assert blocks
+    names = {"__name__": "__main__"}
+    with contextlib.chdir(folder):
+        for block in blocks:
+            exec(compile(block, name, "exec"), names)
+    return names

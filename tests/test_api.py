@@ -169,6 +169,10 @@ def test_config_is_a_pytree_whose_leaves_are_the_real_numbers():
 def test_the_public_names():
     assert sorted(purejaxrl.__all__) == [
         "AGENTS",
+        "Agent",
+        "Continuous",
+        "Discrete",
+        "Env",
         "Evaluation",
         "Images",
         "InputError",
@@ -176,8 +180,10 @@ def test_the_public_names():
         "Range",
         "Renderer",
         "Result",
+        "Timestep",
         "evaluate",
         "export",
+        "from_stoa",
         "load",
         "make",
         "make_train",

@@ -155,7 +155,7 @@ def test_tensorboard_takes_so_many_runs(swept, tmp_path):
 
 
 def wandb_records(path):
-    """What an offline run holds: after 7 bytes LevelDB's log format, blocks of pieces with a checksum, length and kind."""
+    """What an offline run holds: after 7 bytes LevelDB's log format, pieces with checksum, length and kind."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, place, pieces = path.read_bytes(), 7, b""
@@ -177,7 +177,7 @@ def items_of(entries):
 @pytest.mark.filterwarnings("default")
 def test_wandb_offline(swept, tmp_path, monkeypatch):
     """A W&B run for each run, grouped, with its seed and settings, metrics by env steps, and what it came to."""
-    pytest.importorskip("wandb", reason="needs the extra wandb")
+    wandb = pytest.importorskip("wandb", reason="needs the extra wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
@@ -186,6 +186,8 @@ def test_wandb_offline(swept, tmp_path, monkeypatch):
     logger.start(*notes.told[0][1:])
     logger.log(notes.rows)
     logger.finish(result.summary)
+    # Its own process has written everything once it has ended.
+    wandb.teardown()
     files = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"))
     assert len(files) == 4
     runs = {}

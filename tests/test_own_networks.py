@@ -131,7 +131,7 @@ def test_run_folders_hold_a_label_and_ask_for_the_module(trained, capsys):
 def test_a_module_given_in_vain_is_refused():
     content = plain(plan_train("dqn", **TINY).as_dict())
     assert content["config"]["network"] is None
-    with pytest.raises(InputError, match="config.json names none, and Torso was given"):
+    with pytest.raises(InputError, match=r"config\.json names none, and Torso was given"):
         replan(content, network=Torso())
 
 

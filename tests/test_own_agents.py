@@ -1,0 +1,222 @@
+"""Agents of a user's own: the variants of the page in docs/, whose presets they have, and what is checked."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import PROGRESS, run_page
+
+import purejaxrl
+from purejaxrl.agents import AGENTS, a3c, dqn, vpg
+from purejaxrl.config import Real, config, leaf, static
+from purejaxrl.errors import InputError
+from purejaxrl.plan import plan_sweep, plan_train
+from purejaxrl.protocol import check_agent, check_record
+from purejaxrl.results.recorder import METRIC_COLUMNS
+from purejaxrl.types import Transition
+
+
+@pytest.fixture(scope="module")
+def cartpole():
+    return purejaxrl.make("CartPole-v0")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """What the page defines, and the folder that it ran in."""
+    folder = tmp_path_factory.mktemp("page")
+    return run_page("write-your-own-agent.md", folder), folder
+
+
+def test_double_dqn_of_the_page_is_the_one_that_dqn_has(page):
+    names, folder = page
+    own = {"preset": "tuned", "lr": [1e-3, 3e-4], "seeds": 2, "env_steps": 2000, "double_q": True}
+    result = purejaxrl.sweep("dqn", **own)
+    assert (result.path / "metrics.csv").read_bytes() == (folder / "results/double-dqn/metrics.csv").read_bytes()
+    assert sorted(names["returns"]["run"].unique()) == [0, 1, 2, 3]
+    assert (folder / "results/double-dqn/sweep.png").exists()
+    with pytest.raises(InputError, match="agent of your own; give it as agent="):
+        purejaxrl.evaluate(folder / "results/double-dqn")
+    assert tuple(result.frame())[: len(METRIC_COLUMNS)] == ("run", "seed", *METRIC_COLUMNS[2:])
+
+
+def test_the_weighted_loss_of_the_page(page, cartpole):
+    """-mean(log pi(a|s) min(exp(A / temperature), 20)) - entropy_coef H, in numpy."""
+    names, _ = page
+    settings = names["Config"](temperature=0.5, entropy_coef=0.1, hidden_sizes=(4,))
+    params = vpg.init(settings, cartpole, jax.random.key(0)).pi_params
+    observation = jax.random.normal(jax.random.key(1), (5, 2, 4))
+    action, advantage = jnp.arange(10).reshape(5, 2) % 2, jnp.linspace(-1.0, 2.0, 10).reshape(5, 2)
+    batch = Transition(observation, action, advantage, action > 2, action > 2, observation)
+    loss, entropy = names["weighted_loss"](settings, cartpole, params, batch, advantage)
+    logits = np.asarray(vpg.action_distribution(settings, cartpole, params, observation), float)
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    weight = np.minimum(np.exp(np.linspace(-1.0, 2.0, 10).reshape(5, 2) / 0.5), 20)
+    assert weight.max() == 20
+    taken = np.take_along_axis(log_probs, np.asarray(action)[..., None], -1)[..., 0]
+    assert float(entropy) == pytest.approx(-(np.exp(log_probs) * log_probs).sum(-1).mean(), rel=1e-5)
+    assert float(loss) == pytest.approx(-(taken * weight).mean() - 0.1 * float(entropy), rel=1e-5)
+
+
+def test_a_hyperparameter_of_ones_own_is_swept_in_one_program(page):
+    names, _ = page
+    plan = plan_sweep(names["weighted_vpg"], temperature=[0.5, 1.0], preset="tuned")
+    structures = {jax.tree.structure(setting.config) for setting in plan.settings}
+    assert len(structures) == 1
+    assert [setting.config.temperature for setting in plan.settings] == [0.5, 1.0]
+    with pytest.raises(InputError, match="--temperature: 0 is not allowed; it takes a finite number above 0"):
+        plan_train(names["weighted_vpg"], temperature=0.0)
+
+
+def test_the_agent_from_nothing_follows_the_score(page, cartpole):
+    """One update moves the weights by lr times the mean of (R - mean R) times the gradient of log pi, by hand."""
+    names, _ = page
+    settings = names["LinearConfig"](gamma=0.0, lr=0.5)
+    observation = jax.random.normal(jax.random.key(1), (3, 2, 4))
+    action, reward, no = jnp.array([[0, 1], [1, 1], [0, 0]]), jnp.arange(6.0).reshape(3, 2), jnp.zeros((3, 2), bool)
+    batch = Transition(observation, action, reward, no, no, observation)
+    learner = names["init"](settings, cartpole, jax.random.key(0))
+    after, _ = names["update"](settings, cartpole, learner, batch, PROGRESS, jax.random.key(2))
+    score = np.eye(2)[np.asarray(action)] - 0.5
+    expected = np.einsum("tn,tno,tna->oa", np.asarray(reward) - 2.5, np.asarray(observation), score) / 6
+    np.testing.assert_allclose(after["weights"], 0.5 * expected, rtol=1e-5)
+    assert names["result"].frame()["return_mean"].notna().all()
+
+
+def test_vpg_takes_another_advantage(cartpole):
+    """With an advantage of 0 the policy stays where it is, and the value function learns as ever."""
+    settings = vpg.Config(steps_per_epoch=6, actors=2, train_v_iters=1, hidden_sizes=(4,))
+    learner = vpg.init(settings, cartpole, jax.random.key(0))
+    observation = jax.random.normal(jax.random.key(1), (3, 2, 4))
+    nothing, no = jnp.zeros((3, 2)), jnp.zeros((3, 2), bool)
+    batch = Transition(observation, jnp.zeros((3, 2), int), nothing + 1.0, no, no, observation)
+
+    def none(config, batch, value, next_value):
+        assert value.shape == next_value.shape == batch.reward.shape
+        return jnp.zeros_like(value)
+
+    after, _ = vpg.update(settings, cartpole, learner, batch, PROGRESS, jax.random.key(2), advantage=none)
+    jax.tree.map(np.testing.assert_array_equal, after.pi_params, learner.pi_params)
+    assert np.abs(after.v_params["kernel_0"] - learner.v_params["kernel_0"]).max() > 1e-4
+
+
+@config
+class Wider(dqn.Config):
+    """DQN's, and one more."""
+
+    beta: Real = leaf(0.5, "something", above=0)
+
+
+@config
+class Alone:
+    """A Config that extends none."""
+
+    env_steps: int = static(100, "budget", at_least=1)
+    actors: int = static(2, "environments", at_least=1)
+
+
+def test_presets_go_with_the_config_whatever_the_agent_is_called():
+    """A renamed variant observes what its origin does, and has its tuned values."""
+    assert plan_train("dqn").options.observation_type == "img"
+    for own in (dqn.agent._replace(name="mine"), dqn.agent._replace(name="mine", Config=Wider)):
+        assert plan_train(own).options.observation_type == "img"
+        tuned, theirs = (plan_train(agent, preset="tuned").settings[0].config for agent in (own, "dqn"))
+        assert {name: getattr(tuned, name) for name in vars(theirs)} == vars(theirs)
+    sync = plan_train(a3c.agent._replace(name="a2c"), preset="tuned", mode="sync").settings[0].config
+    assert sync.lr == 7e-3
+    assert plan_train(vpg.agent._replace(name="dqn")).options.observation_type == "default"
+    with pytest.raises(InputError, match="tuned has no entry for alone"):
+        plan_train(of_alone(), preset="tuned")
+
+
+def of_alone(**parts):
+    """A whole agent whose learner is one array."""
+    functions = {
+        "name": "alone",
+        "Config": Alone,
+        "check": lambda config, env: None,
+        "rollout_shape": lambda config: (3, config.actors),
+        "init": lambda config, env, key: {"w": jnp.zeros(4)},
+        "act": lambda config, env, learner, observation, progress, key: jnp.zeros(len(observation), int),
+        "policy": lambda config, env, learner, observation: jnp.zeros(observation.shape[:-1], int),
+        "update": lambda config, env, learner, batch, progress, key: (learner, {"loss": jnp.mean(batch.reward)}),
+    }
+    return purejaxrl.Agent(**(functions | parts))
+
+
+def test_what_fits_passes(cartpole):
+    pendulum = purejaxrl.make("Pendulum-v1")
+    for module, envs in ((dqn, [cartpole]), (vpg, [cartpole, pendulum]), (a3c, [cartpole, pendulum])):
+        for env in envs:
+            check_agent(module.agent._replace(name="mine"), module.Config(), env)
+    check_record(of_alone())
+    check_agent(of_alone(), Alone(), cartpole)
+    # The package's own agents are not looked at.
+    for agent in AGENTS.values():
+        check_agent(agent, None, cartpole)
+
+
+def undecorated():
+    class Plain(dqn.Config):
+        beta: Real = leaf(0.5, "something", above=0)
+
+    return Plain
+
+
+@config
+class NoBudget:
+    actors: int = static(2, "environments", at_least=1)
+
+
+def learner_of(**parts):
+    return lambda config, env, key: parts
+
+
+def updating_to(learner, **metrics):
+    return lambda config, env, old, batch, progress, key: (learner, metrics)
+
+
+WRONG = [
+    ({"name": ""}, "name is a str; it must be a text"),
+    ({"act": None}, r"act is None; it must be a function \(config, env, learner, observation, progress, key\)"),
+    ({"Config": int}, "Config must be made with @config, leaf and static; <class 'int'> is not"),
+    ({"Config": undecorated()}, "Config must be made with @config"),
+    ({"Config": NoBudget}, "Config has no budget; it needs a field of epochs, episodes, env_steps"),
+    ({"rollout_shape": lambda config: 5}, r"rollout_shape returned 5; it must return \(steps, actors\)"),
+    ({"rollout_shape": lambda config: (2, 0)}, r"rollout_shape returned \(2, 0\)"),
+    ({"rollout_shape": lambda: (2, 2)}, "rollout_shape.config. raised TypeError"),
+    ({"init": learner_of(w="text")}, "init.* returned a str at w; it must return arrays"),
+    ({"init": lambda config, env: {}}, "init.config, env, key. raised TypeError"),
+    ({"act": lambda *_: jnp.zeros(2)}, r"act returned float32\[2\]; CartPole-v0 takes whole numbers of shape \[2\]"),
+    ({"act": lambda *_: jnp.zeros(3, int)}, r"act returned int32\[3\]; CartPole-v0 takes whole numbers of shape \[2\]"),
+    ({"act": lambda *_: None}, "act returned None"),
+    ({"policy": lambda *_: jnp.zeros((), int)}, r"policy of observations \[3, 4\] returned int32\[\]"),
+    (
+        {"update": lambda *_: {"w": jnp.zeros(4)}},
+        r"update returned a dict; it must return \(Learner, metrics by name\)",
+    ),
+    ({"update": updating_to({"w": jnp.zeros(5)})}, r"returned w as float32\[5\]; init made it float32\[4\]"),
+    ({"update": updating_to({"w": jnp.zeros(4, int)})}, r"returned w as int32\[4\]; init made it float32\[4\]"),
+    ({"update": updating_to({})}, r"returned w as nothing; init made it float32\[4\]"),
+    ({"update": updating_to({"w": jnp.zeros(4), "v": 1.0})}, "returned v as float32.*; init made it nothing"),
+    ({"update": updating_to({"w": jnp.zeros(4)}, run=1.0)}, "metric 'run'; metrics.csv has a column of that name"),
+    ({"update": updating_to({"w": jnp.zeros(4)}, x=jnp.zeros(3))}, r"x as float32\[3\]; it must be one number"),
+    ({"update": lambda *_: 1 / 0}, "update.* raised ZeroDivisionError: division by zero"),
+]
+
+
+@pytest.mark.parametrize(("parts", "words"), WRONG)
+def test_what_is_wrong_is_said_in_a_line(parts, words):
+    with pytest.raises(InputError, match=words) as caught:
+        purejaxrl.train(of_alone(**parts))
+    text = str(caught.value)
+    assert text.startswith("agent ")
+    assert "\n" not in text
+    assert ("raised" in text) == (caught.value.__cause__ is not None)
+
+
+def test_make_train_checks_the_agent_too(cartpole):
+    with pytest.raises(InputError, match="act returned None"):
+        purejaxrl.make_train(of_alone(act=lambda *_: None), Alone(), cartpole)
+    with pytest.raises(InputError, match=r"config: it is a Config of purejaxrl\.agents\.vpg, not one of dqn"):
+        purejaxrl.make_train(dqn.agent, vpg.Config(), cartpole)
