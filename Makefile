@@ -7,7 +7,7 @@ REJAX := .venv-rejax/.installed
 OLDEST := .venv-oldest/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-oldest audit lint bench bench-quick bench-sweeps bench-scaling bench-learning bench-parity lock clean
+.PHONY: help demo test test-full test-oldest audit lint bench bench-quick bench-sweeps bench-scaling bench-learning bench-parity figures docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -98,9 +98,15 @@ bench-parity: $(BENCH) ## do we learn as PyTorch does, and how soon; goes on whe
 	$(BIN)/python benchmarks/solved.py
 	$(BIN)/python benchmarks/report.py
 
+figures: $(INSTALLED) ## train and draw docs/figures, five minutes on two cores
+	$(BIN)/python benchmarks/figures.py
+
+docs: $(INSTALLED) ## the documentation as pages in site/, warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 lock: $(INSTALLED) ## write requirements.lock anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --no-annotate --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 
 clean: ## remove the environment and caches
-	rm -rf .venv .venv-rejax .venv-oldest .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .covered build dist *.egg-info
+	rm -rf .venv .venv-rejax .venv-oldest site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .covered build dist *.egg-info
