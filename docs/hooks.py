@@ -21,6 +21,7 @@ OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/*.md", 
 INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 BLOCK = re.compile(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', re.DOTALL)
 TABLE = re.compile(r"<!-- table: (\w+) (\w+) -->")
+EXAMPLE = re.compile(r"^(>>> .*(?:\n(?!\s*$).+)*)", re.MULTILINE)
 TERM = re.compile(r"^(\w+(?:, \w+)*):\s+(?=\S)")
 
 
@@ -109,13 +110,13 @@ def show(value: Any) -> str:
 TABLES = {"hyperparameters": hyperparameters, "learning": learning, "flags": flags}
 
 
-class TermsAsLists(griffe.Extension):
+class DocstringsAsMarkdown(griffe.Extension):
     """Docstrings explain arguments and fields as `name: what it is`, a line each; in the site these are lists."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Change the docstring of one object."""
         if obj.docstring is not None:
-            obj.docstring.value = as_list(obj.docstring.value)
+            obj.docstring.value = as_list(EXAMPLE.sub(r"```pycon\n\1\n```", obj.docstring.value))
 
 
 def as_list(text: str) -> str:
@@ -127,7 +128,7 @@ def as_list(text: str) -> str:
             lines += [] if is_in_list else [""]
             lines.append(TERM.sub(lambda match: f"- **{match[1]}**: ", line))
             is_in_list = True
-        elif is_in_list and re.match(r"(Raises|Returns|Metrics|A variant|Consumes) ", line):
+        elif is_in_list and lines[-1].endswith(".") and line[:1].isupper():
             lines += ["", line]
             is_in_list = False
         else:

@@ -22,7 +22,11 @@ MAX_RUNS = 100_000
 
 
 class Range(NamedTuple):
-    """Numbers between `low` and `high`, drawn uniformly, or (`log`) uniformly in their logarithm."""
+    """Numbers between `low` and `high`, drawn uniformly, or (`log`) uniformly in their logarithm.
+
+    >>> print(Range(1e-4, 1e-2, log=True))  # as the command line has it
+    0.0001..0.01:log
+    """
 
     low: float
     high: float

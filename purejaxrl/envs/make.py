@@ -45,6 +45,12 @@ def make(
     images: observe images as this says, not vectors; renderer: how to draw them, if not as CartPole.
     Raises InputError for an unknown name, for spaces that no agent handles, where nothing limits the episodes, and for
     images where there is no renderer.
+
+    >>> env = make("CartPole-v0")
+    >>> observation, state = env.reset(jax.random.key(0))
+    >>> timestep = env.step(jax.random.key(1), state, jnp.int32(1))
+    >>> observation.shape, env.action_space, env.max_episode_steps, float(timestep.reward)
+    ((4,), Discrete(num_actions=2), 200, 1.0)
     """
     if isinstance(env, str | Env) and env_params is not None:
         found = "a name" if isinstance(env, str) else "an Env"

@@ -74,13 +74,21 @@ def categorical_log_prob(logits: Float[Array, "*batch A"], action: Int[Array, "*
     """Log pi(a) under softmax(logits).
 
     The entry is picked by a mask, not by indexing: the gradient of an index is a scatter, slow on CPU.
+
+    >>> logits = jnp.log(jnp.array([[0.25, 0.75], [0.5, 0.5]]))
+    >>> print(jnp.exp(categorical_log_prob(logits, jnp.array([1, 0]))))
+    [0.75 0.5 ]
     """
     chosen = action[..., None] == jnp.arange(logits.shape[-1]).reshape((1,) * action.ndim + (-1,))
     return jnp.sum(jnp.where(chosen, jax.nn.log_softmax(logits), 0.0), axis=-1)
 
 
 def categorical_entropy(logits: Float[Array, "*batch A"]) -> Float[Array, "*batch"]:
-    """- sum_a pi(a) log pi(a), in nats, under softmax(logits)."""
+    """- sum_a pi(a) log pi(a), in nats, under softmax(logits).
+
+    >>> print(categorical_entropy(jnp.zeros((1, 2))))  # log 2
+    [0.6931472]
+    """
     log_probs = jax.nn.log_softmax(logits)
     return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
@@ -119,7 +127,11 @@ def epsilon_at(
     end: Float[Array, ""] | float,
     rate: Float[Array, ""] | float,
 ) -> Float[Array, "*steps"]:
-    """Exploration rate: end + (start - end) exp(-rate env_steps), env_steps counted before the action."""
+    """Exploration rate: end + (start - end) exp(-rate env_steps), env_steps counted before the action.
+
+    >>> print(epsilon_at(jnp.array([0, 1000, 100_000]), start=1.0, end=0.01, rate=0.001).round(3))
+    [1.    0.374 0.01 ]
+    """
     return end + (start - end) * jnp.exp(-rate * env_steps)
 
 
@@ -127,6 +139,10 @@ def epsilon_greedy(key: ScalarKey, q_value: Float[Array, "N A"], epsilon: Float[
     """With probability epsilon a uniformly random action, else argmax_a Q(s, a). Consumes `key`.
 
     One uniform number decides both: below epsilon it is, divided by epsilon, again uniform and picks the action.
+
+    >>> q_value = jnp.array([[0.0, 1.0], [3.0, 2.0]])
+    >>> print(epsilon_greedy(jax.random.key(0), q_value, epsilon=jnp.zeros(2)))
+    [1 0]
     """
     num_actions = q_value.shape[-1]
     uniform = jax.random.uniform(key, epsilon.shape)

@@ -2,6 +2,16 @@
 
 A transition is packed into one row, because under `vmap` XLA keeps a single array in place where it copies a pytree
 of several. The write position derives from the unbatched iteration counter for the same reason.
+
+>>> items = {"observation": jnp.array([[1.0, 2.0], [3.0, 4.0]]), "terminated": jnp.array([False, True])}
+>>> layout = layout_of(jax.tree.map(lambda leaf: leaf[0], items))
+>>> replay = init_replay(capacity=4, block=2, layout=layout)
+>>> print(replay.rows.shape, pack(items)[1])
+(4, 3) [3. 4. 1.]
+>>> replay = add(replay, pack(items), iteration=jnp.int32(0))
+>>> rows, is_stored = sample(jax.random.key(0), replay, 5, capacity=4, block=2, iteration=jnp.int32(0))
+>>> unpack(rows, layout)["observation"].shape
+(5, 1, 2)
 """
 
 from __future__ import annotations

@@ -26,6 +26,13 @@ def generalized_advantages(
         A_t     = delta_t + gamma lam (1 - done_t) A_{t+1},   done = terminated or truncated,   A_T = 0
 
     value: V of the observation acted on. next_value: V of the true next observation s', before any reset.
+
+    >>> reward, value, next_value = jnp.ones((2, 1)), jnp.array([[4.0], [3.0]]), jnp.array([[3.0], [2.0]])
+    >>> no, at_last = jnp.zeros((2, 1), bool), jnp.array([[False], [True]])
+    >>> print(generalized_advantages(reward, value, next_value, at_last, no, 1.0, 0.5).ravel())
+    [-1. -2.]
+    >>> print(generalized_advantages(reward, value, next_value, no, at_last, 1.0, 0.5).ravel())
+    [0. 0.]
     """
     delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
     decay = gamma * lam * (1.0 - (terminated | truncated))
@@ -53,6 +60,13 @@ def discounted_returns(
         R_t = r_t + gamma R_{t+1}    otherwise
 
     This is the lam = 1 case of the lambda-return (Sutton and Barto 2018, equation 12.18).
+
+    >>> reward, next_value = jnp.ones((3, 1)), jnp.array([[7.0], [8.0], [4.0]])
+    >>> no, at_second = jnp.zeros((3, 1), bool), jnp.array([[False], [True], [False]])
+    >>> print(discounted_returns(reward, next_value, at_second, no, gamma=0.5).ravel())
+    [1.5 1.  3. ]
+    >>> print(discounted_returns(reward, next_value, no, at_second, gamma=0.5).ravel())
+    [3.5 5.  3. ]
     """
     bootstrap = reward + gamma * jnp.where(terminated, 0.0, next_value)
     done = terminated | truncated

@@ -50,7 +50,11 @@ class Scores(NamedTuple):
 
 
 def interquartile_mean(values: np.ndarray, axis: int = -1) -> Any:
-    """Mean of what is left without the lowest and the highest floor(n / 4) values; below four values, the mean."""
+    """Mean of what is left without the lowest and the highest floor(n / 4) values; below four values, the mean.
+
+    >>> print(interquartile_mean(np.array([0.0, 10.0, 20.0, 900.0])))
+    15.0
+    """
     return stats.trim_mean(values, 0.25, axis=axis)
 
 
@@ -72,6 +76,10 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> tuple[float, flo
     section 4.3). The 95% percentile bootstrap interval resamples x and y each on its own.
 
     x: [n], y: [m] without NaN. P is NaN where either is empty, the interval where either has fewer than two values.
+
+    >>> probability, low, high = probability_of_improvement(np.array([3.0, 4.0]), np.array([1.0, 3.0]))
+    >>> probability  # of the four pairs three are won and one is a tie
+    0.875
     """
     n, m = len(x), len(y)
     if not n or not m:

@@ -1,0 +1,71 @@
+"""What the documentation says works: examples in docstrings, and the Python of README and pages, in small."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import jax
+import matplotlib
+import pytest
+
+import purejaxrl
+from purejaxrl import api
+
+ROOT = Path(__file__).parents[1]
+WITH_EXAMPLES = (
+    "envs.cartpole_rgb",
+    "envs.make",
+    "learning.policies",
+    "learning.replay",
+    "learning.returns",
+    "learning.schedules",
+    "results.statistics",
+    "settings",
+)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#[^)]*)?\)")
+SMALL = {"vpg": 2000, "a3c": 3200, "dqn": 600}
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_in_docstrings(name):
+    found = doctest.testmod(importlib.import_module(f"purejaxrl.{name}"))
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+def in_small(train):
+    """The same call with two seeds and a budget of moments."""
+
+    def call(algorithm, **arguments):
+        name = algorithm if isinstance(algorithm, str) else "dqn"
+        kept = {key: value for key, value in arguments.items() if key not in ("epochs", "episodes")}
+        seeds = min(arguments.get("seeds", 1), 2)
+        return train(algorithm, **{**kept, "seeds": seeds, "env_steps": SMALL[name]})
+
+    return call
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=lambda page: page.stem)
+def test_python_of_pages(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(purejaxrl, "train", in_small(api.train), raising=False)
+    monkeypatch.setattr(purejaxrl, "sweep", in_small(api.sweep), raising=False)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    matplotlib.use("agg")
+    names = {}
+    for block in BLOCK.findall(page.read_text()):
+        exec(compile(block, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"], ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    assert [link for link in LINK.findall(text) if not (page.parent / link).exists()] == []
+
+
+def test_every_public_name_is_in_the_reference():
+    reference = (ROOT / "docs" / "api" / "index.md").read_text()
+    assert [name for name in purejaxrl.__all__ if not re.search(rf"(\.|## ){name}\b", reference)] == []
