@@ -22,7 +22,7 @@ INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 BLOCK = re.compile(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', re.DOTALL)
 TABLE = re.compile(r"<!-- table: (\w+) (\w+) -->")
 EXAMPLE = re.compile(r"^(>>> .*(?:\n(?!\s*$).+)*)", re.MULTILINE)
-TERM = re.compile(r"^(\w+(?:, \w+)*):\s+(?=\S)")
+TERM = re.compile(r"^((?:[a-z]\w+|Config)(?:, \w+)*):\s+(?=\S)")
 
 
 def on_files(files: Any, config: Any) -> Any:

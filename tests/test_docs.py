@@ -1,5 +1,6 @@
 """What the documentation says works: examples in docstrings, and the Python of README and pages, in small."""
 
+import dataclasses
 import doctest
 import importlib
 import re
@@ -48,11 +49,17 @@ def in_small(train):
     return call
 
 
+def make_train_in_small(agent, config, env):
+    """One epoch of it."""
+    return api.make_train(agent, dataclasses.replace(config, epochs=1), env)
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=lambda page: page.stem)
 def test_python_of_pages(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(purejaxrl, "train", in_small(api.train), raising=False)
     monkeypatch.setattr(purejaxrl, "sweep", in_small(api.sweep), raising=False)
+    monkeypatch.setattr(purejaxrl, "make_train", make_train_in_small, raising=False)
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     matplotlib.use("agg")
     names = {}
