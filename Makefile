@@ -46,7 +46,7 @@ test: $(INSTALLED) ## the test suite, and how much of the package it covers; und
 test-full: $(BENCH) ## with slow learning tests and the PyTorch references, then faults planted on purpose
 	$(BIN)/python -m pytest -n 2
 	$(BIN)/python tests/mutations.py
-	$(MAKE) test-oldest
+	$(MAKE) test-oldest docs
 
 # The lowest versions that pyproject.toml admits; what is locked is the newest.
 $(OLDEST): pyproject.toml

@@ -111,12 +111,25 @@ TABLES = {"hyperparameters": hyperparameters, "learning": learning, "flags": fla
 
 
 class DocstringsAsMarkdown(griffe.Extension):
-    """Docstrings explain arguments and fields as `name: what it is`, a line each; in the site these are lists."""
+    """Docstrings explain arguments and fields as `name: what it is`, a line each; in the site these are lists.
+
+    Fields of named tuples, which have no docstrings, stand before that of the class.
+    """
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Change the docstring of one object."""
         if obj.docstring is not None:
-            obj.docstring.value = as_list(EXAMPLE.sub(r"```pycon\n\1\n```", obj.docstring.value))
+            text = EXAMPLE.sub(r"```pycon\n\1\n```", obj.docstring.value)
+            obj.docstring.value = fields_of(obj) + as_list(text)
+
+
+def fields_of(obj: griffe.Object) -> str:
+    """The fields of a named tuple as code, nothing for other objects."""
+    if not obj.is_class or "NamedTuple" not in map(str, obj.bases):
+        return ""
+    fields = [member for member in obj.members.values() if member.is_attribute and member.annotation is not None]
+    lines = [f"{field.name}: {field.annotation}" for field in fields if "property" not in field.labels]
+    return "\n".join(["```python", *lines, "```", "", ""])
 
 
 def as_list(text: str) -> str:

@@ -50,8 +50,8 @@ def in_small(train):
 
 
 def make_train_in_small(agent, config, env):
-    """One epoch of it."""
-    return api.make_train(agent, dataclasses.replace(config, epochs=1), env)
+    """One short epoch of it."""
+    return api.make_train(agent, dataclasses.replace(config, epochs=1, steps_per_epoch=200, train_v_iters=1), env)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=lambda page: page.stem)
