@@ -95,6 +95,18 @@ def flags(command: str) -> str:
     return "\n".join(lines)
 
 
+def reference(package: str) -> str:
+    """What the package offers, each from its docstring; the types and errors have places of their own."""
+    import purejaxrl
+
+    first = ["train", "sweep", "resume", "load", "make_train", "Result"]
+    names = [name for name in first if name in purejaxrl.__all__]
+    names += sorted(set(purejaxrl.__all__) - {"AGENTS", *first})
+    homes = {name: getattr(purejaxrl, name).__module__ for name in names}
+    elsewhere = (f"{package}.types", f"{package}.errors")
+    return "\n".join(f"::: {home}.{name}" for name, home in homes.items() if home not in elsewhere)
+
+
 def said(action: Any) -> str:
     """The help text of a flag."""
     return str(action.help).replace("%%", "%").replace("|", "\\|")
@@ -107,7 +119,7 @@ def show(value: Any) -> str:
     return " ".join(map(show, value)) if isinstance(value, tuple) else str(value)
 
 
-TABLES = {"hyperparameters": hyperparameters, "learning": learning, "flags": flags}
+TABLES = {"hyperparameters": hyperparameters, "learning": learning, "flags": flags, "reference": reference}
 
 
 class DocstringsAsMarkdown(griffe.Extension):

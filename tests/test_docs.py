@@ -15,7 +15,6 @@ from purejaxrl import api
 
 ROOT = Path(__file__).parents[1]
 WITH_EXAMPLES = (
-    "envs.cartpole_rgb",
     "envs.make",
     "learning.policies",
     "learning.replay",
@@ -77,13 +76,3 @@ def test_python_of_pages(page, monkeypatch, tmp_path):
 def test_links_lead_somewhere(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     assert [link for link in LINK.findall(text) if not (page.parent / link).exists()] == []
-
-
-def test_every_public_name_is_in_the_reference():
-    reference = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
-    missing = set(purejaxrl.__all__) - {"AGENTS"}
-    for name in list(missing):
-        home = getattr(purejaxrl, name).__module__
-        if re.search(rf"^::: {re.escape(home)}(\.{name})?$", reference, re.MULTILINE):
-            missing.remove(name)
-    assert missing == set()

@@ -52,10 +52,6 @@ def render_rgb(x: Float[Array, "*lead"], theta: Float[Array, "*lead"]) -> UInt8[
 
     Returns RGB pictures, row 0 at the top: gymnasium's CartPole `render()` pixel for pixel, also for carts off the
     picture and poles at any angle, but where float32 takes a corner for its neighbour, see `cartpole_scene`.
-
-    >>> picture = render_rgb(jnp.array(0.0), jnp.array(0.1))
-    >>> picture.shape, picture.dtype
-    ((400, 600, 3), dtype('uint8'))
     """
     return jnp.vectorize(draw, signature="(),()->(r,c,k)")(x, theta)
 
