@@ -37,6 +37,11 @@ def act_once(theta, observation, noise):
 
 
 @jax.jit
+def values_of(theta, observation):
+    return network(theta.v, observation)[:, 0]
+
+
+@jax.jit
 def gradient_of(theta, observation, action, advantage, target, entropy_coef, value_coef):
     """Of the mean over one worker's steps of -log pi(a|s) A - entropy_coef H + value_coef (V - R)^2."""
 
@@ -123,9 +128,10 @@ def serial(config, seed):
                 np.stack, zip(*rows, strict=True)
             )
             endings += np.sum(terminated & ~truncated), np.sum(truncated & ~terminated)
-            values = np.asarray(network(own.v, observation)[:, 0])
-            next_values = np.asarray(network(own.v, next_observation)[:, 0])
-            advantage, target = advantages_and_targets(config, reward, values, next_values, terminated, truncated)
+            values, next_values = values_of(own, observation), values_of(own, next_observation)
+            advantage, target = advantages_and_targets(
+                config, reward, np.asarray(values), np.asarray(next_values), terminated, truncated
+            )
             gradient = gradient_of(
                 own, observation, action, jnp.float32(advantage), jnp.float32(target),
                 config.entropy_coef, config.value_coef,
