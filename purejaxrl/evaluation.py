@@ -21,7 +21,6 @@ from purejaxrl.training import evaluate as playing
 from purejaxrl.types import PyTree
 
 BACKENDS = ("gymnax", "gymnasium")
-CONFIDENCE = 0.95
 # gymnasium's CartPole without its time limit, which is the run's own.
 IN_GYMNASIUM = {"CartPole-v0": "CartPole-v1", "CartPole-v1": "CartPole-v1"}
 
@@ -29,9 +28,9 @@ IN_GYMNASIUM = {"CartPole-v0": "CartPole-v1", "CartPole-v1": "CartPole-v1"}
 class Evaluation(NamedTuple):
     """How well greedy policies play.
 
-    mean: of all returns. low, high: its 95% interval, see `interval_of_mean`: over the means of the runs where there
-    are several, as an algorithm's chance is its seeds; over the episodes of a single one. returns: a row per run and
-    episode: run, seed, episode, return.
+    mean: of all returns. low, high: its 95% percentile bootstrap interval: of the runs' means where there are several,
+    as an algorithm's chance is its seeds; of the episodes of a single one. returns: a row per run and episode: run,
+    seed, episode, return.
     """
 
     mean: float
@@ -42,25 +41,18 @@ class Evaluation(NamedTuple):
     @classmethod
     def of(cls, returns: pd.DataFrame) -> Evaluation:
         """What such rows say."""
+        # scipy takes long to import.
+        from purejaxrl.results.statistics import interval
+
         means = returns.groupby("run")["return"].mean()
         values = (means if len(means) > 1 else returns["return"]).to_numpy(float)
-        return cls(float(returns["return"].mean()), *interval_of_mean(values), returns)
+        low, high = interval(values, np.mean)
+        return cls(float(returns["return"].mean()), float(low), float(high), returns)
 
     def __repr__(self) -> str:
         runs = self.returns["run"].nunique()
         each = counted(len(self.returns) // max(runs, 1), "episode")
         return f"mean return {self.mean:.1f} [{self.low:.1f}, {self.high:.1f}], {counted(runs, 'run')} x {each}"
-
-
-def interval_of_mean(values: np.ndarray) -> tuple[float, float]:
-    """Student's 95% interval of a mean: mean +- t_{0.975, n - 1} s / sqrt(n), NaN below two values [n]."""
-    if len(values) < 2:
-        return np.nan, np.nan
-    from scipy import stats
-
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
-    half = float(quantile * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return float(values.mean()) - half, float(values.mean()) + half
 
 
 def evaluate(

@@ -58,7 +58,7 @@ def play(plan: Plan, batch: Learners, seed: int, max_steps: int) -> np.ndarray:
 
 def roll_out(
     agent: Agent, env: Env, steps: int, config: Any, learner: PyTree, key: ScalarKey
-) -> tuple[Float[Array, "steps+1 *observation"], Bool[Array, " steps"]]:
+) -> tuple[Float[Array, "moments *observation"], Bool[Array, " steps"]]:
     """Observations of one episode from its start on, and whether each of the steps still belongs to it."""
     reset_key, step_key = jax.random.split(key)
     first, env_state = env.reset(reset_key)

@@ -20,7 +20,7 @@ import pandas as pd
 
 from purejaxrl.errors import InputError
 from purejaxrl.results import run_folder
-from purejaxrl.results.labels import counted, label_of, show, typed
+from purejaxrl.results.labels import counted, is_same, label_of, show, typed
 from purejaxrl.results.recorded import Recorded, recorded_of
 
 if TYPE_CHECKING:
@@ -259,22 +259,21 @@ class Result:
 
         A list allows several values; a tuple is one. Raises InputError where nothing has them.
         """
+        settings = self.recorded.setting_of(self.runs)
         columns = {
-            name: np.array([show(setting[name]) for setting in self.recorded.settings])[
-                self.recorded.setting_of(self.runs)
-            ]
-            for name in self.recorded.swept
+            name: [self.recorded.settings[setting][name] for setting in settings] for name in self.recorded.swept
         }
-        columns["seed"] = self.recorded.seed_of(self.runs).astype(str)
+        columns["seed"] = self.recorded.seed_of(self.runs).tolist()
         chosen = np.ones(len(self), bool)
         for name, wanted in values.items():
             if name not in columns:
                 raise InputError(f"select: {name} was not swept; use one of {', '.join(columns)}")
-            shown = [show(value) for value in (wanted if isinstance(wanted, list) else [wanted])]
-            matches = np.isin(columns[name], shown)
+            wanted = wanted if isinstance(wanted, list) else [wanted]
+            matches = np.array([any(is_same(value, one) for one in wanted) for value in columns[name]], bool)
             if not matches.any():
-                there = list(dict.fromkeys(columns[name].tolist()))
-                raise InputError(f"select: no run has {name}={','.join(shown)}; there are {', '.join(there[:20])}")
+                there = list(dict.fromkeys(map(show, columns[name])))
+                shown = ",".join(map(show, wanted))
+                raise InputError(f"select: no run has {name}={shown}; there are {', '.join(there[:20])}")
             chosen &= matches
         if not chosen.any():
             raise InputError(f"select: no run has {label_of(values)} together")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -43,6 +44,12 @@ def describe(value: Any) -> str:
 def _is_default(value: Any, field: dataclasses.Field) -> bool:
     found = getattr(value, field.name)
     return found is field.default or bool(np.all(found == field.default))
+
+
+def is_same(value: Any, other: Any) -> bool:
+    """Whether two values of a hyperparameter are the same; numbers as far as float32 can tell."""
+    numbers = [isinstance(one, int | float | np.number) and not isinstance(one, bool) for one in (value, other)]
+    return math.isclose(value, other, rel_tol=1e-6) if all(numbers) else show(value) == show(other)
 
 
 def label_of(values: dict[str, Any]) -> str:

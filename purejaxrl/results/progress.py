@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TextIO, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
@@ -97,9 +97,7 @@ class Terminal:
     shown there can be drawn anew, by default whether it is a terminal.
     """
 
-    def __init__(
-        self, title: str, label: str, goal: Goal, *, stream: TextIO | None = None, is_live: bool | None = None
-    ) -> None:
+    def __init__(self, title: str, label: str, goal: Goal, *, stream: Any = None, is_live: bool | None = None) -> None:
         self.title, self.label, self.goal = title, label, goal
         self.stream = sys.stderr if stream is None else stream
         self.is_terminal = self.stream.isatty() if is_live is None else is_live
@@ -134,6 +132,8 @@ class Terminal:
         if self.is_terminal and self.bar is not None:
             self.bar.n = done
             self.bar.set_description_str(self.label, refresh=False)
+            # What remains is reckoned from training alone, without the time that compiling took.
+            self.bar.start_t = time.time() - seconds
             self.bar.set_postfix_str(", ".join(facts))
         elif share >= 1 or time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()

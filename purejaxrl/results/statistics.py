@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,15 +58,15 @@ def interquartile_mean(values: np.ndarray, axis: int = -1) -> Any:
     return stats.trim_mean(values, 0.25, axis=axis)
 
 
-def interval(values: np.ndarray) -> tuple[Any, Any]:
-    """95% percentile bootstrap interval of the interquartile mean, (low, high).
+def interval(values: np.ndarray, statistic: Callable[..., Any] = interquartile_mean) -> tuple[Any, Any]:
+    """95% percentile bootstrap interval of the interquartile mean, or of another statistic, (low, high).
 
     values: [..., n] without NaN; low, high: [...], NaN for fewer than two values.
     """
     if values.shape[-1] < 2:
         nothing = np.full(values.shape[:-1], np.nan)[()]
         return nothing, nothing
-    return _bootstrap((values,), interquartile_mean, elements=values.size)
+    return _bootstrap((values,), statistic, elements=values.size)
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:

@@ -1,0 +1,200 @@
+"""Films of greedy policies: what is seen, how fast, and in which files."""
+
+import json
+import os
+import stat
+from itertools import pairwise
+
+import gymnasium
+import numpy as np
+import pytest
+from PIL import Image
+
+import purejaxrl
+from purejaxrl import filming
+from purejaxrl.cli import main
+from purejaxrl.envs.cartpole_rgb import render_rgb
+from purejaxrl.errors import InputError
+from purejaxrl.results import video
+
+SMALL = {"epochs": 3, "steps_per_epoch": 80, "actors": 4, "train_v_iters": 2, "hidden_sizes": (4,)}
+IMAGES = {
+    "observation_type": "img", "image": "stack", "frames": 2, "image_size": (8, 16), "hidden_sizes": (4,),
+    "batch_size": 8, "memory_size": 64, "env_steps": 40,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    return purejaxrl.train("vpg", seeds=2, seed=5, out=tmp_path_factory.mktemp("film") / "run", **SMALL)
+
+
+def pictures_of(path):
+    """Every picture of a GIF and how long it is shown, in milliseconds."""
+    with Image.open(path) as film:
+        shown = []
+        for number in range(film.n_frames):
+            film.seek(number)
+            shown.append((np.asarray(film.convert("RGB")), film.info["duration"]))
+    return shown
+
+
+def test_the_states_are_those_of_gymnasiums_physics_under_the_policy(result):
+    (batch,) = result[1]._learners("last")
+    states = filming.play(result.plan, batch, 3, 500)
+    policy, env = result[1].policy(), gymnasium.make("CartPole-v1").unwrapped
+    env.reset(seed=0)
+    env.state = tuple(states[0])
+    for before, after in pairwise(states):
+        reached, _, terminated, _, _ = env.step(int(policy(before)))
+        np.testing.assert_allclose(after, reached, atol=1e-4)
+    assert terminated or len(states) == 201
+
+
+def test_a_gif_shows_every_second_step_in_real_time(result, tmp_path):
+    (batch,) = result[1]._learners("last")
+    states = filming.play(result.plan, batch, 3, 500)
+    assert result[1].video(tmp_path / "a" / "film.gif", seed=3) == tmp_path / "a" / "film.gif"
+    shown = pictures_of(tmp_path / "a" / "film.gif")
+    last = len(states) - 1
+    chosen = [*range(0, last, 2), last]
+    # Pictures that are equal to the one before are one picture shown for longer.
+    assert sum(time for _, time in shown) == 40 * (len(chosen) - 1) + 1000
+    assert shown[0][0].shape == (200, 300, 3)
+    for picture, state in ((shown[0][0], states[0]), (shown[-1][0], states[-1])):
+        whole = np.asarray(render_rgb(state[0], state[2]), float)
+        smaller = whole.reshape(200, 2, 300, 2, 3).mean(axis=(1, 3))
+        # 64 colours, the most frequent ones exact.
+        assert np.abs(picture - smaller).max() < 40
+        assert np.mean(np.abs(picture - smaller) < 1) > 0.99
+    assert (shown[0][0][0] == 255).all()
+
+
+def test_an_episode_is_cut(result, tmp_path):
+    (batch,) = result[0]._learners("last")
+    assert len(filming.play(result.plan, batch, 0, 4)) == 5
+    result.video(tmp_path / "short.gif", max_steps=4)
+    assert sum(time for _, time in pictures_of(tmp_path / "short.gif")) == 2 * 40 + 1000
+
+
+def test_a_policy_of_images_is_filmed_from_its_newest_frame(tmp_path):
+    result = purejaxrl.train("dqn", **IMAGES)
+    (batch,) = result._learners("last")
+    observations = filming.play(result.plan, batch, 1, 500)
+    numbers = filming.numbers_of(result.plan, batch, observations)
+    assert observations.shape[1:] == (2, 2)
+    # Two frames, one step apart: the older one is the newest of the observation before.
+    np.testing.assert_array_equal(observations[1:, 0], numbers[:-1])
+    result.video(tmp_path / "film.gif", seed=1)
+    picture = pictures_of(tmp_path / "film.gif")[0][0]
+    whole = np.asarray(render_rgb(*numbers[0]), float)
+    assert np.mean(np.abs(picture - whole.reshape(200, 2, 300, 2, 3).mean(axis=(1, 3))) < 1) > 0.99
+    # A policy takes what the environment's observation is.
+    assert result.policy()(observations).shape == (len(observations),)
+
+
+def test_a_renderer_of_ones_own_draws(tmp_path):
+    def draw(numbers, height, width, channels):
+        import jax.numpy as jnp
+
+        return jnp.full((*numbers.shape[:-1], height, width, channels), 0.4)
+
+    renderer = purejaxrl.Renderer(lambda observation: observation[..., ::2], draw)
+    result = purejaxrl.train("dqn", **IMAGES, renderer=renderer)
+    result.video(tmp_path / "film.gif", max_steps=2)
+    assert (pictures_of(tmp_path / "film.gif")[0][0] == 102).all()
+
+
+def test_what_cannot_be_drawn_is_one_line(tmp_path):
+    result = purejaxrl.train("vpg", env="Acrobot-v1", **SMALL, out=tmp_path / "run")
+    with pytest.raises(InputError, match="video: Acrobot-v1 cannot be drawn; CartPole-v0, CartPole-v1 can"):
+        result.video(tmp_path / "film.gif")
+    assert not (tmp_path / "film.gif").exists()
+    assert "data:image/gif" not in result._repr_html_()
+
+
+def test_few_colours_are_exact_and_stay(tmp_path):
+    pictures = [np.zeros((8, 8, 3), np.uint8) for _ in range(3)]
+    pictures[0][:4] = (255, 254, 253)
+    pictures[1][2] = (1, 2, 3)
+    pictures[2][:, 5] = (200, 100, 50)
+    video.write(tmp_path / "film.gif", pictures, 0.04)
+    for (found, _), expected in zip(pictures_of(tmp_path / "film.gif"), pictures, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+FFMPEG = """#!/bin/sh
+cat > "$(dirname "$0")/received"
+echo "$@" > "$(dirname "$0")/arguments"
+for last; do true; done
+{end}
+"""
+
+
+@pytest.fixture
+def fake_ffmpeg(tmp_path, monkeypatch):
+    """A program that keeps what it is given, and ends as told."""
+
+    def install(end):
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        (folder / "ffmpeg").write_text(FFMPEG.format(end=end))
+        (folder / "ffmpeg").chmod(stat.S_IRWXU)
+        monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+        return folder
+
+    return install
+
+
+def test_an_mp4_is_what_ffmpeg_makes_of_all_pictures(fake_ffmpeg, tmp_path):
+    folder = fake_ffmpeg('echo film > "$last"')
+    pictures = [np.full((4, 6, 3), shade, np.uint8) for shade in (1, 2, 3)]
+    video.write(tmp_path / "film.mp4", pictures, 0.02)
+    assert (tmp_path / "film.mp4").read_text() == "film\n"
+    assert (folder / "received").read_bytes() == b"".join(bytes([shade]) * 72 for shade in (1, 2, 3))
+    arguments = (folder / "arguments").read_text()
+    for words in ("-s 6x4", "-r 50", "-pix_fmt rgb24", "-f mp4"):
+        assert words in arguments
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "film.mp4"]
+
+
+def test_what_ffmpeg_complains_of_is_one_line(fake_ffmpeg, tmp_path):
+    fake_ffmpeg('echo "no\nsuch codec" >&2; exit 1')
+    with pytest.raises(InputError, match=r"--out: ffmpeg cannot write film.mp4: no such codec"):
+        video.write(tmp_path / "film.mp4", [np.zeros((4, 6, 3), np.uint8)], 0.02)
+    assert not list(tmp_path.glob("film*"))
+
+
+def test_the_command_films_a_run(result, tmp_path, capsys):
+    assert main(["video", str(result.path), "--run", "1", "--out", str(tmp_path / "film.gif"), "--seed", "3"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'film.gif'}\n"
+    assert main(["video", str(result.path), "--max_steps", "4"]) == 0
+    assert capsys.readouterr().out == f"{result.path / 'video.gif'}\n"
+    # It is part of the run now: an --overwrite may take it away.
+    assert main(["train", "vpg", "--out", str(result.path), "--overwrite", "--dry_run"]) == 0
+    assert json.loads(capsys.readouterr().out)["out"] == str(result.path)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--run", "2"], "--run: 2 is not allowed;"),
+        (["--run", "x"], "--run: 'x' is not allowed; it takes a finite whole number"),
+        (["--params", "worst"], "--params: 'worst' is not allowed; use last or best"),
+        (["--params", "best"], "holds no best parameters"),
+        (["--seed", "-1"], "--seed: -1 is not allowed"),
+        (["--max_steps", "0"], "--max_steps: 0 is not allowed"),
+        (["--out", "film.avi"], "--out: film.avi is not allowed; a film's name ends in .gif or .mp4"),
+        (["--out", "film.mp4"], "--out: film.mp4 needs ffmpeg, which is not on the PATH; a name that ends in .gif"),
+        (["--our", "film.gif"], "unknown flag --our; did you mean --out?"),
+        (["another"], "give one run folder, not 2"),
+    ],
+)
+def test_wrong_input_is_one_line(result, words, text, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    assert main(["video", str(result.path), *words]) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
