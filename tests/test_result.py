@@ -289,13 +289,14 @@ def test_a_slice_of_the_state(trained):
 def test_a_policy_is_its_networks_argmax(trained):
     """By hand, in numpy; of the run that was chosen, and of the best where several are."""
     states = np.random.default_rng(0).normal(scale=5, size=(3, 30, 4)).astype(np.float32)
-    for result, run in ((trained[2], 2), (trained, trained.best().runs[0])):
-        params = jax.tree.map(lambda leaf: np.asarray(leaf[run]), trained.state.learner.pi_params)  # noqa: B023
-        hidden = np.tanh(states @ params["kernel_0"] + params["bias_0"])
-        expected = np.argmax(hidden @ params["kernel_1"] + params["bias_1"], axis=-1)
-        actions = result.policy()(states)
-        np.testing.assert_array_equal(actions, expected)
-        assert 0 < actions.mean() < 1
+    params = jax.tree.map(np.asarray, trained.state.learner.pi_params)
+    hidden = np.tanh(np.einsum("...i,rij->r...j", states, params["kernel_0"]) + params["bias_0"][:, None, None])
+    logits = np.einsum("r...i,rij->r...j", hidden, params["kernel_1"]) + params["bias_1"][:, None, None]
+    expected = np.argmax(logits, axis=-1)
+    assert np.ptp(expected, axis=(1, 2)).any(), "constant policies would tell nothing"
+    for run in range(4):
+        np.testing.assert_array_equal(trained[run].policy()(states), expected[run])
+    np.testing.assert_array_equal(trained.policy()(states), expected[trained.best().runs[0]])
 
 
 def test_an_evaluation_is_that_of_the_selected_runs(trained):

@@ -6,6 +6,7 @@ import stat
 from itertools import pairwise
 
 import gymnasium
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -39,6 +40,12 @@ def pictures_of(path):
     return shown
 
 
+def halved_picture(x, theta):
+    """What `render_rgb` draws, with the mean of every four pixels."""
+    whole = np.asarray(render_rgb(jnp.asarray(x), jnp.asarray(theta)), float)
+    return whole.reshape(200, 2, 300, 2, 3).mean(axis=(1, 3))
+
+
 def test_the_states_are_those_of_gymnasiums_physics_under_the_policy(result):
     (batch,) = result[1]._learners("last")
     states = filming.play(result.plan, batch, 3, 500)
@@ -62,8 +69,7 @@ def test_a_gif_shows_every_second_step_in_real_time(result, tmp_path):
     assert sum(time for _, time in shown) == 40 * (len(chosen) - 1) + 1000
     assert shown[0][0].shape == (200, 300, 3)
     for picture, state in ((shown[0][0], states[0]), (shown[-1][0], states[-1])):
-        whole = np.asarray(render_rgb(state[0], state[2]), float)
-        smaller = whole.reshape(200, 2, 300, 2, 3).mean(axis=(1, 3))
+        smaller = halved_picture(state[0], state[2])
         # 64 colours, the most frequent ones exact.
         assert np.abs(picture - smaller).max() < 40
         assert np.mean(np.abs(picture - smaller) < 1) > 0.99
@@ -87,16 +93,13 @@ def test_a_policy_of_images_is_filmed_from_its_newest_frame(tmp_path):
     np.testing.assert_array_equal(observations[1:, 0], numbers[:-1])
     result.video(tmp_path / "film.gif", seed=1)
     picture = pictures_of(tmp_path / "film.gif")[0][0]
-    whole = np.asarray(render_rgb(*numbers[0]), float)
-    assert np.mean(np.abs(picture - whole.reshape(200, 2, 300, 2, 3).mean(axis=(1, 3))) < 1) > 0.99
+    assert np.mean(np.abs(picture - halved_picture(*numbers[0])) < 1) > 0.99
     # A policy takes what the environment's observation is.
     assert result.policy()(observations).shape == (len(observations),)
 
 
 def test_a_renderer_of_ones_own_draws(tmp_path):
     def draw(numbers, height, width, channels):
-        import jax.numpy as jnp
-
         return jnp.full((*numbers.shape[:-1], height, width, channels), 0.4)
 
     renderer = purejaxrl.Renderer(lambda observation: observation[..., ::2], draw)
@@ -179,7 +182,7 @@ def test_the_command_films_a_run(result, tmp_path, capsys):
     ("words", "text"),
     [
         (["--run", "2"], "--run: 2 is not allowed;"),
-        (["--run", "x"], "--run: 'x' is not allowed; it takes a finite whole number"),
+        (["--run", "x"], "--run: 'x' is not allowed; it takes a whole number"),
         (["--params", "worst"], "--params: 'worst' is not allowed; use last or best"),
         (["--params", "best"], "holds no best parameters"),
         (["--seed", "-1"], "--seed: -1 is not allowed"),
