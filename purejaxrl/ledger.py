@@ -310,6 +310,8 @@ def summarize(ledger: Ledger, device: str, stopped_by: int | None) -> dict[str, 
 def failed_runs(learner: PyTree) -> np.ndarray:
     """Places of the runs whose learner (without replay) holds a NaN or an infinity."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(learner)]
+    if not leaves:
+        return np.empty(0, np.int64)
     return np.nonzero(~np.all([np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1) for leaf in leaves], axis=0))[0]
 
 

@@ -42,7 +42,7 @@ FAULTS = [
     Fault("random action excludes the last", "learning/policies.py", "uniform / epsilon * num_actions)", "uniform / epsilon * (num_actions - 1))", "test_policies.py"),
     Fault("bias not initialised like the weights", "learning/networks.py", 'self.param(f"bias_{layer}", start,', 'self.param(f"bias_{layer}", nn.initializers.zeros,', "test_networks.py"),
     Fault("gradient of the bias lost", "learning/networks.py", "jnp.sum(cotangent, axis=1)", "jnp.zeros(cotangent.shape[0])", "test_networks.py"),
-    Fault("advantage not normalised", "agents/vpg.py", "advantage = standardize(advantage)", "advantage = advantage * 1.0", "test_vpg.py"),
+    Fault("advantage not normalised", "agents/vpg.py", "return standardize(generalized_advantages(", "return (generalized_advantages(", "test_vpg.py"),
     Fault("policy gradient uphill", "learning/actor_critic.py", "return -score - ", "return score - ", "test_vpg.py"),
     Fault("value of the reset observation", "training/rollout.py", "            timestep.next_observation,", "            timestep.observation,", "test_dqn.py test_vpg.py"),
     Fault("target copied one episode late", "agents/dqn.py", "progress.episodes, progress.episodes + ended", "progress.episodes - 1, progress.episodes - 1 + ended", "test_dqn.py"),
@@ -134,6 +134,11 @@ FAULTS = [
     Fault("run folders are not locked", "results/locking.py", "fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)", "number", "test_resume.py"),
     Fault("changes of the configuration go unseen", "replan.py", "if wrong:", "if False:", "test_resume.py"),
     Fault("divergence stops nothing", "execution.py", "plan.options.fail_on_nan and len(diverged_runs(stage)) > 0", "False", "test_resume.py"),
+    Fault("presets by the name of an agent", "presets.py", "if issubclass(agent.Config, own.Config)", "if agent.name == name", "test_own_agents.py"),
+    Fault("learners may change their shapes", "protocol.py", "        if old != new:", "        if False:", "test_own_agents.py"),
+    Fault("cut episodes of other libraries terminate", "envs/bridges.py", "is_end = timestep.discount == 0", "is_end = timestep.discount >= 0", "test_own_envs.py"),
+    Fault("two networks share a label", "results/labels.py", "if given else name", "if False else name", "test_own_networks.py"),
+    Fault("a logger can end a training", "loggers.py", "            except Exception as error:", "            except KeyError as error:", "test_loggers.py"),
     Fault("links are followed", "results/run_folder.py", "if entry.is_symlink()]", "if False]", "test_security.py"),
     Fault("paths of other processes are trusted", "processes.py", "if not (isinstance(name, str) and HANDED_OVER.fullmatch(name)):", "if False:", "test_security.py"),
 ]  # fmt: skip
@@ -142,7 +147,7 @@ FAULTS = [
 def survives(fault: Fault) -> str | None:
     """Plant a fault; None if the suite goes red, else what happened instead."""
     with tempfile.TemporaryDirectory() as folder:
-        for part in ("purejaxrl", "tests", "pyproject.toml"):
+        for part in ("purejaxrl", "tests", "docs", "pyproject.toml"):
             source = ROOT / part
             (shutil.copytree if source.is_dir() else shutil.copy)(source, Path(folder) / part)
         file = Path(folder) / "purejaxrl" / fault.file

@@ -220,3 +220,16 @@ def test_make_train_checks_the_agent_too(cartpole):
         purejaxrl.make_train(of_alone(act=lambda *_: None), Alone(), cartpole)
     with pytest.raises(InputError, match=r"config: it is a Config of purejaxrl\.agents\.vpg, not one of dqn"):
         purejaxrl.make_train(dqn.agent, vpg.Config(), cartpole)
+
+
+def test_a_learner_may_be_empty(tmp_path):
+    """As of an agent that acts at random and learns nothing, against which others can be held."""
+    functions = {
+        "init": lambda config, env, key: (),
+        "act": lambda config, env, learner, observation, progress, key: jax.random.randint(key, (2,), 0, 2),
+        "update": lambda config, env, learner, batch, progress, key: (learner, {}),
+    }
+    agent = of_alone(name="random", **functions)
+    result = purejaxrl.train(agent, seeds=2, out=tmp_path / "run")
+    assert result.summary["failed_runs"] == []
+    assert len(purejaxrl.evaluate(tmp_path / "run", agent=agent, episodes=2)) == 4
