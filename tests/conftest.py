@@ -1,6 +1,5 @@
 """Checks that are on for the whole suite: shapes and types of every call, key reuse, rank promotion."""
 
-import functools
 import os
 import tempfile
 
@@ -50,6 +49,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once():
     """Trainings of the same shape share a program, as most of the suite's time would be spent making it again."""
+    from helpers import remembered
+
     from purejaxrl import execution, plan
 
     compile_fitting, programs = execution.compile_fitting, {}
@@ -71,20 +72,6 @@ def compiled_once():
         # Environments of the same name and options are one object, or their programs would be told apart.
         patch.setattr(plan, "make", remembered(plan.make))
         yield
-
-
-def remembered(function):
-    """A function that returns what it returned for the same arguments; those that have no hash are always new."""
-    cached = functools.cache(function)
-
-    def call(*args, **options):
-        try:
-            hash((*args, *options.values()))
-        except TypeError:
-            return function(*args, **options)
-        return cached(*args, **options)
-
-    return call
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What several test files share: running agents in small."""
 
 import contextlib
+import functools
 import re
 from pathlib import Path
 
@@ -24,11 +25,32 @@ def train_one(agent, config, env, seed=0):
     return jax.jit(make_train(agent, config, env))(jax.random.key(seed))
 
 
+def remembered(function):
+    """A function that returns what it lately returned for the same arguments; where these have no hash it is called."""
+    cached = functools.lru_cache(8)(function)
+
+    def call(*args, **options):
+        try:
+            hash((*args, *options.values()))
+        except TypeError:
+            return function(*args, **options)
+        return cached(*args, **options)
+
+    return call
+
+
+@remembered
+def program_for(agent, env, structure, budget, local, runs):
+    """The Program of every config of that structure, as values come with each call of it."""
+    config = jax.tree.unflatten(structure, [0.0] * structure.num_leaves)
+    return compile_program(agent, env, config, budget, list(local), runs)
+
+
 def train_many(agent, config, env, runs, *, seed=0, devices_used=2, configs=None, stop_at=None, **options):
     """Final stacked RunState and the whole Log [iterations, runs, ...] by the host's loop."""
     local = devices.local_devices("cpu", devices_used)
     budget = budget_of(config)._replace(stop_at=stop_at)
-    program = compile_program(agent, env, config, budget, local, runs)
+    program = program_for(agent, env, jax.tree.structure(config), budget, tuple(local), runs)
     configs = stack_configs([config], runs) if configs is None else configs
     chunks = list(fit(program, configs, np.arange(seed, seed + runs), **options))
     log = jax.tree.map(lambda *parts: np.concatenate(parts), *(chunk.log for chunk in chunks))

@@ -37,9 +37,9 @@ def special_states(count):
 
 
 STATES = {
-    "within the limits": random_states(1, 400, 0.0, 2.4, 0.21),
-    "all angles, off the picture too": random_states(2, 400, 0.0, 3.7, np.pi),
-    "cut by the borders": random_states(3, 400, 1.4, 3.4, np.pi),
+    "within the limits": random_states(1, 200, 0.0, 2.4, 0.21),
+    "all angles, off the picture too": random_states(2, 200, 0.0, 3.7, np.pi),
+    "cut by the borders": random_states(3, 200, 1.4, 3.4, np.pi),
     "special": special_states(300),
 }
 
