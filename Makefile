@@ -7,7 +7,7 @@ REJAX := .venv-rejax/.installed
 OLDEST := .venv-oldest/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-oldest audit lint bench bench-quick bench-sweeps bench-scaling bench-learning bench-parity figures docs lock clean
+.PHONY: help demo test test-notebooks test-full test-oldest audit lint bench bench-quick bench-sweeps bench-scaling bench-learning bench-parity figures docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -42,6 +42,9 @@ test: $(INSTALLED) ## the test suite, and how much of the package it covers; und
 	@rm -rf .covered && mkdir .covered
 	$(QUICKLY) PUREJAXRL_COVERAGE=.covered $(BIN)/python -m pytest -n 2 -m "not slow"
 	$(BIN)/python tests/covering.py .covered 95
+
+test-notebooks: $(BENCH) ## every notebook, from top to bottom; test-full does so too
+	$(BIN)/python -m pytest tests/test_notebooks.py
 
 test-full: $(BENCH) ## with slow learning tests and the PyTorch references, then faults planted on purpose
 	$(BIN)/python -m pytest -n 2
