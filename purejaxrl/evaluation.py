@@ -67,8 +67,8 @@ def evaluate(
     """Returns of whole episodes of every run's greedy policy: one row per run and episode.
 
     params: `last`, or `best` by the evaluations during training. backend: `gymnax`, or `gymnasium`, whose CartPole is
-    another implementation of the same physics. objects: agent, network, env, env_params, renderer, where config.json only
-    names them. Run r plays with keys from jax.random.key(seed) and r; gymnasium's episode k of it with seed + k.
+    another implementation of the same physics. objects: agent, network, env, env_params, renderer, where config.json
+    only names them. Run r plays with keys from jax.random.key(seed) and r; gymnasium's episode k of it with seed + k.
     Raises InputError where the folder, its parameters or an argument will not do.
     """
     check_arguments(episodes, seed, backend)
