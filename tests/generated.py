@@ -25,6 +25,7 @@ FUZZING = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
+COMMANDS = ["train", "resume", "evaluate", "export", "compare", "plot", "video", "list", "completion"]
 NUMBERS = st.one_of(
     st.integers(-3, 70).map(str),
     st.sampled_from(
@@ -164,7 +165,7 @@ def test_no_command_line_prints_a_traceback(words, capsys, tmp_path_factory, mon
 @settings(FUZZING, max_examples=300)
 @given(
     words=st.lists(
-        st.one_of(st.sampled_from([*FLAGS, "train", "resume", "evaluate", "export", "compare", "list", "dqn"]), VALUES),
+        st.one_of(st.sampled_from([*FLAGS, *COMMANDS, "dqn"]), VALUES),
         max_size=5,
     )
 )
@@ -191,7 +192,7 @@ NAMES = st.sampled_from(
         *[
             flag.lstrip("-")
             for flag in FLAGS
-            if flag not in ("--out", "--overwrite", "--quiet", "--json", "--dry_run", "--no_cache")
+            if flag not in ("--out", "--overwrite", "--quiet", "--verbose", "--json", "--dry_run", "--no_cache")
         ],
         "nonsense",
     ]
@@ -272,6 +273,8 @@ def test_damaged_files_never_print_a_traceback(data, folder, capsys, tmp_path_fa
         ["resume", str(copy), "--dry_run"],
         ["evaluate", str(copy), "--episodes", "1"],
         ["compare", str(copy), str(copy)],
+        ["plot", str(copy), "--out", str(copy.parent / "curves.png")],
+        ["video", str(copy), "--out", str(copy.parent / "film.gif"), "--max_steps", "0"],
     ):
         code = main(words)
         error = capsys.readouterr().err

@@ -370,7 +370,8 @@ def test_a_signal_while_compiling_ends_soon(tmp_path):
 def test_help_needs_no_environment_library():
     code = (
         "import sys\nfrom purejaxrl.cli import main\n"
-        "for words in (['--help'], ['--version'], ['train'], ['list', '--help']): assert main(words) == 0\n"
+        "for words in (['--help'], ['--version'], ['train'], ['completion'],\n"
+        "  *([name, '--help'] for name in ('list', 'plot', 'video', 'evaluate'))): assert main(words) == 0\n"
         "assert 'jax' not in sys.modules\n"
         "try: main(['train', 'dqn', '--help'])\nexcept SystemExit as stop: assert stop.code == 0\n"
         "assert 'gymnax' not in sys.modules\n"
@@ -398,14 +399,20 @@ def test_episodes_log_off_writes_no_episodes(tmp_path):
 def test_list(capsys):
     assert main(["list"]) == 0
     printed = capsys.readouterr().out
-    for word in (
-        "vpg, a3c, dqn",
-        "a3c --env CartPole-v1 --observation_type default --mode sync",
-        "CartPole-v0",
-        "Acrobot-v1",
-        "dqn --env CartPole-v1",
+    for line in (
+        "  vpg   Vanilla policy gradient with a learned baseline and generalised advantage estimation",
+        "  CartPole-v0   solved at 195, images",
+        "    --env         --observation_type  vpg  a3c --mode async  a3c --mode sync  dqn",
+        "    CartPole-v1   img                 x    x                 x                x",
+        "    Pendulum-v1   default             x    x                 x                -",
     ):
-        assert word in printed
+        assert line in printed.splitlines()
+    assert "Acrobot-v1" in printed
+    assert max(map(len, printed.splitlines())) <= 110
+    assert main(["list", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert list(content["algorithms"]) == ["vpg", "a3c", "dqn"]
+    assert ["a3c", "CartPole-v1", "default", "sync"] in content["tuned"]
 
 
 def test_internal_errors_are_one_line_without_debug(capsys, monkeypatch):

@@ -41,8 +41,9 @@ def whole_parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="purejaxrl")
     whole.add_argument("--version", action="store_true", help="the version")
     commands = whole.add_subparsers()
-    for command in ("train", "sweep"):
-        algorithms = commands.add_parser(command).add_subparsers()
+    # Commands without a help of their own would not be offered.
+    for command, text in (("train", "train one setting"), ("sweep", "train every combination of hyperparameters")):
+        algorithms = commands.add_parser(command, help=text).add_subparsers()
         for name, agent in AGENTS.items():
             parser = training_parser(command, agent)
             algorithms.add_parser(name, parents=[parser], add_help=False, help=parser.description)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from purejaxrl.cli.flags import Parser, convert_count, folder_parser, parse_folder, parse_folders, shows_help
 from purejaxrl.cli.folders import use_cpu
-from purejaxrl.errors import InputError
+from purejaxrl.errors import InputError, PurejaxrlError
 
 
 def plot_parser() -> Parser:
@@ -63,6 +65,17 @@ def plot(words: list[str]) -> int:
     return 0
 
 
+@contextmanager
+def drawing(what: str) -> Iterator[None]:
+    """Whatever goes wrong in drawing tables of files is an InputError: anyone may have edited them."""
+    try:
+        yield
+    except PurejaxrlError:
+        raise
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise InputError(f"plot: cannot draw {what}: its tables are not those of a training ({error!r})") from error
+
+
 def draw_anew(path: Path) -> list[Path]:
     """Draw the pictures of a run folder, and return where they are."""
     from purejaxrl import load
@@ -70,7 +83,7 @@ def draw_anew(path: Path) -> list[Path]:
     from purejaxrl.results.run_folder import open_existing
 
     result = load(path)
-    with open_existing(path) as folder:
+    with open_existing(path) as folder, drawing(str(path)):
         written = write_pictures(folder, result.recorded, result.facts)
     if not written:
         raise InputError(f"{path} holds no metrics.csv; no interval of the training has ended yet")
@@ -93,7 +106,8 @@ def draw_together(runs: list[str], out: Path, column: str | None) -> Path:
     draws = [partial(result.plot, column=column) for result in results]
     if len(runs) > 1:
         draws = [partial(draw, label=name) for draw, name in zip(draws, names, strict=True)]
-    write_curves(out, draws)
+    with drawing(" ".join(runs)):
+        write_curves(out, draws)
     return out
 
 
