@@ -61,9 +61,11 @@ def check_agent(agent: Agent, config: Any, env: Env) -> None:
         return
     where = f"agent {agent.name!r}"
     steps, actors = check_rollout_shape(agent, config)
-    config, key = jax.tree.map(as_shape, config), jax.eval_shape(lambda: unrolled(jax.random.key(0)))
     whole: Any = jax.ShapeDtypeStruct((), jnp.int32)
     real: Any = as_shape(0.0)
+    # A number of a Config is real inside a program, however it was written.
+    config = jax.tree.map(lambda leaf: as_shape(leaf) if isinstance(leaf, jax.Array) else real, config)
+    key = jax.eval_shape(lambda: unrolled(jax.random.key(0)))
     progress = Progress(whole, whole, real, whole)
 
     def shapes(name: str, *arguments: Any, look: Callable[[Any], None] = lambda _: None) -> Any:
