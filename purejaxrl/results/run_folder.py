@@ -222,7 +222,7 @@ def open_existing(path: Path) -> RunFolder:
                 leftover.unlink()
     except OSError as error:
         folder.close()
-        raise ResourceError(f"cannot remove {leftover}: {error.strerror or error}") from error
+        raise ResourceError(f"cannot clean {path}: {error.strerror or error}") from error
     return folder
 
 
