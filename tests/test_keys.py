@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxrl.learning.keys import split_for_scan, unrolled
+from purejaxrl.learning.keys import integers_below, remainder, split_for_scan, unrolled
 
 DRAWS = {
     "split": lambda key: jax.random.key_data(jax.random.split(key)),
@@ -32,6 +32,24 @@ def test_same_numbers_as_jax(name):
         ours, theirs = draw(unrolled(jax.random.key(seed))), draw(jax.random.key(seed))
         np.testing.assert_array_equal(ours, theirs)
         assert ours.dtype == theirs.dtype
+
+
+LIMITS = [1, 2, 3, 7, 512, 513, 65535, 65536, 65537, 99_999, 100_000, 2**24 + 1, 2**29 + 12345, 2**30, 2**31 - 1]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_same_integers_as_jax(limit):
+    ours = integers_below(jax.random.key(limit), jnp.int32(limit), (700,))
+    theirs = jax.random.randint(jax.random.key(limit), (700,), 0, limit)
+    np.testing.assert_array_equal(ours, theirs)
+    assert ours.dtype == theirs.dtype
+
+
+@pytest.mark.parametrize("divisor", LIMITS)
+def test_remainder_is_exact(divisor):
+    multiples = divisor * np.linspace(1, (2**32 - 1) // divisor, 1000, dtype=np.uint64)
+    words = np.concatenate([multiples - 1, multiples, [0, 1, 2**16 - 1, 2**16, 2**32 - 1]]).astype(np.uint32)
+    np.testing.assert_array_equal(remainder(jnp.asarray(words), jnp.uint32(divisor)), words % divisor)
 
 
 def test_same_64_bits_as_jax():

@@ -203,10 +203,13 @@ def test_groups_of_runs_change_nothing():
         assert not np.any(log.active[3])
 
 
-@pytest.mark.parametrize(("runs", "rows", "expected"), [(1, 1, 1), (8, 4000, 1), (64, 1, 4), (10, 1, 3), (16, 1500, 2)])
-def test_group_size(runs, rows, expected):
+@pytest.mark.parametrize(
+    ("runs", "batch_bytes", "expected"),
+    [(1, 16, 1), (8, 64_000, 1), (64, 16, 4), (10, 16, 3), (16, 24_000, 2), (64, 2**25, 1)],
+)
+def test_group_size(runs, batch_bytes, expected):
     mesh = devices.mesh_for(devices.local_devices("cpu"), runs)
-    assert devices.group_size(mesh, runs, rows) == expected
+    assert devices.group_size(mesh, runs, batch_bytes) == expected
 
 
 def test_padding_repeats_the_last_run():

@@ -1,4 +1,4 @@
-"""Random keys: JAX's generator threefry without its loop, and keys as the input of a scan.
+"""Random keys: JAX's generator threefry without its loop, integers without divisions, keys as the input of a scan.
 
 JAX's program for CPU loops over threefry's rounds. That costs microseconds even for the few numbers that an env step
 draws; written out, the rounds are fused with what uses them. The bits are the same.
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.random import define_prng_impl
-from jaxtyping import Array, UInt, UInt32
+from jaxtyping import Array, Int, UInt, UInt32
 
 from purejaxrl.types import ScalarKey
 
@@ -55,6 +55,30 @@ def split_for_scan(
     """
     wrap = partial(jax.random.wrap_key_data, impl=jax.random.key_impl(key))
     return jax.random.key_data(jax.random.split(key, shape)), wrap
+
+
+def integers_below(key: ScalarKey, limit: Int[Array, ""], shape: tuple[int, ...]) -> Int[Array, "*shape"]:
+    """The numbers that jax.random.randint(key, shape, 0, limit) draws, sooner. Consumes `key`. limit: at least 1."""
+    high, low = (jax.random.bits(half, shape) for half in jax.random.split(key))
+    divisor = limit.astype(jnp.uint32)
+    # 2^32 modulo the divisor, as what `high` counts are multiples of 2^32.
+    step = jnp.square(jnp.uint32(2**16) % divisor) % divisor
+    return remainder(remainder(high, divisor) * step + remainder(low, divisor), divisor).astype(jnp.int32)
+
+
+def remainder(x: UInt32[Array, "*shape"], divisor: UInt32[Array, ""]) -> UInt32[Array, "*shape"]:
+    """x % divisor of many x, by a multiplication: processors have no vector instruction that divides integers.
+
+    The reciprocal m = floor((2^32 - 1) / divisor) and the three products of halves of words, each rounded down, put
+    the quotient x m / 2^32 at most 4 too low (Barrett 1986, doi:10.1007/3-540-47721-7_24).
+    """
+    reciprocal = jnp.uint32(2**32 - 1) // divisor
+    (x_high, x_low), (m_high, m_low) = ((word >> 16, word & 0xFFFF) for word in (x, reciprocal))
+    quotient = x_high * m_high + (x_high * m_low >> 16) + (x_low * m_high >> 16)
+    rest = x - quotient * divisor
+    for _ in range(4):
+        rest = jnp.minimum(rest, rest - divisor)  # below 0 it wraps around, and is the larger one
+    return rest
 
 
 def threefry(

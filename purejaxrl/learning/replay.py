@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from purejaxrl.learning.keys import integers_below
 from purejaxrl.types import PyTree, ScalarKey
 
 
@@ -105,6 +106,8 @@ def sample(
     blocks = replay.rows.shape[0] // block
     newest = iteration % blocks * block + block - 1
     stored = jnp.minimum(jnp.minimum(iteration + 1, blocks) * block, capacity)
-    age = jax.random.randint(key, (batch_size,), 0, stored)[:, None] - block * jnp.arange(length)[None]
-    rows = replay.rows.at[(newest - age) % replay.rows.shape[0]].get(mode="promise_in_bounds")
+    age = integers_below(key, stored, (batch_size,))[:, None] - block * jnp.arange(length)[None]
+    # Without the barrier XLA works the slots out anew for every number of a row.
+    slots = jax.lax.optimization_barrier((newest - age) % replay.rows.shape[0])
+    rows = replay.rows.at[slots].get(mode="promise_in_bounds")
     return rows, age >= 0

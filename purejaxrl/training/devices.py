@@ -26,11 +26,13 @@ RUNS_SECOND = PartitionSpec(None, "runs")
 SHARED = PartitionSpec()
 
 KINDS = ("auto", "cpu", "cuda", "tpu")
-# On CPU a group's arrays should stay in a core's caches: so many rows of a batch at a time, at most so many runs.
-CPU_GROUP_ROWS = 4096
+# On CPU a group's arrays should stay in a core's caches: batches of so many bytes at a time, at most so many runs.
+CPU_GROUP_BYTES = 2**16
 CPU_GROUP_RUNS = 4
 # As groups follow one another on CPU, wider batches gain nothing; so many env steps per iteration keep chunks short.
 CPU_BATCH_STEPS = 2**20
+# XLA keeps to vectors of 256 bits where a processor has wider ones; one that has none is not troubled by this.
+COMPILER_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 # Share of the memory that training may take; the rest is for the compiler, the host's tables and everyone else.
 MEMORY_SHARE = 0.6
 
@@ -97,16 +99,16 @@ def mesh_for(devices: list[jax.Device], runs: int) -> Mesh:
     return Mesh(np.array(devices[:runs]), ("runs",))
 
 
-def group_size(mesh: Mesh, runs: int, rows: int) -> int:
+def group_size(mesh: Mesh, runs: int, batch_bytes: int) -> int:
     """How many runs a device takes side by side, of those it holds; its other runs follow one group after another.
 
-    rows: rows of one rollout. An accelerator takes all at once. On CPU groups keep the cost per run flat, where a wide
-    batch would fall out of the cache.
+    batch_bytes: of the inputs that one run learns from at a time. An accelerator takes all runs at once. On CPU groups
+    keep the cost per run flat, where a wide batch would fall out of the cache.
     """
     per_device = -(-runs // mesh.size)
     if mesh.devices.flat[0].platform != "cpu":
         return per_device
-    most = min(max(CPU_GROUP_ROWS // rows, 1), CPU_GROUP_RUNS)
+    most = min(max(CPU_GROUP_BYTES // batch_bytes, 1), CPU_GROUP_RUNS)
     return -(-per_device // -(-per_device // most))
 
 

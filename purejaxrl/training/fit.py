@@ -170,7 +170,9 @@ def compile_program(
     """
     started = time.perf_counter()
     mesh, shape = devices.mesh_for(local[:1] if is_checked else local, runs), agent.rollout_shape(config)
-    group = devices.group_size(mesh, runs, shape[0] * shape[1])
+    rows = max(shape[0] * shape[1], getattr(config, "batch_size", 0))
+    inputs = jax.ShapeDtypeStruct((rows, *env.input_shape), jnp.float32)
+    group = devices.group_size(mesh, runs, bytes_of(inputs))
     width = devices.padded(runs, mesh.size * group)
 
     def lower(function: Callable[..., Any], in_specs: Any, out_specs: Any, donate: tuple[int, ...], *args: Any) -> Any:
@@ -197,7 +199,7 @@ def compile_program(
         arguments = (configs, without_replay(state.learner), best, state.key, *who)
         lowered.append(lower(judge, (RUNS,) * 6, (RUNS, RUNS), (2,), *arguments))
 
-    compiled = call_interruptibly(lambda: [part.compile() for part in lowered], should_stop)
+    compiled = call_interruptibly(lambda: [part.compile(devices.COMPILER_OPTIONS) for part in lowered], should_stop)
     held = bytes_of((configs, state, best)) // mesh.size
     # Where there is padding, the state is copied without it at the end.
     final = 0 if width == runs else bytes_of(state) // mesh.size
