@@ -30,7 +30,13 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Num, Shaped
 
 from purejaxrl.config import ImageConfig, Real, config, leaf, static
-from purejaxrl.learning.actor_critic import action_distribution, init_actor_critic, policy_gradient_loss, state_value
+from purejaxrl.learning.actor_critic import (
+    action_distribution,
+    init_actor_critic,
+    next_state_value,
+    policy_gradient_loss,
+    state_value,
+)
 from purejaxrl.learning.inputs import Moments, draw, init_moments, perceive, prepare, update_moments
 from purejaxrl.learning.policies import likeliest_action, sample_action
 from purejaxrl.learning.returns import generalized_advantages
@@ -133,7 +139,8 @@ def loss(config: Config, env: Env, theta: Theta, batch: Transition) -> tuple[Flo
     """-mean(log pi(a|s) A) - entropy_coef H + value_coef mean((V(s) - R)^2) over a worker's batch[T, n]."""
     value = state_value(config, env, theta.v, batch.observation)
     baseline = jax.lax.stop_gradient(value)
-    next_value = jax.lax.stop_gradient(state_value(config, env, theta.v, batch.next_observation))
+    value_of = partial(state_value, config, env, jax.lax.stop_gradient(theta.v))
+    next_value = next_state_value(value_of, baseline, batch.next_observation, batch.truncated)
     ending = (batch.terminated, batch.truncated)
     advantage = generalized_advantages(batch.reward, baseline, next_value, *ending, config.gamma, config.lam)
     returns = advantage + baseline

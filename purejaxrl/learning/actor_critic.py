@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Bool, Float, Num
 
 from purejaxrl.learning import policies
 from purejaxrl.learning.networks import (
@@ -54,6 +55,29 @@ def action_distribution(config: Any, env: Env, pi_params: PyTree, inputs: Num[Ar
 def state_value(config: Any, env: Env, v_params: PyTree, inputs: Num[Array, "..."]) -> Float[Array, "..."]:
     """V(s) of inputs [..., *input]."""
     return apply_network(value_network(config), v_params, inputs, env.input_shape)[..., 0]
+
+
+def next_state_value(
+    value_of: Callable[[Num[Array, "N ..."]], Float[Array, " N"]],
+    value: Float[Array, "T N"],
+    next_inputs: Num[Array, "T N ..."],
+    truncated: Bool[Array, "T N"],
+) -> Float[Array, "T N"]:
+    """V(s'_t), or anything where step t terminates. value: V(s_t).
+
+    The next observation is the one acted on next, so V(s'_t) = V(s_{t+1}), but where the episode is truncated or the
+    batch ends. V is computed of those few only: of the first left of every actor, until there are none.
+    """
+
+    def evaluate_one(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        next_value, is_left = carry
+        first = jnp.argmax(is_left, axis=0)
+        is_first = is_left & (jnp.arange(len(value))[:, None] == first)
+        inputs = jax.vmap(lambda of_actor, t: of_actor[t], in_axes=(1, 0))(next_inputs, first)
+        return jnp.where(is_first, value_of(inputs), next_value), is_left & ~is_first
+
+    start = (jnp.roll(value, -1, axis=0), truncated.at[-1].set(True))
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[1]), evaluate_one, start)[0]
 
 
 def policy_gradient_loss(
