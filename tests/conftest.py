@@ -41,9 +41,12 @@ jax.config.update("jax_compilation_cache_dir", os.environ["PUREJAXRL_CACHE_DIR"]
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+from purejaxrl.training import devices  # noqa: E402 (its types are to be checked too)
+
+devices.ask_for_cpu_devices(2)
 
 
 @pytest.fixture(scope="session", autouse=True)

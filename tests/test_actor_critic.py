@@ -10,7 +10,7 @@ from probes import Target
 
 from purejaxrl.agents import a3c, vpg
 from purejaxrl.envs import make
-from purejaxrl.learning.actor_critic import policy_gradient_loss
+from purejaxrl.learning.actor_critic import next_state_value, policy_gradient_loss
 from purejaxrl.learning.policies import sample_action
 from purejaxrl.training.loop import make_train
 from purejaxrl.types import Continuous, Discrete
@@ -78,3 +78,21 @@ def test_the_mean_finds_the_optimum_of_a_continuous_bandit(agent, config):
     states, _ = jax.jit(jax.vmap(train))(jax.vmap(jax.random.key)(jnp.arange(16)))
     mean = jax.vmap(lambda learner: agent.policy(config, env, learner, jnp.zeros(1)))(states.learner)
     np.testing.assert_allclose(mean, np.broadcast_to(Target.optimum, (16, 2)), atol=0.05)
+
+
+def test_next_state_value_is_v_of_the_next_observation():
+    steps, actors = 9, 4
+    observation, fresh = jax.random.normal(jax.random.key(0), (2, steps + 1, actors, 3))
+    ending = np.zeros((2, steps, actors), bool)
+    terminated, truncated = ending
+    truncated[[2, 3, 8], 0], truncated[[0, 5], 1], terminated[[4, 8], 1], truncated[4, 1] = True, True, True, True
+    terminated[:, 2] = True
+    ended = (terminated | truncated)[..., None]
+    next_observation = jnp.where(ended, fresh[1:], observation[1:])
+
+    def value_of(inputs):
+        return jnp.sum(jnp.sin(inputs), axis=-1)
+
+    found = next_state_value(value_of, value_of(observation[:-1]), next_observation, jnp.asarray(truncated))
+    expected = value_of(next_observation)
+    np.testing.assert_allclose(found[~terminated], expected[~terminated], rtol=1e-6)

@@ -72,7 +72,7 @@ def next_state_value(
     def evaluate_one(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         next_value, is_left = carry
         first = jnp.argmax(is_left, axis=0)
-        is_first = is_left & (jnp.arange(len(value))[:, None] == first)
+        is_first = is_left & (jnp.arange(len(value))[:, None] == first[None])
         inputs = jax.vmap(lambda of_actor, t: of_actor[t], in_axes=(1, 0))(next_inputs, first)
         return jnp.where(is_first, value_of(inputs), next_value), is_left & ~is_first
 

@@ -17,6 +17,9 @@ from purejaxrl.types import PyTree, ScalarKey
 # Rows of a batch from which its axis is worth being the last one. Measured: below, the usual layout is up to twice as
 # fast, most of all for the many small batches of workers that hold parameters of their own; above, it is slower.
 LONG_BATCH = 64
+# Batches of so few rows, and at most so many inputs, are multiplied without the library: the actions of a few actors.
+SHORT_BATCH = 16
+NARROW_INPUT = 64
 # Inputs wider than this, images, stay as they are in the first layer: turning them around would cost more.
 WIDE_INPUT = 256
 
@@ -57,6 +60,17 @@ def _affine_backward(saved: tuple[Array, Array], cotangent: Array) -> tuple[Arra
 affine.defvjp(_affine_forward, _affine_backward)
 
 
+@jax.jit
+def short_affine(
+    kernel: Float[Array, "fan_in size"], bias: Float[Array, " size"], x: Float[Array, "B fan_in"]
+) -> Float[Array, "B size"]:
+    """x kernel + bias over few rows, as a sum over the inputs: calling a library takes longer, and cuts a loop up.
+
+    Jitted only so that it is traced once.
+    """
+    return sum((x[:, i, None] * kernel[None, i] for i in range(len(kernel))), bias[None])
+
+
 class MLP(nn.Module):
     """Fully connected network [B, ...] -> [B, outputs]; everything after the batch axis is flattened.
 
@@ -81,7 +95,12 @@ class MLP(nn.Module):
             start = partial(symmetric_uniform, 1 / math.sqrt(fan_in))
             kernel = self.param(f"kernel_{layer}", start, (fan_in, size))
             bias = self.param(f"bias_{layer}", start, (size,))
-            x = affine(kernel, bias, x) if is_turned else x @ kernel + bias[None]
+            if is_turned:
+                x = affine(kernel, bias, x)
+            elif x.shape[0] <= SHORT_BATCH and fan_in <= NARROW_INPUT:
+                x = short_affine(kernel, bias, x)
+            else:
+                x = x @ kernel + bias[None]
             fan_in = size
         return x.T if is_turned else x
 

@@ -33,6 +33,9 @@ CPU_GROUP_RUNS = 4
 CPU_BATCH_STEPS = 2**20
 # XLA keeps to vectors of 256 bits where a processor has wider ones; one that has none is not troubled by this.
 COMPILER_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
+# A loop whose step touches at most so many bytes becomes one piece of code; XLA's own limit is a thousandth. Otherwise
+# each of its operations is started anew at every step, which takes as long as what it does: rollouts on CPU are such.
+SMALL_LOOPS = f"--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold={2**20}"
 # Share of the memory that training may take; the rest is for the compiler, the host's tables and everyone else.
 MEMORY_SHARE = 0.6
 
@@ -43,17 +46,18 @@ def usable_cores() -> int:
 
 
 def ask_for_cpu_devices(count: int | None = None) -> bool:
-    """Make JAX's CPU backend offer `count` virtual devices, one per core by default.
+    """Make JAX's CPU backend offer `count` virtual devices, one per core by default, and compile SMALL_LOOPS.
 
     Possible only before JAX starts its backends; returns whether it was.
     """
-    count = count or usable_cores()
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return True
-    try:
-        jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError:
-        return False
+    count, flags = count or usable_cores(), os.environ.get("XLA_FLAGS", "")
+    if "xla_force_host_platform_device_count" not in flags:
+        try:
+            jax.config.update("jax_num_cpu_devices", count)
+        except RuntimeError:
+            return False
+    if "xla_backend_extra_options" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {SMALL_LOOPS}".strip()
     return True
 
 
