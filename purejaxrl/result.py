@@ -13,7 +13,7 @@ import signal
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -34,17 +34,6 @@ if TYPE_CHECKING:
 
 
 # Objects of one's own that a config.json only names.
-class Format(NamedTuple):
-    """How a film is cut: one step of so many is shown, and pixels each way become one."""
-
-    every: int
-    shrink: int
-
-
-# A GIF's clock counts hundredths of a second, and viewers slow down what is faster than 0.02.
-GIF, MP4 = Format(2, 2), Format(1, 1)
-# What a step of CartPole takes.
-STEP_SECONDS = 0.02
 OBJECTS = ("agent", "network", "env", "env_params", "renderer")
 
 
@@ -164,8 +153,8 @@ class Result:
         """At most 200 steps, so that it is there within seconds."""
         from purejaxrl.results import html, video
 
-        pictures = self._film("last", 0, 200, *GIF)
-        moving = video.gif(pictures, STEP_SECONDS * GIF.every)
+        pictures = self._film("last", 0, 200, *video.GIF)
+        moving = video.gif(pictures, video.seconds_of(video.GIF))
         return html.image(moving, "gif", "the policy at play", pictures[0].shape[1])
 
     @property
@@ -355,9 +344,8 @@ class Result:
         from purejaxrl.results import video
 
         video.check_target(Path(path))
-        is_small = Path(path).suffix.lower() == ".gif"
-        pictures = self._film(params, seed, max_steps, *(GIF if is_small else MP4))
-        video.write(Path(path), pictures, STEP_SECONDS * (GIF if is_small else MP4).every)
+        cut = video.GIF if Path(path).suffix.lower() == ".gif" else video.MP4
+        video.write(Path(path), self._film(params, seed, max_steps, *cut), video.seconds_of(cut))
         return Path(path)
 
     def _film(self, params: str, seed: int, max_steps: int, every: int, shrink: int) -> list[np.ndarray]:

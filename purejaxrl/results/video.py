@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,24 @@ SUFFIXES = (".gif", ".mp4")
 COLORS, SAMPLES = 64, 16
 # How long a GIF rests on its last picture before it begins again.
 REST_MILLISECONDS = 1000
+
+
+class Cut(NamedTuple):
+    """How a film is cut: one step of so many is shown, and pixels each way become one."""
+
+    every: int
+    shrink: int
+
+
+# A GIF's clock counts hundredths of a second, and viewers slow down what is faster than 0.02.
+GIF, MP4 = Cut(2, 2), Cut(1, 1)
+# What a step of CartPole takes.
+STEP_SECONDS = 0.02
+
+
+def seconds_of(cut: Cut) -> float:
+    """How long a picture is shown: in real time."""
+    return STEP_SECONDS * cut.every
 
 
 def check_target(path: Path) -> None:
