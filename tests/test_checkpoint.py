@@ -210,6 +210,12 @@ def test_leftovers_of_an_interrupted_save_go_with_the_next(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["000001"]
 
 
+def test_leftovers_that_cannot_go_are_an_error(tmp_path):
+    (tmp_path / "000001.partial").write_text("a file, which no save leaves")
+    with pytest.raises(ResourceError, match=f"cannot clean {tmp_path}: Not a directory"):
+        disk.remove_leftovers(tmp_path)
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
     with pytest.raises(ResourceError, match=r"cannot write .*checkpoints"):

@@ -14,6 +14,7 @@ from probes import Continuous, Counter, Dictionary, Echo, Endless
 
 from purejaxrl.agents import vpg
 from purejaxrl.envs import make, names
+from purejaxrl.envs.make import action_space_of
 from purejaxrl.errors import InputError
 from purejaxrl.training.loop import init_run
 from purejaxrl.training.rollout import rollout
@@ -141,6 +142,10 @@ def test_errors_name_the_value_and_what_is_allowed():
         make("CartPole-v2")
     with pytest.raises(InputError, match="Dictionary has observations of a Dict space"):
         make(Dictionary())
+    with pytest.raises(InputError, match="--env_params: they go with an environment object; CartPole-v1 is a name"):
+        make("CartPole-v1", gymnax.make("CartPole-v1")[1])
+    with pytest.raises(InputError, match="odd has actions of a Dict space; agents take Discrete or Box"):
+        action_space_of("odd", gymnax.environments.spaces.Dict({}))
     assert "CartPole-v0" in names()
     assert make(Continuous()).action_space.shape == (1,)
     assert make(Endless(), max_ep_len=9).max_episode_steps == 9

@@ -3,12 +3,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from purejaxrl.errors import InputError
+from purejaxrl.errors import HostError, InputError
 from purejaxrl.training import hosts, links
 
 pytestmark = pytest.mark.usefixtures("covered_processes")
@@ -252,6 +253,21 @@ def test_wrong_values_are_refused(values, message):
     with pytest.raises(InputError) as error:
         hosts.check_hosts(*values)
     assert str(error.value) == message
+
+
+def test_a_port_that_is_taken_is_named():
+    with links.listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(HostError, match=f"process 0 cannot listen on port {port}: Address already in use"):
+            links.listen("localhost", port)
+
+
+def test_a_stranger_that_hangs_up_is_no_process_0():
+    with links.listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        threading.Thread(target=lambda: listener.accept()[0].close()).start()
+        with pytest.raises(HostError, match=f"process 0 at localhost:{port} has stopped or is not one of purejaxrl"):
+            links.join_process_0("localhost", port, 1, 2, 5.0)
 
 
 def test_right_values_are_accepted():

@@ -371,6 +371,15 @@ def test_facts_that_describe_nothing_are_refused(folder, monkeypatch):
         assert contents(folder) == before
 
 
+def test_a_checkpoint_that_does_not_say_of_what_is_refused(folder, monkeypatch):
+    found, _ = disk.newest(folder / "checkpoints")
+    for config in (None, {}, {"versions": []}):
+        facts = {**found.facts, "config": config}
+        monkeypatch.setattr(disk, "newest", lambda _, facts=facts: (found._replace(facts=facts), []))
+        with pytest.raises(CheckpointError, match="does not say what it is a checkpoint of"):
+            purejaxrl.resume(folder)
+
+
 def run_and_kill(words, out, seed):
     """Start or resume a training, and kill it some time after its next checkpoint. Whether it was still running."""
     known = max(disk.numbers(out / "checkpoints"), default=0)

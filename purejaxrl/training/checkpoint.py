@@ -117,7 +117,7 @@ def remove_leftovers(parent: Path) -> None:
         for entry in parent.glob("*" + PARTIAL):
             shutil.rmtree(entry)
     except OSError as error:
-        raise ResourceError(f"cannot remove {entry}: {error.strerror or error}") from error
+        raise ResourceError(f"cannot clean {parent}: {error.strerror or error}") from error
 
 
 def newest(parent: Path) -> tuple[Checkpoint | None, list[str]]:
