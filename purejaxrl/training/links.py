@@ -115,8 +115,10 @@ def join_process_0(host: str, port: int, index: int, count: int, timeout: float)
         link.socket.settimeout(timeout + HANDSHAKE_SECONDS)
         kind, payload = link.read()
     except (OSError, EOFError) as error:
+        link.socket.close()
         raise HostError(f"process 0 at {host}:{port} has stopped or is not one of purejaxrl") from error
     if kind == FAILURE:
+        link.socket.close()
         raise HostError(payload.decode(errors="replace"))
     return link, int.from_bytes(payload)
 
