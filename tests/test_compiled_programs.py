@@ -79,8 +79,10 @@ def compile_chunk(name):
     state = jax.eval_shape(jax.vmap(partial(init_run, agent, env)), configs, keys)
     chunk = partial(train_chunk, agent, env, budget_of(config), CAPACITY, RUNS)
     lowered = jax.jit(chunk, donate_argnums=1).lower(configs, state, A_SPAN)
-    # The level concerns what is made of the optimized HLO, which is not looked at and would take half of the time.
-    return lowered.compile(compiler_options={"xla_backend_optimization_level": 0}), state
+    # The level concerns what is made of the optimized HLO, which is not looked at and would take half of the time. The
+    # emitters, which the suite does without, decide what is fused.
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": True}
+    return lowered.compile(compiler_options=options), state
 
 
 def counts_of(program):
