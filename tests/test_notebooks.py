@@ -73,7 +73,9 @@ def test_figures_are_those_of_the_results():
     [pytest.param(path, marks=[] if path.stem.startswith("01") else [pytest.mark.slow]) for path in NOTEBOOKS],
     ids=NAMES,
 )
-def test_runs(path, tmp_path):
+def test_runs(path, tmp_path, monkeypatch):
+    # XLA remarks on slow compilation on stderr, which is the machine's affair.
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     notebook = read(path)
     NotebookClient(
         notebook, timeout=LONGEST_CELL, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
