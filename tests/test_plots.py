@@ -57,6 +57,13 @@ def test_at_most_100_faint_lines_and_a_mean_over_all_runs():
     assert "250 runs" in mean.get_label()
 
 
+def test_the_band_ends_where_the_runs_end():
+    """Three runs at 500 and one at 100: mean 400, deviation 173."""
+    axes = plots.learning_curve(metrics_of([[500.0, 500.0]] * 3 + [[100.0, 100.0]]), "bounded").axes[0]
+    band = axes.collections[0].get_paths()[0].get_extents()
+    np.testing.assert_allclose((band.y0, band.y1), (400 - np.sqrt(30000), 500))
+
+
 @pytest.mark.parametrize(("runs", "lines"), [(1, 1), (3, 3), (100, 100), (101, 51)])
 def test_few_runs_are_all_drawn(runs, lines):
     axes = plots.learning_curve(metrics_of([[1, 2]] * runs), "few").axes[0]

@@ -31,8 +31,9 @@ FEW = 4
 def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = None) -> Figure:
     """Mean return of the last 100 episodes against env steps: faint lines of up to 100 runs, the mean of all, a band.
 
-    The band is the standard deviation over all runs. A run that ended earlier goes on with its last value. Where no run
-    has 100 episodes the mean of each interval is drawn. Greedy evaluations, if any, are a second line.
+    The band is the standard deviation over all runs, as far as there are runs. A run that ended earlier goes on with its
+    last value. Where no run has 100 episodes the mean of each interval is drawn. Greedy evaluations, if any, are a
+    second line.
     """
     figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
     draw_curve(figure.subplots(), metrics, title, solved_at)
@@ -215,7 +216,10 @@ def _draw_runs(axes: Axes, metrics: pd.DataFrame, column: str, label: str, color
     mean, deviation = values.mean(axis=0), values.std(axis=0)
     axes.plot(grid, mean, **{"linewidth": 2, **style}, color=color, label=f"{label} ({counted(len(curves), 'run')})")
     if len(curves) > 1:
-        axes.fill_between(grid, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)
+        # Returns have a bound, which the mean and a deviation together may pass.
+        low = np.maximum(mean - deviation, values.min(axis=0))
+        high = np.minimum(mean + deviation, values.max(axis=0))
+        axes.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0)
 
 
 def _draw_settings(
