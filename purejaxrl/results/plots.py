@@ -31,7 +31,7 @@ FEW = 4
 def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = None) -> Figure:
     """Mean return of the last 100 episodes against env steps: faint lines of up to 100 runs, the mean of all, a band.
 
-    The band is the standard deviation over all runs, as far as there are runs. A run that ended earlier goes on with its
+    The band is the standard deviation over all runs, but not beyond these. A run that ended earlier goes on with its
     last value. Where no run has 100 episodes the mean of each interval is drawn. Greedy evaluations, if any, are a
     second line.
     """
