@@ -16,8 +16,8 @@ from purejaxrl.results.recorder import Records
 
 SECONDS_BETWEEN_LINES = 10.0
 LONG_SECONDS = 300.0
-BAR = "{desc}: {percentage:3.0f}%|{bar:16}| {n:.0f}/{total_fmt}{unit} [{elapsed}<{remaining}]{postfix}"
-SWEEP_BAR = "{desc}: {percentage:3.0f}%|{bar:16}| [{elapsed}<{remaining}]{postfix}"
+BAR = "{desc}: {percentage:3.0f}%|{bar:8}| {n:.0f}/{total_fmt}{unit} [{elapsed}<{remaining}]{postfix}"
+SWEEP_BAR = "{desc}: {percentage:3.0f}%|{bar:8}| [{elapsed}<{remaining}]{postfix}"
 
 
 class Extent(NamedTuple):
