@@ -17,7 +17,7 @@ from purejaxrl.training.rollout import rollout
 # Short enough that many episodes are truncated, long enough that many poles have fallen before.
 ENV = make("CartPole-v0", max_ep_len=14)
 BASE = a3c.Config(
-    episodes=None, env_steps=4 * 5 * 12, actors=4, t_max=5, hidden_sizes=(8,), lr=3e-3, entropy_coef=0.02, lam=0.9
+    episodes=None, env_steps=4 * 5 * 13, actors=4, t_max=5, hidden_sizes=(8,), lr=3e-3, entropy_coef=0.02, lam=0.9
 )
 
 
@@ -157,7 +157,7 @@ def serial(config, seed):
     ids=str,
 )
 def test_async_is_serial_round_robin(changes):
-    """Eighty gradients: theta, all copies and all delays."""
+    """Fifty-two gradients: theta, all copies and all delays."""
     config = dataclasses.replace(BASE, **changes)
     theta, copies, delays = serial(config, 0)
     state, log = train_one(a3c.agent, config, ENV)
