@@ -231,5 +231,5 @@ def test_a_learner_may_be_empty(tmp_path):
     }
     agent = of_alone(name="random", **functions)
     result = purejaxrl.train(agent, seeds=2, out=tmp_path / "run")
-    assert result.summary["failed_runs"] == []
+    assert result.facts["failed_runs"] == []
     assert len(purejaxrl.evaluate(tmp_path / "run", agent=agent, episodes=2)) == 4
