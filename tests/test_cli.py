@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from purejaxrl.cli import main
+from purejaxrl import cli
+from purejaxrl.cli import main, training
 
 TINY_VPG = ["train", "vpg", "--epochs", "3", "--steps_per_epoch", "400", "--actors", "4", "--train_v_iters", "2"]
 VECTORS = ["train", "dqn", "--observation_type", "default"]
@@ -264,6 +266,7 @@ def test_wrong_input_is_refused_in_one_line(words, value, allowed, capsys, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("covered_processes")
 @pytest.mark.parametrize("device", ["gpu", "tpu"])
 def test_a_device_that_is_not_there_is_an_error_and_leaves_nothing(device, tmp_path):
     done = run(*TINY_VPG, "--device", device, cwd=tmp_path)
@@ -427,3 +430,70 @@ def test_internal_errors_are_one_line_without_debug(capsys, monkeypatch):
     )
     assert main(["train", "dqn", "--dry_run", "--debug"]) == 1
     assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, ""),
+        (MemoryError("Unable to allocate"), 6, "purejaxrl: out of memory: Unable to allocate\n"),
+        (RuntimeError("RESOURCE_EXHAUSTED: 9 bytes"), 6, "purejaxrl: out of memory: RESOURCE_EXHAUSTED: 9 bytes\n"),
+    ],
+    ids=["interrupt", "host memory", "device memory"],
+)
+def test_what_ends_a_command_decides_its_exit_code(error, code, said, capsys, monkeypatch):
+    def broken(*_):
+        raise error
+
+    monkeypatch.setattr(cli, "_dispatch", broken)
+    assert main(["list"]) == code
+    assert capsys.readouterr().err == said
+
+
+def test_nobody_has_to_read_all_of_it():
+    """As of `purejaxrl list | head -1`: no error is made of it."""
+    words = f"{sys.executable} -m purejaxrl list | head -c 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "begins"),
+    [
+        ([], "usage: purejaxrl COMMAND"),
+        (["help"], "usage: purejaxrl COMMAND"),
+        (["--version"], f"purejaxrl {cli.purejaxrl.__version__}"),
+        (["train"], "purejaxrl train ALGORITHM"),
+        (["sweep", "--help"], "purejaxrl sweep ALGORITHM"),
+        *(([command, "--help"], f"usage: purejaxrl {command} ") for command in ("evaluate", "export", "plot", "video")),
+        (["list", "--help"], "usage: purejaxrl list"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_help(words, begins, capsys):
+    assert main(words) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(begins)
+    assert printed.err == ""
+
+
+def test_what_is_said_of_a_training_that_went_wrong(capsys, tmp_path):
+    """Two of four runs diverged before any had 100 episodes, in an environment without a threshold, and no picture."""
+    counts = {"runs": 4, "runs_ok": 2, "env_steps": 5000, "run_seconds": 2.0, "env_steps_per_second": 2500.0}
+    outcome = {"compile_seconds": 1.0, "final_return_mean": None, "solved_at": None, "failed_runs": [1, 2]}
+    recorded = SimpleNamespace(is_sweep=False)
+    training._print_summary(SimpleNamespace(facts=counts | outcome, recorded=recorded, curve=tmp_path / "none.png"))
+    assert capsys.readouterr().out.splitlines() == [
+        "2 of 4 runs ok, 5,000 env steps in 2.0 s (2,500 per second), compiled in 1.0 s",
+        "diverged (NaN): runs 1, 2",
+    ]
+
+
+def test_a_cache_that_others_can_write_to_is_not_used(capsys, monkeypatch, tmp_path):
+    tmp_path.chmod(0o777)
+    monkeypatch.setenv("PUREJAXRL_CACHE_DIR", str(tmp_path))
+    assert main(["train", "vpg", "--dry_run"]) == 0
+    said = f"no compilation cache: {tmp_path} is not a private folder (mode 0700)\n"
+    assert capsys.readouterr().err == said
+    assert main(["train", "vpg", "--dry_run", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""

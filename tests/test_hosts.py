@@ -296,3 +296,21 @@ def test_slurm_is_detected(monkeypatch):
 def test_a_pod_that_belongs_to_no_group_trains_by_itself(monkeypatch):
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     assert hosts.detect_cluster(1) is None
+
+
+def test_an_indexed_job_without_its_package_is_an_error(monkeypatch):
+    for name, value in (("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("JOB_COMPLETION_INDEX", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(hosts.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(HostError, match="needs the package kubernetes"):
+        hosts.detect_cluster(1)
+
+
+def test_a_cluster_that_does_not_say_enough_is_an_error(monkeypatch):
+    def broken(*_):
+        raise ValueError("no nodes\nin sight")
+
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr(hosts.ClusterEnv, "auto_detect_unset_distributed_params", broken)
+    with pytest.raises(HostError, match=r"which processes there are \(no nodes.*\); give --coordinator"):
+        hosts.detect_cluster(1)
