@@ -200,7 +200,7 @@ def test_with_one_actor_async_is_sync():
     assert bits(states[0]) == bits(states[1])
 
 
-@pytest.mark.parametrize("actors", [1, 5])
+@pytest.mark.parametrize("actors", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_delays_in_steady_state(actors):
     base = dataclasses.replace(BASE, actors=actors, t_max=1, env_steps=actors * 400)
     _, log = train_one(a3c.agent, base, ENV)

@@ -66,7 +66,7 @@ def test_continuous_bandit():
     ("agent", "config"),
     [
         (vpg.agent, vpg.Config(epochs=300, steps_per_epoch=200, pi_lr=1e-2, v_lr=2e-2, train_v_iters=5)),
-        (a3c.agent, a3c.Config(episodes=None, env_steps=60_000, t_max=10, lr=1e-3)),
+        pytest.param(a3c.agent, a3c.Config(episodes=None, env_steps=60_000, t_max=10, lr=1e-3), marks=pytest.mark.slow),
         (a3c.agent, a3c.Config(episodes=None, env_steps=100_000, t_max=10, lr=5e-3, mode="sync")),
     ],
     ids=["vpg", "a3c async", "a3c sync"],

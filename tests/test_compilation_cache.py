@@ -5,6 +5,8 @@ import stat
 import subprocess
 import sys
 
+import pytest
+
 from purejaxrl.training.compilation_cache import VARIABLE, cache_folder, is_private
 
 TINY = ["train", "a3c", "--env_steps", "400", "--actors", "4", "--t_max", "5", "--hidden_sizes", "8", "--quiet"]
@@ -38,6 +40,7 @@ def test_no_cache_keeps_nothing(tmp_path):
     assert not cache.exists()
 
 
+@pytest.mark.slow
 def test_training_goes_on_without_a_cache_where_none_can_be(tmp_path):
     (tmp_path / "file").write_text("in the way")
     train(tmp_path, tmp_path / "file", "run")

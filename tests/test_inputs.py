@@ -297,7 +297,11 @@ def check_that_images_moved(name, config, learner):
 
 @pytest.mark.parametrize(
     ("name", "chosen"),
-    [("vpg", {**STACK, **CONV}), ("a3c", {**DIFFERENCE, **CONV}), ("dqn", STACK)],
+    [
+        ("vpg", {**STACK, **CONV}),
+        pytest.param("a3c", {**DIFFERENCE, **CONV}, marks=pytest.mark.slow),
+        ("dqn", STACK),
+    ],
     ids=["vpg stack conv", "a3c difference conv", "dqn stack mlp"],
 )
 def test_agents_train_on_images(name, chosen):

@@ -12,6 +12,7 @@ def test_vpg_learns_cartpole():
     assert np.all(final > 150), final
 
 
+@pytest.mark.slow
 def test_dqn_learns_cartpole():
     result = purejaxrl.train("dqn", preset="tuned", env="CartPole-v0", seeds=4, env_steps=40_000)
     final = np.array(result.facts["final_return_per_run"])

@@ -182,6 +182,7 @@ def steps_of(env, action, count):
     return rows
 
 
+@pytest.mark.slow
 def test_an_environment_like_brax_by_the_page(page):
     env = page["from_brax"](LikeBrax(), "counter")
     assert env.action_space == Continuous((1,), -1.0, 1.0)

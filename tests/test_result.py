@@ -326,7 +326,7 @@ def test_a_notebook_shows_curve_film_and_table(trained, path, tmp_path):
     assert broken._repr_html_().count("<img") == 0
 
 
-def test_a_bar_is_there_where_somebody_looks_on(trained, capsys, monkeypatch):
+def test_a_bar_is_there_where_somebody_looks_on(trained, monkeypatch):
     plan = trained.plan
     assert not is_watched()
     assert isinstance(reporter_of(None, plan), Silent)
@@ -337,10 +337,18 @@ def test_a_bar_is_there_where_somebody_looks_on(trained, capsys, monkeypatch):
     assert reporter_of(own, plan) is reporter_of(lambda _: own, plan) is own
     with pytest.raises(InputError, match="progress: 3 is not allowed"):
         reporter_of(3, plan)
-    bar = reporter_of(True, plan)
+
+
+@pytest.mark.parametrize("in_notebook", [False, True])
+def test_a_bar_is_one_line_on_standard_error_and_in_notebooks_on_output(in_notebook, trained, capsys, monkeypatch):
+    """What notebooks show of standard error is red."""
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    if in_notebook:
+        monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    bar = reporter_of(True, trained.plan)
     bar.start()
     bar.close()
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert shown.err.startswith("\rvpg, compiling:   0%")
-    assert shown.err.count("\n") == 1
+    shown, other = capsys.readouterr()[:: 1 if in_notebook else -1]
+    assert other == ""
+    assert shown.startswith("\rvpg, compiling:   0%")
+    assert shown.count("\n") == 1

@@ -512,7 +512,7 @@ def dividing(config, env, learner, batch, progress, key):
 @pytest.mark.parametrize(
     "arguments",
     [
-        {**VECTORS, "env_steps": 60},
+        pytest.param({**VECTORS, "env_steps": 60}, marks=pytest.mark.slow),
         pytest.param(VPG, marks=pytest.mark.slow),
         pytest.param(A3C, marks=pytest.mark.slow),
     ],

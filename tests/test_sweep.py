@@ -371,7 +371,7 @@ def test_when_a_process_dies_the_other_ends_with_an_error(tmp_path):
 
 
 @pytest.mark.usefixtures("covered_processes")
-@pytest.mark.parametrize("receiver", [0, 1])
+@pytest.mark.parametrize("receiver", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_signal_to_any_process_ends_all_with_everything_learned(receiver, tmp_path):
     port = free_port()
     both = [launch(tmp_path, port, process, "--env_steps", "100000000", "--out", "run") for process in (0, 1)]

@@ -83,6 +83,7 @@ def test_an_episode_is_cut(result, tmp_path):
     assert sum(time for _, time in pictures_of(tmp_path / "short.gif")) == 2 * 40 + 1000
 
 
+@pytest.mark.slow
 def test_a_policy_of_images_is_filmed_from_its_newest_frame(tmp_path):
     result = purejaxrl.train("dqn", **IMAGES)
     (batch,) = result._learners("last")
