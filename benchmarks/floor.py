@@ -1,7 +1,7 @@
 """The least that an update can cost on a core: its work over what the core reaches.
 
     seconds >= flops / (flops/s of a large matrix product) + tanh / (tanh/s) + random words / (words/s)
-               + bytes / (bytes/s of a copy)
+               + bytes / (bytes/s of a pass over an array in the cache)
 
 Flops are those of the networks' matrix products: 2 n m for n inputs and m outputs of a layer and sample, three times
 that with gradients, less the first layer's gradient with respect to its inputs. Bytes are what must be moved even if
@@ -135,18 +135,20 @@ def seconds_of(function: Callable[..., Any], *args: Any, repetitions: int = 15) 
 
 def rates() -> dict[str, float]:
     """What one core reaches per second: flops in a matrix product, tanh in a cached array, random words in bulk, bytes
-    read and written by a pass over an array that no cache holds.
+    read and written by passes over a cached array.
     """
     size, rows, repeats = 1024, 4096, 200
     square = jax.random.normal(jax.random.key(0), (size, size))
     small = jax.random.normal(jax.random.key(1), (rows, 32))
-    large = jnp.ones(64 * 2**20)
 
     def many_tanh(x: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(0, repeats, lambda _, x: jnp.tanh(x), x)
 
     def many_layers(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(0, repeats, lambda _, x: x @ kernel, x)
+
+    def many_passes(x: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, repeats, lambda _, x: x + 1, x)
 
     def many_words(key: jax.Array) -> jax.Array:
         return jax.random.bits(key, (1_000_000,))
@@ -160,7 +162,7 @@ def rates() -> dict[str, float]:
         / seconds_of(many_layers, small, square[:32, :32] / 8),
         "tanh": repeats * small.size / seconds_of(many_tanh, small),
         "words": 1_000_000 / seconds_of(many_words, unrolled(jax.random.key(2))),
-        "bytes": 2 * large.nbytes / seconds_of(lambda x: x + 1, large),
+        "bytes": repeats * 2 * small.nbytes / seconds_of(many_passes, small),
     }
 
 
