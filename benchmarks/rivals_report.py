@@ -31,6 +31,7 @@ GOALS = (
     Goal("VPG", 64, "one environment", 20),
     Goal("DQN", 64, "one environment", 6),
     Goal("DQN, images", 64, "one environment", 5),
+    Goal("A3C async", 64, "16 workers", 60),
     Goal("A3C async", 64, "a worker per core", 60),
     Goal("A3C sync", 64, "16 environments", 15),
     Goal("VPG", 1, "one environment, 1 process", 12),
