@@ -69,5 +69,5 @@ def draw_scaling(scaling: dict[str, Any]) -> Figure:
         axes.set(xscale="log", yscale="log")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    left.legend(frameon=False, fontsize=8)
+    left.legend(frameon=False, fontsize=8, loc="center right", bbox_to_anchor=(1, 0.3))
     return figure
