@@ -1,5 +1,7 @@
 """Environments: physics against gymnasium, endings, true last observations, names and errors."""
 
+import subprocess
+import sys
 from functools import partial
 
 import gymnasium
@@ -167,3 +169,16 @@ def test_the_environment_receives_actions_clipped_to_its_bounds():
     assert sampled.shape == (20, 2, 2, 3)
     assert np.min(sampled) < -1
     np.testing.assert_allclose(batch.next_observation, np.clip(sampled, -0.5, np.arange(6.0).reshape(2, 3)))
+
+
+def test_seaborn_is_imported_once_gymnax_draws_with_it():
+    code = """
+import sys
+from purejaxrl.envs.make import make
+make("CartPole-v1")
+assert "seaborn" not in sys.modules
+from gymnax.visualize import vis_minatar
+import seaborn
+assert vis_minatar.sns.color_palette("viridis", 3) == seaborn.color_palette("viridis", 3)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

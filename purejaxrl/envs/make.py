@@ -9,7 +9,9 @@ ask for one CPU device per core any more.
 
 from __future__ import annotations
 
+import sys
 from functools import partial
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -98,15 +100,36 @@ def name_of(env: Any) -> str:
 
 def names() -> list[str]:
     """Names that `make` knows, CartPole first."""
-    import gymnax
-
+    gymnax = import_gymnax()
     return [*CARTPOLE_STEPS, *(name for name in gymnax.registered_envs if name not in CARTPOLE_STEPS)]
+
+
+def import_gymnax() -> ModuleType:
+    """gymnax, and seaborn only once something of it is used: importing it takes half a second, and gymnax needs it for
+    its animations alone.
+    """
+    is_early = not {"gymnax", "seaborn"} & set(sys.modules)
+    if is_early:
+        sys.modules["seaborn"] = stand_in = ModuleType("seaborn")
+        stand_in.__getattr__ = part_of_seaborn  # type: ignore[method-assign]
+    try:
+        import gymnax
+    finally:
+        if is_early:
+            del sys.modules["seaborn"]
+    return gymnax
+
+
+def part_of_seaborn(name: str) -> Any:
+    """What seaborn has of that name."""
+    import seaborn
+
+    return getattr(seaborn, name)
 
 
 def make_gymnax(name: str) -> tuple[Any, Any]:
     """The gymnax environment of that name and its parameters."""
-    import gymnax
-
+    gymnax = import_gymnax()
     if name in CARTPOLE_STEPS:
         env, params = gymnax.make("CartPole-v1")
         return env, params.replace(max_steps_in_episode=CARTPOLE_STEPS[name])
