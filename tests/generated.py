@@ -232,7 +232,7 @@ def mutated(draw, value):
 
 
 @seed(4)
-@settings(FUZZING, max_examples=100)
+@settings(FUZZING, max_examples=60)
 @given(data=st.data())
 def test_damaged_configs_never_print_a_traceback(data, folder, capsys):
     config = json.loads((folder / "config.json").read_text())
@@ -250,7 +250,7 @@ def test_damaged_configs_never_print_a_traceback(data, folder, capsys):
 
 
 @seed(5)
-@settings(FUZZING, max_examples=60)
+@settings(FUZZING, max_examples=40)
 @given(data=st.data())
 def test_damaged_files_never_print_a_traceback(data, folder, capsys, tmp_path_factory):
     """Bytes changed, cut off or added anywhere in a run folder: refused in one line, and nothing is overwritten."""

@@ -68,11 +68,8 @@ def test_figures_are_those_of_the_results():
         assert row in results
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=[] if path.stem.startswith("01") else [pytest.mark.slow]) for path in NOTEBOOKS],
-    ids=NAMES,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_runs(path, tmp_path, monkeypatch):
     # XLA remarks on slow compilation on stderr, which is the machine's affair.
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")

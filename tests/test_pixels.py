@@ -139,9 +139,9 @@ def test_a_difference_is_zero_at_first_and_terminal_observations_only(channels):
 @pytest.mark.parametrize(
     "images",
     [
-        Images("stack", 1, 1, SIZE, 3),
+        pytest.param(Images("stack", 1, 1, SIZE, 3), marks=pytest.mark.slow),
         Images("stack", 3, 1, SIZE, 1),
-        Images("stack", 3, 2, SIZE, 1),
+        pytest.param(Images("stack", 3, 2, SIZE, 1), marks=pytest.mark.slow),
         Images("difference", image_size=SIZE, channels=3),
     ],
 )
