@@ -68,6 +68,8 @@ class Env(NamedTuple):
     few numbers that they are drawn from, and are drawn where a network consumes them.
     render_step: (observation, next_observation) of one step -> what `render` makes of each; it may draw once what both
     show.
+    render_strips: the same of a batch [B, ...], as `purejaxrl.learning.strips.Strips`, which are drawn where a layer
+    multiplies them; None where pictures are not mostly 0.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Env(NamedTuple):
     step: Callable[[ScalarKey, PyTree, Array], Timestep]
     render: Callable[[Array], Array] = as_it_is
     render_step: Callable[[Array, Array], tuple[Array, Array]] = both_as_they_are
+    render_strips: Callable[[Array, Array], tuple[Any, Any]] | None = None
     rendered_shape: tuple[int, ...] | None = None
 
     @property

@@ -36,7 +36,7 @@ RUNS, CAPACITY = 2, 4
 CASES = {
     "vpg": ("vpg", "default", {"steps_per_epoch": 200}),
     "dqn on states": ("dqn", "default", {}),
-    "dqn on images": ("dqn", "img", {"batch_size": 20, "memory_size": 1_000_000}),
+    "dqn on images": ("dqn", "img", {"batch_size": 64, "memory_size": 1_000_000}),
     "a3c async": ("a3c", "default", {"mode": "async", "t_max": 20}),
     "a3c sync": ("a3c", "default", {"mode": "sync", "t_max": 20}),
 }

@@ -212,6 +212,7 @@ def test_a_diverged_setting_is_named_and_touches_nobody():
     assert sick.facts["runs_ok"] == 2
     assert sick.summary()["runs_ok"].tolist() == [2, 0]
     assert sick.summary()["runs"].tolist() == [2, 2]
+    assert pd.read_csv(sick.path / "sweep.csv")["runs_ok"].tolist() == [2, 0]
     for run in (0, 1):
         pick = lambda state, run=run: jax.tree.map(lambda leaf: leaf[run], state)  # noqa: E731
         assert bits(pick(sick.state)) == bits(pick(healthy.state))
@@ -243,11 +244,11 @@ def test_what_does_not_fit_in_memory_is_cut_into_batches(tmp_path):
 
 
 def test_the_memory_of_a_program_is_what_its_arrays_take():
-    """Six runs whose replays are 4.2 MiB each: the analysis sees them once, not twice, as they are updated in place."""
+    """Six runs whose replays are 4.6 MiB each: the analysis sees them once, not twice, as they are updated in place."""
     config = dqn.Config(episodes=None, env_steps=100, batch_size=16, memory_size=100_000, hidden_sizes=(8,))
     local = devices.local_devices("cpu", 2)
     program = compile_fitting(dqn.agent, make("CartPole-v0"), config, 6, budget_of(config), local, memory_limit=2**34)
-    replays = 6 * 100_000 * 11 * 4
+    replays = 6 * 100_000 * 12 * 4
     # A chunk's log beside them: return and length of an episode, and whether the run was active.
     logs = program.capacity * 6 * (4 + 4 + 1)
     assert program.width == 6

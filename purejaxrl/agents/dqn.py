@@ -29,16 +29,19 @@ from purejaxrl.learning.inputs import (
     Moments,
     draw,
     draw_apart,
+    draw_strips,
     init_moments,
     inputs_of,
     perceive,
     prepare,
+    takes_strips,
     update_moments,
 )
 from purejaxrl.learning.keys import split_for_scan
 from purejaxrl.learning.networks import MLP, ConvNet, Headed, apply_network, init_network, network_of
 from purejaxrl.learning.policies import epsilon_at, epsilon_greedy, num_actions
 from purejaxrl.learning.schedules import linear_to_zero
+from purejaxrl.learning.strips import Strips
 from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Transition
 
 
@@ -221,8 +224,7 @@ def gradient_step(
         key, replay, config.batch_size, config.memory_size, config.actors, progress.iteration, config.n_steps
     )
     experience = multi_step(config, Step(*ring.unpack(rows, step_layout(env))), is_stored)
-    drawn = (draw if config.n_steps == 1 else draw_apart)(config, env, experience)
-    experience = prepare(config, moments, drawn)
+    experience = prepare(config, moments, drawn(config, env, experience))
     target = td_target(config, env, params, target_params, experience)
     (loss, q_mean), gradient = jax.value_and_grad(td_loss, argnums=2, has_aux=True)(
         config, env, params, experience, target
@@ -232,6 +234,13 @@ def gradient_step(
     params = optax.apply_updates(params, step)
     target_params = optax.incremental_update(params, target_params, config.target_tau)
     return (params, target_params, opt_state), {"loss": loss, "q_mean": q_mean}
+
+
+def drawn(config: Config, env: Env, experience: Experience) -> Experience:
+    """Experience with what networks are given in place of observations."""
+    if config.n_steps > 1:
+        return draw_apart(config, env, experience)
+    return draw_strips(env, experience) if takes_strips(config, env) else draw(config, env, experience)
 
 
 def multi_step(config: Config, steps: Step, is_stored: Bool[Array, "B n"]) -> Experience:
@@ -305,7 +314,7 @@ def q_network(config: Config, env: Env) -> MLP | ConvNet | Headed:
     return network_of(config, num_actions(env), "relu")
 
 
-def q_values(config: Config, env: Env, params: PyTree, inputs: Num[Array, "..."]) -> Float[Array, "... A"]:
+def q_values(config: Config, env: Env, params: PyTree, inputs: Num[Array, "..."] | Strips) -> Float[Array, "... A"]:
     """Q(s, a) of every action, for inputs [..., *input]."""
     return apply_network(q_network(config, env), params, inputs, env.input_shape)
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from purejaxrl.envs.cartpole_scene import AXLE_COLOUR, COLUMNS, POLE_COLOUR, Pixel, cart_columns, pole_corners
 
@@ -58,11 +58,29 @@ class Edge(NamedTuple):
 
 
 class Ramp(NamedTuple):
-    """The part of each image pixel left of an edge: offset - slope * column, between 0 and the share of the row."""
+    """The part of each image pixel left of an edge: offset - slope * column, between 0 and the share of the row.
 
-    share: Float[Array, "*edges rows"]
-    offset: Float[Array, "*edges rows"]
-    slope: Float[Array, "*edges rows"]
+    Arrays [*edges, rows, *batch].
+    """
+
+    share: Float[Array, "..."]
+    offset: Float[Array, "..."]
+    slope: Float[Array, "..."]
+
+
+class Outline(NamedTuple):
+    """What a picture is painted from, [..., *batch] for several.
+
+    sides: the columns of the cart's sides. pole: its ramps; inner: those of what of it lies between the sides, and
+    outside: the shares of the cart's rows left and right of them. disc and hidden_pole: see `axle_ramps`.
+    """
+
+    sides: tuple[Float[Array, "*batch"], Float[Array, "*batch"]]
+    pole: Ramp
+    inner: Ramp
+    outside: tuple[Float[Array, "rows *batch"], Float[Array, "rows *batch"]]
+    disc: Ramp
+    hidden_pole: Ramp
 
 
 def render_observation(
@@ -84,35 +102,81 @@ def render_observation(
 
 
 def render_frame(x: Float[Array, ""], theta: Float[Array, ""], height: int, width: int, channels: int) -> Array:
-    """One picture: the pole on paper, and on the rows of the cart what stands in front of it."""
-    cell = NUM_ROWS / height, COLUMNS / width
-    # The channels of a pixel are columns of their own, so that the innermost axis is the longest.
-    columns = np.repeat((np.arange(width) + 0.5) * cell[1], channels).astype(np.float32)
-    pole_colour, axle_colour = (colour_of(rgb / 255, width, channels) for rgb in (POLE_COLOUR, AXLE_COLOUR))
-    rows = slice(int((TOP - CART_TOP) / cell[0]), -int((CART_BOTTOM - TOP) // cell[0]))
+    """One picture."""
+    return paint(outline_of(x, theta, height, width), 0, width, height, width, channels).reshape(
+        height, width, channels
+    )
 
+
+def seen_columns(
+    x: Float[Array, "*lead"], theta: Float[Array, "*lead"], width: int
+) -> tuple[Int[Array, "*lead"], Int[Array, "*lead"]]:
+    """The first and the last column of the image that may show the cart or its pole; either may be off the image."""
+    first, last = jnp.vectorize(shown_columns, signature="(),()->(),()")(x, theta)
+    # A ramp reaches half an image pixel beyond its edge.
+    return first * width // COLUMNS - 1, last * width // COLUMNS + 1
+
+
+def shown_columns(x: Float[Array, ""], theta: Float[Array, ""]) -> tuple[Int[Array, ""], Int[Array, ""]]:
+    """The first and the last column of the frame with anything on it; a fringe reaches two beyond a corner."""
+    columns = jnp.concatenate([cart_columns(x), pole_corners(x, theta).column])
+    return columns.min() - 2, columns.max() + 3
+
+
+def outline_of(x: Float[Array, ""], theta: Float[Array, ""], height: int, width: int) -> Outline:
+    """What a picture is painted from."""
+    cell = NUM_ROWS / height, COLUMNS / width
     left_side, axle, right_side = cart_columns(x).astype(jnp.float32)
     sides = left_side, right_side + 1
     edges = pole_edges(pole_corners(x, theta))
-    everywhere = bands(height, -FAR, FAR)
+    rows = rows_of_cart(height)
     on_cart = [(top[rows], bottom[rows]) for top, bottom in bands(height, CART_BOTTOM, CART_TOP)]
     # What a loop returns is stored; otherwise XLA would work out each ramp anew at each pixel.
-    ramps = jax.lax.map(partial(ramp_of, bands=everywhere, cell=cell), edges)
+    pole = jax.lax.map(partial(ramp_of, bands=bands(height, -FAR, FAR), cell=cell), edges)
     inner, beyond = jax.lax.map(partial(ramp_between, sides=sides, bands=on_cart, cell=cell), edges)
+    outside = right_less_left(beyond[0]), right_less_left(beyond[1])
+    return Outline(sides, pole, inner, outside, *axle_ramps(axle, edges, height, rows, cell))
+
+
+def paint(
+    outline: Outline, first: int | Int[Array, ""], count: int, height: int, width: int, channels: int
+) -> Float[Array, "height columns *batch"]:
+    """So many columns of a picture from the first one on: the pole on paper, and on the rows of the cart what stands in
+    front of it. The channels of a pixel are columns of their own, so that the innermost axis is long; outlines of
+    several pictures have these last, `*batch`.
+    """
+    cell = NUM_ROWS / height, COLUMNS / width
+    ones = (1,) * (outline.pole.share.ndim - 2)
+    places = np.repeat((np.arange(count) + 0.5) * cell[1], channels).astype(np.float32)
+    columns = places.reshape(-1, *ones) + first * np.float32(cell[1])
+    colours = (colour_of(rgb / 255, count, channels) for rgb in (POLE_COLOUR, AXLE_COLOUR))
+    pole_colour, axle_colour = (colour.reshape(1, -1, *ones) for colour in colours)
+    rows = rows_of_cart(height)
+    paper, cart_share = (
+        share_of(band, cell).reshape(-1, 1, *ones)
+        for band in (bands(height, -FAR, FAR), bands(height, CART_BOTTOM, CART_TOP))
+    )
 
     def backdrop(rows: slice) -> Array:
-        paper = share_of(everywhere, cell)[rows, None]
-        return paper - (1 - pole_colour)[None] * shape(jax.tree.map(lambda field: field[:, rows], ramps), columns)
+        return paper[rows] - (1 - pole_colour) * shape(
+            jax.tree.map(lambda field: field[:, rows], outline.pole), columns
+        )
 
-    left, right = (clip(0.5 + (side - columns) / np.float32(cell[1]), 1.0)[None] for side in sides)
-    cart = share_of(on_cart, cell)[:, None] * (right - left)
-    outside = [right_less_left(shares)[:, None] for shares in beyond]
-    pole = shape(inner, columns) + outside[0] * left + outside[1] * right
-    disc, hidden_pole = (shape(ramps, columns) for ramps in axle_ramps(axle, edges, height, rows, cell))
-    front = pole - cart + axle_colour[None] * disc - pole_colour[None] * hidden_pole
+    left, right = (clip(0.5 + (side[None] - columns) / np.float32(cell[1]), 1.0)[None] for side in outline.sides)
+    cart = cart_share[rows] * (right - left)
+    outside = [share[:, None] for share in outline.outside]
+    pole = shape(outline.inner, columns) + outside[0] * left + outside[1] * right
+    disc, hidden_pole = (shape(ramps, columns) for ramps in (outline.disc, outline.hidden_pole))
+    front = pole - cart + axle_colour * disc - pole_colour * hidden_pole
 
     parts = backdrop(slice(rows.start)), backdrop(rows) + front, backdrop(slice(rows.stop, height))
-    return jnp.concatenate([clip(part, 1.0) for part in parts]).reshape(height, width, channels)
+    return jnp.concatenate([clip(part, 1.0) for part in parts])
+
+
+def rows_of_cart(height: int) -> slice:
+    """The rows of an image that show the cart."""
+    cell = NUM_ROWS / height
+    return slice(int((TOP - CART_TOP) / cell), -int((CART_BOTTOM - TOP) // cell))
 
 
 def colour_of(rgb: np.ndarray, width: int, channels: int) -> np.ndarray:
@@ -262,7 +326,7 @@ def ramps_of_spans(
     return jax.tree.map(lambda *both: jnp.stack(both), *ramps)
 
 
-def shape(ramps: Ramp, columns: np.ndarray) -> Float[Array, "rows columns"]:
+def shape(ramps: Ramp, columns: Float[Array | np.ndarray, "columns ..."]) -> Float[Array, "rows columns ..."]:
     """The part of each image pixel between left edges and right edges, which are the second half of the ramps."""
     return right_less_left(
         [

@@ -13,12 +13,26 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from purejaxrl.config import ImageConfig, check_fields
-from purejaxrl.envs.cartpole_image import render_observation
+from purejaxrl.envs.cartpole_image import Outline, outline_of, paint, render_observation, seen_columns
 from purejaxrl.errors import InputError
+from purejaxrl.learning.strips import Painter, Strips, bundled
 from purejaxrl.types import Env, PyTree, ScalarKey, Timestep
+
+
+class Outliner(NamedTuple):
+    """How strips of pictures are drawn that show things on a background which never changes.
+
+    seen: (numbers[..., D], width=) -> the first and the last column that may differ from the background.
+    outline: (numbers[D], height=, width=) -> what `paint` needs of a picture.
+    paint: see `purejaxrl.learning.strips.Painter`; it makes the columns of what `Renderer.draw` makes whole.
+    """
+
+    seen: Callable[..., tuple[Int[Array, "..."], Int[Array, "..."]]]
+    outline: Callable[..., PyTree]
+    paint: Callable[..., Float[Array, "..."]]
 
 
 class Renderer(NamedTuple):
@@ -27,10 +41,12 @@ class Renderer(NamedTuple):
     select: observation[..., *observation] -> the numbers [..., D] that its picture depends on.
     draw: (numbers[..., D], height=, width=, channels=) -> picture [..., height, width, channels] in [0, 1]; channels is
     1 (grey) or 3 (RGB). Both pure, for any leading axes.
+    outliner: how to draw parts of a picture, None where that is not known.
     """
 
     select: Callable[[Num[Array, "..."]], Float[Array, "..."]]
     draw: Callable[..., Float[Array, "..."]]
+    outliner: Outliner | None = None
 
 
 class Images(NamedTuple):
@@ -72,7 +88,17 @@ def draw_cartpole(numbers: Float[Array, "... 2"], height: int, width: int, chann
     return render_observation(numbers[..., 0], numbers[..., 1], height, width, channels)
 
 
-CARTPOLE = Renderer(cart_and_pole, draw_cartpole)
+def seen_of_cartpole(numbers: Float[Array, "... 2"], width: int) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
+    """Columns that may show something, see `cartpole_image.seen_columns`."""
+    return seen_columns(numbers[..., 0], numbers[..., 1], width)
+
+
+def outline_cartpole(numbers: Float[Array, "2"], height: int, width: int) -> Outline:
+    """What `cartpole_image.paint` needs."""
+    return outline_of(numbers[0], numbers[1], height, width)
+
+
+CARTPOLE = Renderer(cart_and_pole, draw_cartpole, Outliner(seen_of_cartpole, outline_cartpole, paint))
 RENDERERS = {"CartPole-v0": CARTPOLE, "CartPole-v1": CARTPOLE}
 
 
@@ -107,6 +133,9 @@ def observe_images(env: Env, renderer: Renderer, images: Images) -> Env:
         step=partial(step_images, env, renderer, images),
         render=partial(render_images, renderer, images),
         render_step=partial(render_step_images, renderer, images),
+        render_strips=partial(render_strips, renderer.outliner, images)
+        if images.image == "difference" and renderer.outliner is not None
+        else None,
         rendered_shape=images.shape,
     )
 
@@ -185,6 +214,30 @@ def render_step_images(
         is_still = jnp.all(next_observation[..., 0, :] == next_observation[..., 1, :], axis=-1)
         next_picture = jnp.where(is_still[..., None, None, None], 0.0, next_picture)
     return picture, next_picture
+
+
+def render_strips(
+    outliner: Outliner, images: Images, observation: Float[Array, "B 2 D"], next_observation: Float[Array, "B 2 D"]
+) -> tuple[Strips, Strips]:
+    """The differences of a step's two observations as strips, which are drawn where they are multiplied."""
+    height, width = images.image_size
+    # At a terminal step the last frame and itself: that it is another frame than those before need not be drawn.
+    is_still = jnp.all(next_observation[:, 0] == next_observation[:, 1], axis=-1)
+    newest = jnp.where(is_still[:, None], observation[:, 1], next_observation[:, 1])
+    numbers = jnp.concatenate([observation, newest[:, None]], axis=1)
+
+    first, last = outliner.seen(numbers, width=width)
+    order = jnp.argsort(first[:, 1])
+    outline = jax.vmap(jax.vmap(partial(outliner.outline, height=height, width=width), out_axes=-1))
+    frames = [outline(bundled(numbers[:, k], order)) for k in range(3)]
+    first, last = bundled(first, order).min(1), bundled(last, order).max(1)
+    painter = Painter(outliner.paint, height, width, images.channels)
+
+    def difference(k: int) -> Strips:
+        pair = slice(k, k + 2)
+        return Strips((frames[k], frames[k + 1]), first[:, pair].min(1), last[:, pair].max(1), order, painter)
+
+    return difference(0), difference(1)
 
 
 def draw_frames(renderer: Renderer, images: Images, numbers: Float[Array, "*lead F D"]) -> list[Float[Array, "..."]]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from purejaxrl.learning.strips import ROWS
 from purejaxrl.types import Env
 
 Batch = TypeVar("Batch", bound=Any)
@@ -106,10 +107,26 @@ def draw_apart(config: Any, env: Env, batch: Batch) -> Batch:
     )
 
 
+def draw_strips(env: Env, batch: Batch) -> Batch:
+    """A batch of steps [B] with strips, which are not drawn yet, in place of observations; see `takes_strips`."""
+    assert env.render_strips is not None
+    observation, next_observation = env.render_strips(batch.observation, batch.next_observation)
+    return batch._replace(observation=observation, next_observation=next_observation)
+
+
+def takes_strips(config: Any, env: Env) -> bool:
+    """Whether all that is done with pictures is to multiply them with the first layer's weights, a bundle or more."""
+    is_mlp = config.torso == "mlp" and config.network is None
+    is_worth_it = is_mlp and not config.normalize_observations and config.batch_size >= ROWS
+    return env.render_strips is not None and is_worth_it
+
+
 def prepare(config: Any, moments: Moments | None, batch: Batch) -> Batch:
     """A drawn batch, which has a reward too, as it is learned from."""
+    batch = batch._replace(reward=config.reward_scale * batch.reward)
+    if moments is None:
+        return batch
     return batch._replace(
         observation=normalize(moments, batch.observation),
         next_observation=normalize(moments, batch.next_observation),
-        reward=config.reward_scale * batch.reward,
     )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from purejaxrl.errors import InputError
+from purejaxrl.learning.strips import Strips
 from purejaxrl.types import PyTree, ScalarKey
 
 # Rows of a batch from which its axis is worth being the last one. Measured: below, the usual layout is up to twice as
@@ -83,9 +84,11 @@ class MLP(nn.Module):
     activation: str
 
     @nn.compact
-    def __call__(self, observation: Num[Array, "B ..."]) -> Float[Array, "B outputs"]:
+    def __call__(self, observation: Num[Array, "B ..."] | Strips) -> Float[Array, "B outputs"]:
         """Apply the layers."""
-        x = observation.reshape(observation.shape[0], -1)
+        x: Any = observation
+        if not isinstance(observation, Strips):
+            x = observation.reshape(observation.shape[0], -1)
         fan_in, is_long, is_turned = x.shape[1], x.shape[0] >= LONG_BATCH, False
         for layer, size in enumerate((*self.hidden_sizes, self.outputs)):
             if layer:
@@ -242,9 +245,11 @@ def init_network(network: nn.Module, key: ScalarKey, input_shape: tuple[int, ...
 
 
 def apply_network(
-    network: nn.Module, params: PyTree, inputs: Num[Array, "..."], input_shape: tuple[int, ...]
+    network: nn.Module, params: PyTree, inputs: Num[Array, "..."] | Strips, input_shape: tuple[int, ...]
 ) -> Float[Array, "... outputs"]:
     """Apply to inputs with any leading axes; the network itself sees exactly one batch axis."""
+    if isinstance(inputs, Strips):
+        return network.apply({"params": params}, inputs)
     lead = inputs.shape[: inputs.ndim - len(input_shape)]
     outputs = network.apply({"params": params}, inputs.reshape(-1, *input_shape))
     return outputs.reshape(*lead, *outputs.shape[1:])
