@@ -66,11 +66,19 @@ def iteration_keys(key: ScalarKey, iteration: Int[Array, ""]) -> Array:
 
 
 def iterate(
-    agent: Agent, env: Env, config: Any, state: RunState, iteration: Int[Array, ""], budget: Budget
+    agent: Agent,
+    env: Env,
+    config: Any,
+    state: RunState,
+    iteration: Int[Array, ""],
+    budget: Budget,
+    *,
+    is_active: bool = False,
 ) -> tuple[RunState, Log]:
     """Advance one run by one rollout and one update.
 
-    A run that had ended before this iteration stays as it is, but for its replay rows.
+    A run that had ended before this iteration stays as it is, but for its replay rows. is_active: it is known not to
+    have ended, and nothing of it is selected.
     """
     steps, actors = agent.rollout_shape(config)
     env_steps = iteration * (steps * actors)
@@ -91,7 +99,8 @@ def iterate(
         recent, best_mean = slide_window(state.recent, ended, state.episode.finished)
         moved, active = moved._replace(recent=recent), active & ~(best_mean >= budget.stop_at)
     advanced = moved._replace(learner=learner, active=active)
-    return freeze(state.active, advanced, state), Log(ended, state.active, metrics)
+    advanced = advanced if is_active else freeze(state.active, advanced, state)
+    return advanced, Log(ended, state.active, metrics)
 
 
 def slide_window(
@@ -211,7 +220,10 @@ def advance_group(
     agent: Agent, env: Env, budget: Budget, capacity: int, configs: Any, state: RunState, span: Span
 ) -> tuple[RunState, Log]:
     """The runs of one group side by side; it stops early once none of them is active."""
-    step = jax.vmap(partial(iterate, agent, env, budget=budget._replace(amount=span.amount)), in_axes=(0, 0, None))
+    # The loop goes on while any run is active: the only one is.
+    is_active = state.active.shape[0] == 1
+    one_step = partial(iterate, agent, env, budget=budget._replace(amount=span.amount), is_active=is_active)
+    step = jax.vmap(one_step, in_axes=(0, 0, None))
     shapes = jax.eval_shape(step, configs, state, span.start)[1]
     log = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), shapes)
 
