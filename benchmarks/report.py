@@ -13,6 +13,7 @@ from checkpoints import ROUNDS, SEEDS
 from learning import EXPERIMENTS
 from matplotlib.figure import Figure
 from pixels_report import pixel_lines, write_pictures
+from quotes import update_quotes
 from rivals_report import draw_parity, environment_lines, parity_lines, rival_lines, solved_lines
 from scaling_report import draw_scaling, scaling_lines
 from speed import UNITS
@@ -66,7 +67,9 @@ def main() -> None:
         *learning_lines(learning),
         *delay_lines(delay),
     ]
-    (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
+    results = "\n".join(lines) + "\n"
+    (HERE / "RESULTS.md").write_text(results)
+    update_quotes(results)
 
 
 def against_pytorch() -> list[str]:

@@ -38,6 +38,16 @@ GOALS = (
     Goal("DQN", 1, "one environment, 1 process", 4),
     Goal("A3C sync", 1, "16 environments, 1 process", 8),
 )
+# What README quotes: ours with 64 seeds beside a form of PyTorch with one process per core.
+AT_A_GLANCE = {
+    "VPG, one environment": ("VPG", "one environment"),
+    "VPG, 20 environments in one process": ("VPG", "20 environments"),
+    "DQN": ("DQN", "one environment"),
+    "DQN, images": ("DQN, images", "one environment"),
+    "A3C async, 16 workers": ("A3C async", "16 workers"),
+    "A3C async, a worker per core": ("A3C async", "a worker per core"),
+    "A3C sync, 16 environments in one process": ("A3C sync", "16 environments"),
+}
 # Of what was measured per iteration, and its part in floor.json: iterations of ours a second are env steps over these.
 FLOORS = {
     "VPG": ("VPG, epoch", 4000),
@@ -62,6 +72,8 @@ def rival_lines(rivals: dict[str, Any], floor: dict[str, Any]) -> list[str]:
         f"of all processes together. The last column is what {MANY} seeds of {STEPS_OF_A_SEED:,} env steps each would take "
         "at this throughput.",
         "",
+        *glance_lines(rivals),
+        "",
         *(line for name in FLOORS if name in rivals for line in contest_lines(name, rivals[name])),
         *ratio_lines(rivals),
         "",
@@ -69,6 +81,30 @@ def rival_lines(rivals: dict[str, Any], floor: dict[str, Any]) -> list[str]:
         "",
         *library_lines(rivals),
     ]
+
+
+def glance_lines(rivals: dict[str, Any]) -> list[str]:
+    """64 seeds of ours beside PyTorch."""
+    lines = section(
+        "### At a glance",
+        "64 seeds of ours; the ratio is the median of the rounds.",
+        ["env steps/s", "purejaxrl", "PyTorch", "times"],
+    )
+    for label, (contest, form) in AT_A_GLANCE.items():
+        lines.append(table_line(label, rivals.get(contest), partial(cells_at_a_glance, form)))
+    return lines
+
+
+def cells_at_a_glance(form: str, found: dict[str, Any]) -> list[str]:
+    """Both rates and their ratio."""
+    ours, theirs = found["ours"]["64"], found["theirs"][form]
+    rates = [f"{row['env_steps_per_second']:,.0f}" for row in (ours, theirs)]
+    return [*rates, f"{statistics.median(ratios_of(ours, theirs)):.1f}"]
+
+
+def ratios_of(ours: dict[str, Any], theirs: dict[str, Any]) -> list[float]:
+    """Round by round."""
+    return [mine / other for mine, other in zip(ours["rounds"], theirs["rounds"], strict=True)]
 
 
 def contest_lines(name: str, found: dict[str, Any]) -> list[str]:
@@ -108,8 +144,7 @@ def ratio_lines(rivals: dict[str, Any]) -> list[str]:
 
 def cells_of_goal(goal: Goal, found: dict[str, Any]) -> list[str]:
     """Median, lowest and highest ratio of the rounds."""
-    rounds = zip(found["ours"][str(goal.seeds)]["rounds"], found["theirs"][goal.form]["rounds"], strict=True)
-    ratios = [ours / theirs for ours, theirs in rounds]
+    ratios = ratios_of(found["ours"][str(goal.seeds)], found["theirs"][goal.form])
     return [f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})", f"{goal.times:g}"]
 
 

@@ -1,5 +1,6 @@
 """What benchmarks compute of what they measure."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from purejaxrl.learning.networks import MLP
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import floor
 import parity
+import quotes
 import solved
 
 sys.path.pop(0)
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(4, 2), (4, 1), (300, 2)])
@@ -91,3 +95,20 @@ def test_solved_is_the_end_of_the_first_full_window_at_the_threshold():
     assert solved.solved_at(env_steps, returns) == env_steps[50 + 97]
     assert solved.solved_at(env_steps[:100], returns[:100]) is None
     assert solved.solved_at([1], [200.0]) is None
+
+
+def test_what_is_quoted_stands_in_the_results():
+    results = (BENCHMARKS / "RESULTS.md").read_text()
+    head, *rows = quotes.table_of(results, "### At a glance")
+    readme = (BENCHMARKS.parent / "README.md").read_text().splitlines()
+    start = readme.index(head)
+    assert readme[start + 2 : start + 2 + len(rows)] == rows
+
+
+def test_quoted_rows_are_replaced_below_their_head_only():
+    table = ["| a | b |", "| one | 1.5 |", "| one more | 2 |"]
+    text = "| x | b |\n|---|---|\n| one | 7 |\n\n| a | b |\n|---|---|\n| one more | 9 |\n| other | 9 |\n| one | 9 |\n\n| one | 8"
+    expected = text.replace("| one more | 9 |", "| one more | 2 |").replace("| one | 9 |", "| one | 1.5 |")
+    assert quotes.with_rows(text, table) == expected
+    notebook = json.dumps({"source": ["| a | b |\n", "|---|---|\n", "| one | 9 |\n", "end"]}, indent=1)
+    assert json.loads(quotes.with_rows(notebook, table))["source"][2] == "| one | 1.5 |\n"
