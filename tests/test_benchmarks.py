@@ -107,7 +107,8 @@ def test_what_is_quoted_stands_in_the_results():
 
 def test_quoted_rows_are_replaced_below_their_head_only():
     table = ["| a | b |", "| one | 1.5 |", "| one more | 2 |"]
-    text = "| x | b |\n|---|---|\n| one | 7 |\n\n| a | b |\n|---|---|\n| one more | 9 |\n| other | 9 |\n| one | 9 |\n\n| one | 8"
+    other = "| x | b |\n|---|---|\n| one | 7 |\n\n"
+    text = other + "| a | b |\n|---|---|\n| one more | 9 |\n| other | 9 |\n| one | 9 |\n\n| one | 8"
     expected = text.replace("| one more | 9 |", "| one more | 2 |").replace("| one | 9 |", "| one | 1.5 |")
     assert quotes.with_rows(text, table) == expected
     notebook = json.dumps({"source": ["| a | b |\n", "|---|---|\n", "| one | 9 |\n", "end"]}, indent=1)
