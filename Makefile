@@ -38,7 +38,7 @@ demo: $(INSTALLED) ## train DQN, VPG and A3C, 8 seeds each, and say where the cu
 # and nothing changes but rounding; test-full has both.
 QUICKLY := XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
-test: $(INSTALLED) ## the test suite, some ten minutes on two cores
+test: $(INSTALLED) ## the test suite, under ten minutes on two cores
 	$(QUICKLY) $(BIN)/python -m pytest -n 2 -m "not slow"
 
 coverage: $(INSTALLED) ## the test suite, and which branches of the package it covers; fails under 95%

@@ -53,6 +53,10 @@ def main() -> None:
     lines = [
         "# Results",
         "",
+        "Every part says when and with which command it was measured. Parts of before 2026-11-26, and the costs per seed, are "
+        "older than the changes for speed that [the log](PERFORMANCE.md) has on top: these alter rounding, and neither "
+        "learning nor seconds of those parts were measured again.",
+        "",
         *speed_lines(speed),
         "",
         *against_pytorch(),
