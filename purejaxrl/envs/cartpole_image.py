@@ -169,8 +169,10 @@ def paint(
     disc, hidden_pole = (shape(ramps, columns) for ramps in (outline.disc, outline.hidden_pole))
     front = pole - cart + axle_colour * disc - pole_colour * hidden_pole
 
-    parts = backdrop(slice(rows.start)), backdrop(rows) + front, backdrop(slice(rows.stop, height))
-    return jnp.concatenate([clip(part, 1.0) for part in parts])
+    # None that is empty: a program for several devices that holds an empty constant crashes the compiler of JAX 0.11.
+    above = [backdrop(slice(rows.start))] if rows.start else []
+    below = [backdrop(slice(rows.stop, height))] if rows.stop < height else []
+    return jnp.concatenate([clip(part, 1.0) for part in (*above, backdrop(rows) + front, *below)])
 
 
 def rows_of_cart(height: int) -> slice:
