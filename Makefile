@@ -5,9 +5,11 @@ INSTALLED := .venv/.installed
 BENCH := .venv/.installed-bench
 REJAX := .venv-rejax/.installed
 OLDEST := .venv-oldest/.installed
+NEWEST := .venv-newest/.installed
+NEWEST_PYTHON ?= $(shell for v in 3.14 3.13 3.12; do python$$v -c '' 2>/dev/null && echo python$$v && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-notebooks test-full test-oldest coverage audit lint bench bench-quick bench-sweeps bench-scaling bench-learning bench-parity figures docs lock clean
+.PHONY: help demo test test-notebooks test-full test-oldest test-newest coverage audit lint bench bench-quick bench-sweeps bench-scaling bench-learning bench-parity figures docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -34,16 +36,15 @@ demo: $(INSTALLED) ## train DQN, VPG and A3C, 8 seeds each, and say where the cu
 	$(BIN)/purejaxrl train vpg --preset tuned --seeds 8 --out results/demo-vpg --overwrite
 	$(BIN)/purejaxrl train a3c --preset tuned --seeds 8 --out results/demo-a3c --overwrite
 
-# Most of the suite's time is compiling. Without LLVM's optimisations and XLA's fusion emitters that takes a third as long,
-# and nothing changes but rounding; test-full has both.
-QUICKLY := XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+# Most of the suite's time is compiling; test-full has all of XLA's optimisations.
+quickly = XLA_FLAGS="$(XLA_FLAGS) $(shell $(1)/python tests/quickly.py)"
 
 test: $(INSTALLED) ## the test suite, under ten minutes on two cores
-	$(QUICKLY) $(BIN)/python -m pytest -n 2 -m "not slow"
+	$(call quickly,$(BIN)) $(BIN)/python -m pytest -n 2 -m "not slow"
 
 coverage: $(INSTALLED) ## the test suite, and which branches of the package it covers; fails under 95%
 	@rm -rf .covered && mkdir .covered
-	$(QUICKLY) PUREJAXRL_COVERAGE=.covered $(BIN)/python -m pytest -n 2 -m "not slow"
+	$(call quickly,$(BIN)) PUREJAXRL_COVERAGE=.covered $(BIN)/python -m pytest -n 2 -m "not slow"
 	$(BIN)/python tests/covering.py .covered 95
 
 test-notebooks: $(BENCH) ## every notebook, from top to bottom; test-full does so too
@@ -52,9 +53,9 @@ test-notebooks: $(BENCH) ## every notebook, from top to bottom; test-full does s
 test-full: $(BENCH) ## with slow learning tests and the PyTorch references, then faults planted on purpose
 	$(BIN)/python -m pytest -n 2
 	$(BIN)/python tests/mutations.py
-	$(MAKE) test-oldest docs
+	$(MAKE) test-oldest test-newest docs
 
-# The lowest versions that pyproject.toml admits; what is locked is the newest.
+# The lowest versions that pyproject.toml admits; what is locked is the newest, by Python 3.12 and later only.
 $(OLDEST): pyproject.toml
 	$(PYTHON) -m venv --clear .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
@@ -62,7 +63,17 @@ $(OLDEST): pyproject.toml
 	@touch $@
 
 test-oldest: $(OLDEST) ## the test suite with the oldest versions that are admitted
-	$(QUICKLY) .venv-oldest/bin/python -m pytest -n 2 -m "not slow"
+	$(call quickly,.venv-oldest/bin) .venv-oldest/bin/python -m pytest -n 2 -m "not slow"
+
+$(NEWEST): requirements.lock pyproject.toml
+	@test -n "$(NEWEST_PYTHON)" || { echo "Python 3.12 or later is needed for the newest versions; give NEWEST_PYTHON=..."; exit 1; }
+	$(NEWEST_PYTHON) -m venv --clear .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+test-newest: $(NEWEST) ## the test suite with the newest versions, by NEWEST_PYTHON, which is 3.12 or later
+	$(call quickly,.venv-newest/bin) .venv-newest/bin/python -m pytest -n 2 -m "not slow"
 
 audit: $(INSTALLED) ## known vulnerabilities of what is locked, by a public database; fails where that cannot be asked
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
@@ -115,4 +126,4 @@ lock: $(INSTALLED) ## write requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --no-annotate --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 
 clean: ## remove the environment and caches
-	rm -rf .venv .venv-rejax .venv-oldest site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .covered build dist *.egg-info
+	rm -rf .venv .venv-rejax .venv-oldest .venv-newest site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .covered build dist *.egg-info

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import quickly
+
 ROOT = Path(__file__).parent.parent
-# As `make test` compiles.
-QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 
 class Fault(NamedTuple):
@@ -164,7 +164,7 @@ def survives(fault: Fault) -> str | None:
         file.write_text(text.replace(fault.old, fault.new))
         tests = [f"tests/{name}" for name in fault.tests.split()]
         words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]
-        environment = {**os.environ, "PYTHONPATH": folder, "XLA_FLAGS": QUICKLY}
+        environment = {**os.environ, "PYTHONPATH": folder, "XLA_FLAGS": quickly.FLAGS}
         done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
         return None if done.returncode == 1 else f"pytest ended with {done.returncode}"
 

@@ -20,6 +20,7 @@ import jax
 import jaxlib
 import numpy as np
 import pytest
+from quickly import CAN_DO_WITHOUT_EMITTERS
 
 from purejaxrl import presets
 from purejaxrl.agents import AGENTS
@@ -81,7 +82,9 @@ def compile_chunk(name):
     lowered = jax.jit(chunk, donate_argnums=1).lower(configs, state, A_SPAN)
     # The level concerns what is made of the optimized HLO, which is not looked at and would take half of the time. The
     # emitters, which the suite does without, decide what is fused.
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": True}
+    options = {"xla_backend_optimization_level": 0}
+    if CAN_DO_WITHOUT_EMITTERS:
+        options |= {"xla_cpu_use_fusion_emitters": True}
     return lowered.compile(compiler_options=options), state
 
 
