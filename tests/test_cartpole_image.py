@@ -1,5 +1,7 @@
 """CartPole's small pictures against the area averages of those that the installed gymnasium draws with pygame."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -144,3 +146,11 @@ def test_gradients_are_finite():
     states = jnp.array([0.0, 0.1, 1.0, 2.5]), jnp.array([0.0, 0.05, np.pi / 2, np.pi])
     gradients = jax.grad(darkness, (0, 1))(*states)
     assert all(jnp.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 16), (20, 30), (40, 90)])
+def test_no_part_of_a_picture_is_empty(height, width):
+    """XLA of JAX 0.11 crashes at an empty constant in a program for several devices."""
+    lowered = jax.jit(lambda x, theta: render(x, theta, height, width, 3)).lower(0.0, 0.0).as_text()
+    assert f"tensor<{height}x" in lowered
+    assert not re.search(r"tensor<(\d+x)*0x", lowered)
