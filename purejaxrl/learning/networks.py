@@ -24,6 +24,10 @@ NARROW_INPUT = 64
 # Inputs wider than this, images, stay as they are in the first layer: turning them around would cost more.
 WIDE_INPUT = 256
 
+# Accelerators would round the factors of a product to fewer bits by default. CPUs never do, nor does PyTorch unasked.
+product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+contract = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu}
 
 
@@ -42,7 +46,7 @@ def affine(
     on CPU more than the product itself. Forward-mode differentiation of a network is not available for it.
     The barrier keeps the transposition out of the product, for which XLA has faster code without it.
     """
-    return jax.lax.optimization_barrier(kernel.T) @ x + bias[:, None]
+    return product(jax.lax.optimization_barrier(kernel.T), x) + bias[:, None]
 
 
 def _affine_forward(kernel: Array, bias: Array, x: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -52,9 +56,9 @@ def _affine_forward(kernel: Array, bias: Array, x: Array) -> tuple[Array, tuple[
 def _affine_backward(saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array, Array]:
     kernel, x = saved
     return (
-        jnp.einsum("ib,ob->io", x, cotangent),
+        contract("ib,ob->io", x, cotangent),
         jnp.sum(cotangent, axis=1),
-        jnp.einsum("io,ob->ib", kernel, cotangent),
+        contract("io,ob->ib", kernel, cotangent),
     )
 
 
@@ -103,7 +107,7 @@ class MLP(nn.Module):
             elif x.shape[0] <= SHORT_BATCH and fan_in <= NARROW_INPUT:
                 x = short_affine(kernel, bias, x)
             else:
-                x = x @ kernel + bias[None]
+                x = (x @ kernel if isinstance(x, Strips) else product(x, kernel)) + bias[None]
             fan_in = size
         return x.T if is_turned else x
 
@@ -131,7 +135,7 @@ class ConvNet(nn.Module):
             start = partial(symmetric_uniform, 1 / math.sqrt(windows.shape[-1]))
             kernel = self.param(f"conv_kernel_{layer}", start, (windows.shape[-1], size))
             bias = self.param(f"conv_bias_{layer}", start, (size,))
-            x = ACTIVATIONS[self.activation](windows @ kernel + bias[None, None, None])
+            x = ACTIVATIONS[self.activation](product(windows, kernel) + bias[None, None, None])
         return MLP(self.hidden_sizes, self.outputs, self.activation, name="head")(x)
 
 

@@ -146,12 +146,12 @@ def gradient_strips(strips: Strips, cotangent: Float[Array, "bundles R size"]) -
 
 def multiply_whole(strips: Strips, kernel: Float[Array, "pixels size"]) -> Float[Array, "bundles size R"]:
     """The product with whole pictures."""
-    return jnp.einsum("nir,io->nor", whole_pictures(strips), kernel)
+    return jnp.einsum("nir,io->nor", whole_pictures(strips), kernel, precision=jax.lax.Precision.HIGHEST)
 
 
 def gradient_whole(strips: Strips, cotangent: Float[Array, "bundles R size"]) -> Float[Array, "pixels size"]:
     """The kernel's gradient of whole pictures."""
-    return jnp.einsum("nir,nro->io", whole_pictures(strips), cotangent)
+    return jnp.einsum("nir,nro->io", whole_pictures(strips), cotangent, precision=jax.lax.Precision.HIGHEST)
 
 
 def whole_pictures(strips: Strips) -> Float[Array, "bundles pixels R"]:
