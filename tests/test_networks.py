@@ -232,3 +232,15 @@ def test_gradient_of_a_gradient():
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient))
 
     check_grads(norm, (params,), order=1, modes=["rev"], atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize(("width", "rows"), [(4, 20), (4, 200), (400, 20), (400, 200)])
+def test_products_and_those_of_gradients_are_of_full_precision(width, rows):
+    network = MLP((8, 8), 2, "tanh")
+    params = init_network(network, jax.random.key(0), (width,))
+
+    def loss(params, x):
+        return apply_network(network, params, x, (width,)).sum()
+
+    text = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(params, jnp.ones((rows, width))))
+    assert text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == text.count("dot_general[") >= 8
