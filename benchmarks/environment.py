@@ -22,27 +22,30 @@ DRAWN = 200  # steps whose actions and keys are drawn at once, as in a rollout
 CORES = os.cpu_count() or 1
 
 
-def play_ours(cores: int) -> Callable[[], float]:
-    """A function that plays once and returns env steps/s of all cores together; it compiles now."""
+def play_ours(devices: list[Any], environments: int = ENVIRONMENTS, steps: int = OURS) -> Callable[[], float]:
+    """A function that plays once and returns env steps/s of all devices together; it compiles now.
+
+    environments: side by side on each device.
+    """
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from purejaxrl.envs import make
     from purejaxrl.learning.keys import split_for_scan, unrolled
-    from purejaxrl.training.devices import RUNS, local_devices, mesh_for, shard_over_runs
+    from purejaxrl.training.devices import RUNS, mesh_for, shard_over_runs
 
     env = make("CartPole-v1")
 
     def play(seeds: Any) -> Any:
         reset_key, step_key = jax.random.split(unrolled(jax.random.key(seeds[0])))
-        _, state = jax.vmap(env.reset)(jax.random.split(reset_key, ENVIRONMENTS))
-        bits, as_key = split_for_scan(step_key, OURS // DRAWN)
+        _, state = jax.vmap(env.reset)(jax.random.split(reset_key, environments))
+        bits, as_key = split_for_scan(step_key, steps // DRAWN)
 
         def rollout(carry: Any, bits: Any) -> tuple[Any, None]:
             action_key, env_key = jax.random.split(as_key(bits))
-            action = jax.random.bernoulli(action_key, shape=(DRAWN, ENVIRONMENTS)).astype(jnp.int32)
-            return jax.lax.scan(step, carry, (split_for_scan(env_key, (DRAWN, ENVIRONMENTS))[0], action))
+            action = jax.random.bernoulli(action_key, shape=(DRAWN, environments)).astype(jnp.int32)
+            return jax.lax.scan(step, carry, (split_for_scan(env_key, (DRAWN, environments))[0], action))
 
         def step(carry: Any, inputs: Any) -> tuple[Any, None]:
             (state, total), (bits, action) = carry, inputs
@@ -51,17 +54,18 @@ def play_ours(cores: int) -> Callable[[], float]:
             seen = timestep.reward + jnp.sum(timestep.next_observation + timestep.observation, axis=-1)
             return (timestep.state, total + seen + timestep.truncated), None
 
-        (_, total), _ = jax.lax.scan(rollout, (state, jnp.zeros(ENVIRONMENTS)), bits)
+        (_, total), _ = jax.lax.scan(rollout, (state, jnp.zeros(environments)), bits)
         return total[None]
 
-    mesh = mesh_for(local_devices("cpu", cores), cores)
-    function = shard_over_runs(play, mesh, RUNS, RUNS).lower(np.arange(cores, dtype=np.uint32)).compile()
+    count = len(devices)
+    mesh = mesh_for(devices, count)
+    function = shard_over_runs(play, mesh, RUNS, RUNS).lower(np.arange(count, dtype=np.uint32)).compile()
 
     def timed() -> float:
-        seeds = jax.device_put(np.arange(cores, dtype=np.uint32), jax.sharding.NamedSharding(mesh, RUNS))
+        seeds = jax.device_put(np.arange(count, dtype=np.uint32), jax.sharding.NamedSharding(mesh, RUNS))
         started = time.perf_counter()
         assert np.isfinite(np.asarray(function(seeds))).all()
-        return cores * OURS * ENVIRONMENTS / (time.perf_counter() - started)
+        return count * steps * environments / (time.perf_counter() - started)
 
     timed()
     return timed
@@ -93,7 +97,7 @@ def main() -> None:
         list(pool.map(play_theirs, range(CORES)))
         devices.ask_for_cpu_devices(CORES)
         cores = sorted({1, CORES})
-        ours = {count: play_ours(count) for count in cores}
+        ours = {count: play_ours(devices.local_devices("cpu", count)) for count in cores}
         rates: dict[str, list[float]] = {}
         for repetition in range(7):
             for count in cores:

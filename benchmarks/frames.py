@@ -59,16 +59,16 @@ def consume(case: Case) -> Callable[..., Any]:
     return lambda x, theta: jax.lax.map(draw, (x, theta))
 
 
-def measure(case: Case, repetitions: int) -> dict[str, float]:
-    """Frames per second of all cores together."""
+def measure(case: Case, repetitions: int, kind: str = "cpu", at_once: int = BATCH) -> dict[str, float]:
+    """Frames per second of all devices together. at_once: small pictures that are drawn side by side on each."""
     import jax
     import numpy as np
     from jax.sharding import NamedSharding, PartitionSpec
 
     from purejaxrl.training.devices import local_devices, mesh_for
 
-    mesh = mesh_for(local_devices("cpu", case.cores), case.cores)
-    batch = BATCH if case.channels else 8
+    mesh = mesh_for(local_devices(kind, case.cores), case.cores)
+    batch = at_once if case.channels else at_once // 64
     generator = np.random.default_rng(0)
 
     def timed(batches: int) -> float:

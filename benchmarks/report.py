@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerator_report import accelerator_lines
 from checkpoints import ROUNDS, SEEDS
 from learning import EXPERIMENTS
 from matplotlib.figure import Figure
@@ -17,7 +18,7 @@ from quotes import update_quotes
 from rivals_report import draw_parity, environment_lines, parity_lines, rival_lines, solved_lines
 from scaling_report import draw_scaling, scaling_lines
 from speed import UNITS
-from tables import machine_line, section, shown, table_line
+from tables import ON_AN_ACCELERATOR, machine_line, section, shown, table_line
 
 HERE = Path(__file__).parent
 
@@ -60,6 +61,8 @@ def main() -> None:
         *speed_lines(speed),
         "",
         *against_pytorch(),
+        *accelerator_lines(json.loads((HERE / "accelerator.json").read_text())),
+        "",
         *sweep_lines(sweeps),
         "",
         *checkpoint_lines(json.loads((HERE / "checkpoints.json").read_text())),
@@ -186,7 +189,7 @@ def speed_lines(speed: dict[str, Any]) -> list[str]:
         f"Peak memory of the process (VPG, 4 seeds, median of five): {peaks}. A replay of 100 000 CartPole transitions "
         f"takes {replay:.1f} MB per seed (12 float32 each).",
         "",
-        "On an accelerator: not measured.",
+        ON_AN_ACCELERATOR,
         "",
         machine_line(speed["machine"]),
     ]
@@ -307,7 +310,7 @@ def frame_lines(frames: dict[str, Any]) -> list[str]:
     ]
     for name, row in cases.items():
         lines.append(f"| {name} | {row['frames_per_second']:,.0f} ({row['slowest']:,.0f} to {row['fastest']:,.0f}) |")
-    return [*lines, "", "On an accelerator: not measured.", "", machine_line(frames["machine"])]
+    return [*lines, "", ON_AN_ACCELERATOR, "", machine_line(frames["machine"])]
 
 
 def best_settings(delay: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -138,12 +138,13 @@ def run_all(commands: list[list[str]]) -> tuple[float, float]:
     return time.perf_counter() - started, peak
 
 
-def run_rival(rival: Rival) -> dict[str, float]:
+def run_rival(rival: Rival, device: str = "cpu") -> dict[str, float]:
     """Throughput of all processes together while training; from Enter to exit what it adds; memory."""
     script, *flags = rival.words.split()
     with tempfile.TemporaryDirectory() as folder:
         outs = [f"{folder}/{index}.json" for index in range(rival.processes)]
         words = [sys.executable, str(HERE / "torch" / script), *flags, "--env_steps", str(rival.env_steps)]
+        words += ["--device", device]
         seconds, peak = run_all([[*words, "--seed", str(n), "--out", out] for n, out in enumerate(outs)])
         runs = [json.loads(Path(out).read_text()) for out in outs]
     learning = [run["seconds"] - run["warm_up"]["seconds"] for run in runs]

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from scaling import ACTORS, SEEDS, SETTINGS
-from tables import machine_line, microseconds
+from tables import ON_AN_ACCELERATOR, machine_line, microseconds
 
 from purejaxrl.results.plots import COLORS
 
@@ -45,7 +45,7 @@ def scaling_lines(scaling: dict[str, Any]) -> list[str]:
     for name, numbers in ACTORS.items():
         costs = ((actors, scaling.get(f"{name}, {actors} actors")) for actors in numbers)
         lines.append(f"- {name}: " + ", ".join(f"{cost_of(row)} with {actors}" for actors, row in costs))
-    return [*lines, "", "On an accelerator: not measured.", "", machine_line(scaling["machine"])]
+    return [*lines, "", ON_AN_ACCELERATOR, "", machine_line(scaling["machine"])]
 
 
 def cost_of(row: dict[str, Any] | None) -> str:

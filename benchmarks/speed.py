@@ -61,6 +61,22 @@ UNITS = {"vpg": (1e3, "ms per epoch"), "dqn": (1e6, "us per env step"), "a3c": (
 
 def measure(case: Case, repetitions: int) -> dict[str, Any]:
     """Median seconds of one iteration per run, and what surrounds it."""
+    from purejaxrl.training import devices
+
+    devices.ask_for_cpu_devices(case.cores)
+    program, configs, seeds = compile_case(case, devices.local_devices("cpu"))
+    return {
+        "algorithm": case.algorithm,
+        "seeds": case.seeds,
+        "cores": program.mesh.size,
+        **time_chunks(case, program, configs, seeds, repetitions),
+        "compile_seconds": program.compile_seconds,
+        "peak_memory_mb": peak_memory_mb(),
+    }
+
+
+def compile_case(case: Case, local: list[Any]) -> tuple[Any, Any, Any]:
+    """The compiled program of a case on these devices, and its settings and seeds, one per run."""
     import numpy as np
 
     from purejaxrl import presets
@@ -68,47 +84,45 @@ def measure(case: Case, repetitions: int) -> dict[str, Any]:
     from purejaxrl.config import budget_of
     from purejaxrl.envs import make
     from purejaxrl.plan import images_of
-    from purejaxrl.training import devices
-    from purejaxrl.training.fit import compile_program, place_runs, span_of
+    from purejaxrl.training.fit import compile_program
     from purejaxrl.training.sweep import stack_configs
 
-    seeds, length = case.seeds, case.iterations
-    devices.ask_for_cpu_devices(case.cores)
     agent = AGENTS[case.algorithm]
     # A budget that outlasts the timing; the presets' own would end within it.
     settings = {**case.settings, "env_steps": 10**9}
     config = presets.resolve(agent, case.env, case.observation_type, case.preset, settings)
-    shape = agent.rollout_shape(config)
     env = make(case.env, max_ep_len=config.max_ep_len, images=images_of(config))
-    program = compile_program(agent, env, config, budget_of(config), devices.local_devices("cpu"), seeds)
-    runs = (stack_configs([config], seeds), np.arange(seeds, dtype=np.uint32))
-    configs, numbers = place_runs(runs, program.width, program.mesh)
+    program = compile_program(agent, env, config, budget_of(config), local, case.seeds)
+    return program, stack_configs([config], case.seeds), np.arange(case.seeds, dtype=np.uint32)
+
+
+def time_chunks(case: Case, program: Any, configs: Any, seeds: Any, repetitions: int) -> dict[str, Any]:
+    """Seconds of one iteration per run: chunks of `case.iterations` each, after one to warm up."""
+    import numpy as np
+
+    from purejaxrl.training.fit import place_runs, span_of
+
+    configs, numbers = place_runs((configs, seeds), program.width, program.mesh)
     state, iteration = program.start(configs, numbers)[0], 0
     # DQN fills its first batch before it learns; what is timed comes after.
-    warm_up = length + getattr(config, "batch_size", 0)
+    unlearned = case.iterations + getattr(configs, "batch_size", 0)
+    warm_up = [min(program.capacity, unlearned - start) for start in range(0, unlearned, program.capacity)]
     seconds = []
-    for repetition in range(repetitions + 1):
-        count = warm_up if repetition == 0 else length
+    for count in [*warm_up, *[case.iterations] * repetitions]:
         started = time.perf_counter()
         state, log = program.chunk(configs, state, span_of(iteration, count, program.budget.amount))
         assert np.asarray(log.active)[:count].all(), "a run has ended: what follows would not be training"
         state.active.block_until_ready()
-        if repetition:
-            seconds.append((time.perf_counter() - started) / (count * seeds))
+        seconds.append((time.perf_counter() - started) / (count * case.seeds))
         iteration += count
-    steps = shape[0] * shape[1]
-    median = statistics.median(seconds)
+    timed = seconds[len(warm_up) :]
+    median = statistics.median(timed)
     return {
-        "algorithm": case.algorithm,
-        "seeds": seeds,
-        "cores": program.mesh.size,
         "seconds_per_iteration_and_seed": median,
-        "fastest": min(seconds),
-        "slowest": max(seconds),
+        "fastest": min(timed),
+        "slowest": max(timed),
         "repetitions": repetitions,
-        "env_steps_per_second": steps / median,
-        "compile_seconds": program.compile_seconds,
-        "peak_memory_mb": peak_memory_mb(),
+        "env_steps_per_second": program.shape[0] * program.shape[1] / median,
     }
 
 

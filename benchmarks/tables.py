@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+ON_AN_ACCELERATOR = "On an accelerator: [below](#on-an-accelerator)."
+
 
 def table_line(label: str, row: dict[str, Any] | None, cells: Callable[[dict[str, Any]], list[str]]) -> str:
     """A line of a table: what a result says, if there is one."""

@@ -12,6 +12,7 @@ import pytest
 from purejaxrl.learning.networks import MLP
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import accelerator_report
 import floor
 import parity
 import quotes
@@ -113,3 +114,17 @@ def test_quoted_rows_are_replaced_below_their_head_only():
     assert quotes.with_rows(text, table) == expected
     notebook = json.dumps({"source": ["| a | b |\n", "|---|---|\n", "| one | 9 |\n", "end"]}, indent=1)
     assert json.loads(quotes.with_rows(notebook, table))["source"][2] == "| one | 1.5 |\n"
+
+
+def test_the_accelerator_is_compared_with_what_was_measured():
+    rates = {f"{name}, {seeds} seeds": 100.0 * seeds for name in accelerator_report.FORMS for seeds in (64, 256, 4096)}
+    found = {
+        "torch": "2",
+        "ours": {label: {"env_steps_per_second": rate} for label, rate in rates.items()},
+        "theirs": {"DQN, one environment, cuda, 1 process": {"env_steps_per_second": 50.0}},
+    }
+    lines = accelerator_report.torch_lines(found)
+    assert [line for line in lines if "process" in line and line.startswith("|")] == [
+        "| DQN, one environment | cuda, 1 process | 50 | 128 | 8,192 |"
+    ]
+    assert lines[-1] == "Not measured: PyTorch's VPG, DQN, images, A3C async and A3C sync."
