@@ -2,11 +2,14 @@
 
 Run all with `python benchmarks/parity.py`, some with their names as arguments. Every run of PyTorch is a file of its
 own and is not repeated, so an interrupted script goes on where it was; parity.json gets each contest as it ends, then
-`python benchmarks/report.py` writes RESULTS.md. Needs the extra `bench`.
+`python benchmarks/report.py` writes RESULTS.md. Where only this package has changed, `--ours` trains that anew and
+compares it with the runs of PyTorch that parity.json holds. Needs the extra `bench`.
 """
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import json
 import os
 import shlex
@@ -135,16 +138,25 @@ def mean_difference(x: np.ndarray, y: np.ndarray, axis: int = -1) -> Any:
     return x.mean(axis=axis) - y.mean(axis=axis)
 
 
-def compare(name: str, contest: Contest) -> dict[str, Any]:
-    """Both trainings, and how far apart they are."""
-    result: dict[str, Any] = {"contest": contest._asdict(), "machine": machine.describe()}
-    for side, runs in (("ours", train_ours(name, contest)), ("theirs", train_theirs(name, contest))):
-        runs = [within_budget(contest, run) for run in runs]
-        result[side] = {
-            "final_return": [float(run.returns[-WINDOW:].mean()) for run in runs],
-            "area": [area(contest, run) for run in runs],
-            "curves": [[round(value, 2) for value in curve(contest, run)] for run in runs],
-        }
+def summarize(contest: Contest, runs: list[Episodes]) -> dict[str, Any]:
+    """What is kept of the runs of one side, and when they were made."""
+    runs = [within_budget(contest, run) for run in runs]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "final_return": [float(run.returns[-WINDOW:].mean()) for run in runs],
+        "area": [area(contest, run) for run in runs],
+        "curves": [[round(value, 2) for value in curve(contest, run)] for run in runs],
+    }
+
+
+def compare(name: str, contest: Contest, theirs: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Both trainings, and how far apart they are. theirs: of PyTorch's, where these are not to be made."""
+    result: dict[str, Any] = {
+        "contest": contest._asdict(),
+        "machine": machine.describe(),
+        "ours": summarize(contest, train_ours(name, contest)),
+        "theirs": theirs or summarize(contest, train_theirs(name, contest)),
+    }
     for measure in ("final_return", "area"):
         result[measure] = difference(result["ours"][measure], result["theirs"][measure])
     return result
@@ -152,9 +164,13 @@ def compare(name: str, contest: Contest) -> dict[str, Any]:
 
 def main() -> None:
     """Run the contests named on the command line, or all."""
-    for name in sys.argv[1:] or CONTESTS:
-        result = compare(name, CONTESTS[name])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"contests to run: {', '.join(CONTESTS)} (default: all)")
+    parser.add_argument("--ours", action="store_true", help="leave PyTorch's runs as parity.json has them")
+    options = parser.parse_args()
+    for name in options.names or CONTESTS:
         results = json.loads(FILE.read_text()) if FILE.exists() else {}
+        result = compare(name, CONTESTS[name], results[name]["theirs"] if options.ours else None)
         FILE.write_text(json.dumps(results | {name: result}) + "\n")
         for measure in ("final_return", "area"):
             found = result[measure]

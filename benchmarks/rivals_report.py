@@ -210,7 +210,8 @@ def parity_lines(parity: dict[str, Any]) -> list[str]:
         "",
         "`make bench-parity` (`python benchmarks/parity.py`): preset `original` and reference with the same budget. Final "
         "return: mean of the last 100 training episodes. Area under the learning curve: mean return over the whole "
-        "training. Difference: ours minus PyTorch's, with a 95% bootstrap interval (BCa) over seeds.",
+        "training. Difference: ours minus PyTorch's, with a 95% bootstrap interval (BCa) over seeds. "
+        f"{dates_of(parity)}",
         "",
         "![learning curves of both](parity.png)",
         "",
@@ -229,6 +230,12 @@ def parity_lines(parity: dict[str, Any]) -> list[str]:
         budget = f"{found['contest']['amount']} {found['contest']['budget']}"
         lines.append(f"| {name}, {budget} | {len(found['ours']['area'])} | " + " | ".join(cells) + " |")
     return lines
+
+
+def dates_of(parity: dict[str, Any]) -> str:
+    """When the runs of each side were made."""
+    ours, theirs = (sorted({found[side]["date"] for found in parity.values()}) for side in ("ours", "theirs"))
+    return f"Ours were trained on {' and '.join(ours)}, PyTorch's on {' and '.join(theirs)}."
 
 
 def draw_parity(parity: dict[str, Any]) -> Figure:
