@@ -15,7 +15,7 @@ import purejaxrl
 from purejaxrl import filming
 from purejaxrl.cli import main
 from purejaxrl.envs.cartpole_rgb import render_rgb
-from purejaxrl.errors import InputError
+from purejaxrl.errors import InputError, ResourceError
 from purejaxrl.results import video
 
 SMALL = {"epochs": 3, "steps_per_epoch": 80, "actors": 4, "train_v_iters": 2, "hidden_sizes": (4,)}
@@ -202,3 +202,14 @@ def test_wrong_input_is_one_line(result, words, text, capsys, monkeypatch, tmp_p
     assert text in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_file_can_be_it_is_said(tmp_path):
+    (tmp_path / "taken.gif").mkdir()
+    (tmp_path / "file").write_text("")
+    pictures = [np.zeros((2, 2, 3), np.uint8)]
+    with pytest.raises(InputError, match=r"taken.gif is a folder; give a file"):
+        video.write(tmp_path / "taken.gif", pictures, 0.1)
+    with pytest.raises(ResourceError, match=r"cannot write .*file/film.gif: "):
+        video.write(tmp_path / "file" / "film.gif", pictures, 0.1)
+    assert (tmp_path / "file").read_text() == ""

@@ -58,15 +58,16 @@ def write(path: Path, pictures: Sequence[np.ndarray], seconds: float) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".gif":
-            partial.write_bytes(gif(pictures, seconds))
-        else:
-            write_mp4(partial, pictures, seconds)
-        os.replace(partial, path)
+        try:
+            if path.suffix.lower() == ".gif":
+                partial.write_bytes(gif(pictures, seconds))
+            else:
+                write_mp4(partial, pictures, seconds)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def gif(pictures: Sequence[np.ndarray], seconds: float) -> bytes:
