@@ -42,7 +42,7 @@ quickly = XLA_FLAGS="$(XLA_FLAGS) $(shell $(1)/python tests/quickly.py)"
 test: $(INSTALLED) ## the test suite, under ten minutes on two cores
 	$(call quickly,$(BIN)) $(BIN)/python -m pytest -n 2 -m "not slow"
 
-coverage: $(INSTALLED) ## the test suite, and which branches of the package it covers; fails under 95%
+coverage: $(INSTALLED) ## the test suite, and which branches of the package it covers; fails under 95% of them
 	@rm -rf .covered && mkdir .covered
 	$(call quickly,$(BIN)) PUREJAXRL_COVERAGE=.covered $(BIN)/python -m pytest -n 2 -m "not slow"
 	$(BIN)/python tests/covering.py .covered 95

@@ -9,6 +9,8 @@ from PIL import Image
 
 import purejaxrl
 from purejaxrl.cli import completion, main
+from purejaxrl.errors import InputError, ResourceError
+from purejaxrl.results.pictures import write_curves
 from purejaxrl.results.run_folder import RunFolder
 
 
@@ -136,3 +138,12 @@ def test_verbose_says_more_and_leaves_no_trace(tmp_path, capsys):
     assert capsys.readouterr().err == ""
     assert main([*words, "--quiet", "--verbose"]) == 2
     assert capsys.readouterr().err == "purejaxrl: --verbose: it contradicts --quiet; give one\n"
+
+
+def test_where_no_picture_can_be_it_is_said(tmp_path):
+    (tmp_path / "taken.png").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"taken.png is a folder; give a file"):
+        write_curves(tmp_path / "taken.png", [])
+    with pytest.raises(ResourceError, match=r"cannot write .*file/curves.png: "):
+        write_curves(tmp_path / "file" / "curves.png", [])

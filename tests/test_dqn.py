@@ -14,6 +14,8 @@ from probes import FIRST_NUMBER, Choice, Counter, Endless, Signal, TwoSteps
 from purejaxrl.agents import dqn
 from purejaxrl.config import Budget
 from purejaxrl.envs import Images, make
+from purejaxrl.errors import InputError
+from purejaxrl.presets import check_image_settings
 from purejaxrl.training.loop import init_run, iterate
 from purejaxrl.types import Progress
 
@@ -292,3 +294,14 @@ def test_values_of_probes():
     env = make(Signal())
     state, _ = train_one(dqn.agent, config, env)
     np.testing.assert_array_equal(dqn.policy(config, env, state.learner, jnp.array([[0.0], [1.0]])), [0, 1])
+
+
+def test_a_replay_holds_a_step_of_every_actor():
+    config = small_config(actors=300, memory_size=200, train_every=300)
+    with pytest.raises(InputError, match=r"--actors: 300 is more than --memory_size 200 holds"):
+        dqn.agent.check(config, make("CartPole-v0"))
+
+
+def test_images_need_a_config_that_knows_them():
+    with pytest.raises(InputError, match=r"img needs a Config that extends ImageConfig"):
+        check_image_settings(object(), "img", {})

@@ -11,7 +11,7 @@ from purejaxrl.agents import AGENTS, a3c, dqn, vpg
 from purejaxrl.config import Real, config, leaf, static
 from purejaxrl.errors import InputError
 from purejaxrl.plan import plan_sweep, plan_train
-from purejaxrl.protocol import check_agent, check_record
+from purejaxrl.protocol import check_agent, check_metrics, check_record, check_same
 from purejaxrl.results.recorder import METRIC_COLUMNS
 from purejaxrl.types import Transition
 
@@ -235,3 +235,14 @@ def test_a_learner_may_be_empty(tmp_path):
     assert len(purejaxrl.evaluate(tmp_path / "run", agent=agent, episodes=2)) == 4
     with pytest.raises(InputError, match="this learner has no parameters"):
         purejaxrl.export(tmp_path / "run", agent=agent)
+
+
+def test_trees_of_the_same_arrays_may_be_of_another_kind():
+    with pytest.raises(InputError, match=r"update returned the Learner as another kind of tree; it must stay as init"):
+        check_same("update", "the Learner", (jnp.zeros(2),), [jnp.zeros(2)], "init")
+
+
+@pytest.mark.parametrize("name", [3, "", "a,b", 'a"', "a\nb"])
+def test_names_of_metrics_are_texts_that_a_csv_can_hold(name):
+    with pytest.raises(InputError, match=r"a name must be a text without commas"):
+        check_metrics("mine", {name: jnp.zeros(())})

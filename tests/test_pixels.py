@@ -14,6 +14,7 @@ import purejaxrl
 from purejaxrl.agents import dqn, vpg
 from purejaxrl.envs import Images, PixelObservation, make
 from purejaxrl.envs.cartpole_image import render_observation
+from purejaxrl.envs.pixels import observe_images, renderer_of
 from purejaxrl.errors import InputError
 from purejaxrl.presets import resolve
 from purejaxrl.results.run_folder import read_params
@@ -301,3 +302,9 @@ def test_numbers_travel_and_pictures_do_not(tmp_path):
     # What is saved is the network, its target and Adam's two means of it, and no replay.
     weights = (8 * 12 * 3 + 1) * 8 + (8 + 1) * 2
     assert sum(array.size for array in read_params(result.path, "last").values()) == 4 * weights + 1
+
+
+def test_pictures_are_not_drawn_of_pictures():
+    drawn = make("CartPole-v0", images=Images())
+    with pytest.raises(InputError, match=r"observations of CartPole-v0 are \[40, 90, 2\] already"):
+        observe_images(drawn, renderer_of("CartPole-v0"), Images())

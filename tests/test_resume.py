@@ -16,8 +16,10 @@ import pandas as pd
 import pytest
 
 import purejaxrl
+from purejaxrl import keeper
 from purejaxrl.agents import vpg
 from purejaxrl.cli import main
+from purejaxrl.cli.flags import parse_resumption, resume_parser
 from purejaxrl.errors import CheckpointError, InputError, InUseError
 from purejaxrl.results.progress import Silent
 from purejaxrl.results.run_folder import RunFolder, read_params
@@ -534,3 +536,42 @@ def test_no_leftover_outlives_the_next_start(folder):
         purejaxrl.resume(folder)
     assert not list(Path(folder).rglob("*.partial"))
     assert os.listdir(folder / "params") == ["last.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"processes": 2}, "was trained by 2 processes, which keep no checkpoints"),
+        ({"settings": []}, "config, settings and swept do not belong together"),
+        ({"swept": ["lr"]}, "config, settings and swept do not belong together"),
+    ],
+    ids=str,
+)
+def test_a_config_that_cannot_be_gone_on_from_is_refused(folder, changes, said, capsys):
+    edit(folder, **changes)
+    before = contents(folder)
+    assert main(["resume", str(folder), "--quiet"]) in (2, 4)
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert contents(folder) == before
+
+
+def test_an_environment_is_not_taken_where_one_is_named(folder):
+    with pytest.raises(InputError, match=r"env: config.json names 'CartPole-v0', which needs none"):
+        purejaxrl.resume(folder, env=purejaxrl.envs.make("CartPole-v0"))
+
+
+def test_a_checkpoint_of_a_group_that_is_none_is_refused(folder):
+    plan = purejaxrl.load(folder).plan
+    with pytest.raises(CheckpointError, match=r"its group 1 is not one of 1"):
+        keeper.shapes_at(plan, keeper.Position(group=1))
+
+
+def test_flags_of_resume_are_numbers():
+    path, flags = parse_resumption(resume_parser(), ["run", "--checkpoint_every", "0.5", "--max_memory", "2"])
+    assert path.name == "run"
+    assert {name: flags[name] for name in ("checkpoint_every", "max_memory")} == {
+        "checkpoint_every": 0.5,
+        "max_memory": 2.0,
+    }
