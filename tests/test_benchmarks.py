@@ -98,6 +98,15 @@ def test_solved_is_the_end_of_the_first_full_window_at_the_threshold():
     assert solved.solved_at([1], [200.0]) is None
 
 
+def test_quotes_are_up_to_date():
+    results = (BENCHMARKS / "RESULTS.md").read_text()
+    for name, heading in quotes.QUOTES:
+        text = (BENCHMARKS.parent / name).read_text()
+        table = quotes.table_of(results, heading)
+        assert table[0] in text, name
+        assert quotes.with_rows(text, table) == text, name
+
+
 def test_what_is_quoted_stands_in_the_results():
     results = (BENCHMARKS / "RESULTS.md").read_text()
     head, *rows = quotes.table_of(results, "### At a glance")
