@@ -275,4 +275,4 @@ def solved_lines(solved: dict[str, Any]) -> list[str]:
             low, middle, high = np.quantile(seconds, (0.25, 0.5, 0.75)) if seconds else (np.nan,) * 3
             cells += [f"{middle:.0f} ({low:.0f} to {high:.0f})", f"{len(seconds)} of {len(found[side])}"]
         lines.append(f"| {name}, {found['contest']['budget'].replace('--', '')} | " + " | ".join(cells) + " |")
-    return lines
+    return [*lines, "", machine_line(solved["machine"])]
