@@ -54,7 +54,7 @@ def main() -> None:
     lines = [
         "# Results",
         "",
-        "Every part says when and with which command it was measured. Parts of before 2026-11-26, and the costs per seed, are "
+        "Every part says when and with which command it was measured. Parts of before 2026-11-26 are "
         "older than the changes for speed that [the log](PERFORMANCE.md) has on top: these alter rounding, and neither "
         "learning nor seconds of those parts were measured again.",
         "",
