@@ -149,7 +149,7 @@ def measure_commands(results: Results) -> None:
     found = results.setdefault("commands", {})
     with tempfile.TemporaryDirectory() as cache:
         variables = {**os.environ, "PUREJAXRL_CACHE_DIR": cache}
-        for seeds in (64, 4096):
+        for seeds in SEEDS:
             for name, words in COMMANDS.items():
                 label = f"{name}, {seeds} seeds"
                 if label in found:

@@ -12,10 +12,9 @@ def accelerator_lines(found: dict[str, Any]) -> list[str]:
     """Throughput by number of seeds, PyTorch on the same machine, and the environment alone."""
     text = (
         f"`python benchmarks/accelerator.py` on one {found['accelerator']} with {found['machine']['cores']} cores beside it: "
-        "the preset `original` on CartPole-v0, medians of 5 chunks of half a second or more after one to warm up, compile "
-        "time apart. Memory is the accelerator's, by the compiler's own account. Products are of full float32. XLA chose by "
-        "the clock how to multiply when this was measured; that has been turned off since, for the sake of equal bits, and "
-        "what it costs was not measured."
+        "the preset `original` on CartPole-v0, medians of 5 chunks of about half a second, or of as many "
+        "iterations as a chunk's log may hold, after one to warm up, compile time apart. Memory is the accelerator's, by the "
+        "compiler's own account. Products are of full float32."
     )
     columns = ["", "seeds", "env steps/s", "gradient steps/s", "device memory, MB"]
     lines = section("## On an accelerator", text, columns)
@@ -29,7 +28,7 @@ def accelerator_lines(found: dict[str, Any]) -> list[str]:
         "",
         *alone_lines(found),
         "",
-        "Whole commands with 1 to 4096 seeds, from Enter to the last file: not measured.",
+        *command_lines(found.get("commands", {})),
         "",
         machine_line(found["machine"]),
     ]
@@ -68,6 +67,20 @@ def torch_lines(found: dict[str, Any]) -> list[str]:
     if missing:
         lines += ["", f"Not measured: PyTorch's {', '.join(missing[:-1])}{' and ' * (len(missing) > 1)}{missing[-1]}."]
     return lines
+
+
+def command_lines(commands: dict[str, Any]) -> list[str]:
+    """Sweeps from Enter to the last file."""
+    if not commands:
+        return ["Whole commands with 1 to 4096 seeds, from Enter to the last file: not measured."]
+    text = "From Enter to the last file, compiled programs from the cache (`cold`: without it)."
+    lines = section("### Whole commands", text, ["", "wall, s", "cold, s", "solved", "env steps/s"])
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        seconds = [f"{row[name]:.1f}" for name in ("seconds", "cold_seconds")]
+        return [*seconds, f"{row['solved_runs']} of {row['runs']}", f"{row['env_steps_per_second']:,.0f}"]
+
+    return [*lines, *(table_line(f"`{row['command']}`", row, cells) for row in commands.values())]
 
 
 def alone_lines(found: dict[str, Any]) -> list[str]:

@@ -31,15 +31,6 @@ def test_memory_is_that_of_the_smallest_accelerator():
     assert devices.memory_of([device_of("gpu"), device_of("gpu", {})]) == sys.maxsize
 
 
-@pytest.mark.parametrize(
-    ("platform", "options"),
-    [("cpu", {"xla_cpu_prefer_vector_width": 512}), ("gpu", {"xla_gpu_autotune_level": 0}), ("tpu", {})],
-)
-def test_xla_is_told_what_its_platform_knows(platform, options):
-    mesh = Mock(spec=Mesh, devices=np.array([device_of(platform)]))
-    assert devices.compiler_options(mesh) == options
-
-
 def test_cores_that_lie_idle_are_told_of(monkeypatch):
     monkeypatch.setattr(devices, "usable_cores", lambda: 4)
     with pytest.warns(UserWarning, match="one of 4 cores"):

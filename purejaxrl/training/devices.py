@@ -31,9 +31,8 @@ CPU_GROUP_BYTES = 2**16
 CPU_GROUP_RUNS = 4
 # As groups follow one another on CPU, wider batches gain nothing; so many env steps per iteration keep chunks short.
 CPU_BATCH_STEPS = 2**20
-# On CPU XLA keeps to vectors of 256 bits where a processor has wider ones; one that has none is not troubled by this.
-# On GPU it times several ways to multiply and takes the fastest: the same program may round differently tomorrow.
-COMPILER_OPTIONS = {"cpu": {"xla_cpu_prefer_vector_width": 512}, "gpu": {"xla_gpu_autotune_level": 0}}
+# XLA keeps to vectors of 256 bits where a processor has wider ones; one that has none is not troubled by this.
+COMPILER_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 # A loop whose step touches at most so many bytes becomes one piece of code; XLA's own limit is a thousandth. Otherwise
 # each of its operations is started anew at every step, which takes as long as what it does: rollouts on CPU are such.
 SMALL_LOOPS = f"--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold={2**20}"
@@ -149,11 +148,6 @@ def host_memory() -> int:
 def on_one_memory(bytes_per_device: int, mesh: Mesh) -> int:
     """What all devices that share one memory need together: on CPU they all do, elsewhere each has its own."""
     return bytes_per_device * (mesh.size if mesh.devices.flat[0].platform == "cpu" else 1)
-
-
-def compiler_options(mesh: Mesh) -> dict[str, int]:
-    """What XLA is told for devices of this kind."""
-    return COMPILER_OPTIONS.get(mesh.devices.flat[0].platform, {})
 
 
 def padded(runs: int, multiple: int) -> int:

@@ -199,8 +199,7 @@ def compile_program(
         arguments = (configs, without_replay(state.learner), best, state.key, *who)
         lowered.append(lower(judge, (RUNS,) * 6, (RUNS, RUNS), (2,), *arguments))
 
-    options = devices.compiler_options(mesh)
-    compiled = call_interruptibly(lambda: [part.compile(options) for part in lowered], should_stop)
+    compiled = call_interruptibly(lambda: [part.compile(devices.COMPILER_OPTIONS) for part in lowered], should_stop)
     held = bytes_of((configs, state, best)) // mesh.size
     # Where there is padding, the state is copied without it at the end.
     final = 0 if width == runs else bytes_of(state) // mesh.size
