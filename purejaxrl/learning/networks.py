@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from purejaxrl.errors import InputError
+from purejaxrl.learning.products import contract, product
 from purejaxrl.learning.strips import Strips
 from purejaxrl.types import PyTree, ScalarKey
 
@@ -23,10 +24,6 @@ SHORT_BATCH = 16
 NARROW_INPUT = 64
 # Inputs wider than this, images, stay as they are in the first layer: turning them around would cost more.
 WIDE_INPUT = 256
-
-# Accelerators would round the factors of a product to fewer bits by default. CPUs never do, nor does PyTorch unasked.
-product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-contract = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu}
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from purejaxrl.learning.products import contract
 from purejaxrl.types import PyTree
 
 # Rows that are drawn together, and columns to a strip. Measured: half as many rows, or ten columns, are a fifth slower.
@@ -146,12 +147,12 @@ def gradient_strips(strips: Strips, cotangent: Float[Array, "bundles R size"]) -
 
 def multiply_whole(strips: Strips, kernel: Float[Array, "pixels size"]) -> Float[Array, "bundles size R"]:
     """The product with whole pictures."""
-    return jnp.einsum("nir,io->nor", whole_pictures(strips), kernel, precision=jax.lax.Precision.HIGHEST)
+    return contract("nir,io->nor", whole_pictures(strips), kernel)
 
 
 def gradient_whole(strips: Strips, cotangent: Float[Array, "bundles R size"]) -> Float[Array, "pixels size"]:
     """The kernel's gradient of whole pictures."""
-    return jnp.einsum("nir,nro->io", whole_pictures(strips), cotangent, precision=jax.lax.Precision.HIGHEST)
+    return contract("nir,nro->io", whole_pictures(strips), cotangent)
 
 
 def whole_pictures(strips: Strips) -> Float[Array, "bundles pixels R"]:
