@@ -10,9 +10,9 @@ from packaging.requirements import Requirement
 
 # A training, its files and pictures, and whatever an environment of gymnax imports.
 CODE = """
-import json, sys, tempfile
+import json, sys
 import purejaxrl.cli, purejaxrl
-out = tempfile.mkdtemp() + "/run"
+out = sys.argv[1]
 result = purejaxrl.train("vpg", epochs=1, steps_per_epoch=20, hidden_sizes=(4,), out=out)
 result.video(out + "/film.gif"), result.summary(), result.evaluate(episodes=1)
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
@@ -44,8 +44,9 @@ def normal(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_nothing_is_imported_that_an_installation_lacks():
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=300)
+def test_nothing_is_imported_that_an_installation_lacks(tmp_path):
+    words = [sys.executable, "-c", CODE, str(tmp_path / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     distributions = importlib.metadata.packages_distributions()
     imported = {

@@ -550,7 +550,7 @@ def test_no_leftover_outlives_the_next_start(folder):
 def test_a_config_that_cannot_be_gone_on_from_is_refused(folder, changes, said, capsys):
     edit(folder, **changes)
     before = contents(folder)
-    assert main(["resume", str(folder), "--quiet"]) in (2, 4)
+    assert main(["resume", str(folder), "--quiet"]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
