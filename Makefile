@@ -6,10 +6,12 @@ BENCH := .venv/.installed-bench
 REJAX := .venv-rejax/.installed
 OLDEST := .venv-oldest/.installed
 NEWEST := .venv-newest/.installed
-NEWEST_PYTHON ?= $(shell for v in 3.14 3.13 3.12; do python$$v -c '' 2>/dev/null && echo python$$v && break; done)
+# On the PATH, or where pyenv keeps them.
+NEWEST_PYTHON ?= $(shell for v in 3.14 3.13 3.12; do for p in python$$v $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$v.*/bin/python; do \
+	$$p -c '' 2>/dev/null && echo $$p && break 2; done; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-notebooks test-full test-oldest test-newest coverage audit lint bench bench-quick bench-sweeps bench-scaling bench-learning bench-parity figures docs lock clean
+.PHONY: help demo test test-notebooks test-full test-oldest test-newest test-shipped coverage audit lint bench bench-quick bench-sweeps bench-scaling bench-learning bench-parity figures docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -53,7 +55,7 @@ test-notebooks: $(BENCH) ## every notebook, from top to bottom; test-full does s
 test-full: $(BENCH) ## with slow learning tests and the PyTorch references, then faults planted on purpose
 	$(BIN)/python -m pytest -n 2
 	$(BIN)/python tests/mutations.py
-	$(MAKE) test-oldest test-newest docs
+	$(MAKE) test-shipped test-oldest test-newest docs
 
 # The lowest versions that pyproject.toml admits; what is locked is the newest, by Python 3.12 and later only.
 $(OLDEST): pyproject.toml
@@ -68,9 +70,14 @@ test-oldest: $(OLDEST) ## the test suite with the oldest versions that are admit
 $(NEWEST): requirements.lock pyproject.toml
 	@test -n "$(NEWEST_PYTHON)" || { echo "Python 3.12 or later is needed for the newest versions; give NEWEST_PYTHON=..."; exit 1; }
 	$(NEWEST_PYTHON) -m venv --clear .venv-newest
-	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-newest/bin/uv pip install --quiet --python .venv-newest/bin/python --require-hashes -r requirements.lock
+	.venv-newest/bin/uv pip install --quiet --python .venv-newest/bin/python --no-deps --no-build-isolation -e .
 	@touch $@
+
+# What users have: no flags for XLA, nothing compiled before. The newest versions only where there is a Python for them.
+test-shipped: $(INSTALLED) $(OLDEST) $(if $(NEWEST_PYTHON),$(NEWEST)) ## each algorithm as users train it, by the oldest, the locked and the newest versions
+	$(BIN)/python tests/shipped.py .venv .venv-oldest $(if $(NEWEST_PYTHON),.venv-newest)
 
 test-newest: $(NEWEST) ## the test suite with the newest versions, by NEWEST_PYTHON, which is 3.12 or later
 	$(call quickly,.venv-newest/bin) .venv-newest/bin/python -m pytest -n 2 -m "not slow"

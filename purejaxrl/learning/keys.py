@@ -18,9 +18,13 @@ from jaxtyping import Array, Int, UInt, UInt32
 
 from purejaxrl.types import ScalarKey
 
-# Salmon et al. 2011 (doi:10.1145/2063384.2063405), Threefry-2x32 of 20 rounds.
+# Salmon et al. 2011 (doi:10.1145/2063384.2063405), Threefry-2x32: five groups of four rounds.
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
+# Groups after which a kernel ends, so that none holds more than 12 rounds in a row: the last 4 of one call and the
+# first 8 of the next. The vectorizer of the LLVM in JAX 0.11 follows every path through a chain of scalar operations,
+# and the paths more than double with every round: 20 rounds in a row compile for many minutes, 12 for milliseconds.
+KERNEL_ENDS = (1, 3)
 
 
 def unrolled(key: ScalarKey) -> ScalarKey:
@@ -93,7 +97,30 @@ def threefry(
             y = (y << distance | y >> (32 - distance)) ^ x
         x += words[(group + 1) % 3]
         y += words[(group + 2) % 3] + jnp.uint32(group + 1)
+        if group in KERNEL_ENDS:
+            x, y = end_kernel(x, y)
     return x, y
+
+
+@jax.jit
+def end_kernel(
+    x: UInt32[Array, "*shape"], y: UInt32[Array, "*shape"]
+) -> tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]]:
+    """The same words; on CPU, XLA does not fuse what comes before with what comes after.
+
+    Jitted only so that it is traced once.
+    """
+    return jax.lax.platform_dependent(x, y, cpu=barrier, default=unchanged)
+
+
+def barrier(*words: Array) -> tuple[Array, ...]:
+    """The same words, behind a barrier to fusion."""
+    return jax.lax.optimization_barrier(words)
+
+
+def unchanged(*words: Array) -> tuple[Array, ...]:
+    """The same words."""
+    return words
 
 
 def counters(shape: tuple[int, ...]) -> tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]]:
