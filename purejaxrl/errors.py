@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,10 +48,23 @@ class HostError(PurejaxrlError):
     """Another process of the same training has failed or stopped, or never came."""
 
 
+# What the system says where a disk, or a user's share of it, is full.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """What the system refuses in here is a ResourceError that names the path."""
     try:
         yield
+    except ResourceError:
+        # It is an OSError too, and names its own path.
+        raise
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, in one line; of the system's errors without the number and the path."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())[:200]

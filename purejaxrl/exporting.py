@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,20 @@ HOW_TO = (
 )
 
 
-def export(path: str | Path, *, params: str = "last", **objects: Any) -> tuple[Path, Path]:
-    """Write export/policy.safetensors and export/policy.json into a run folder, and return where they are.
+def export(
+    path: str | Path, *, params: str = "last", out: str | Path | None = None, **objects: Any
+) -> tuple[Path, Path]:
+    """Write policy.safetensors and policy.json of a run folder, and return where they are.
 
     The first holds the networks' parameters of all runs [runs, ...] and nothing of optimisers or replay; several
-    programs' (of other shapes) stand under 1/, 2/, ... Raises InputError as `evaluate` does, ResourceError where the
-    disk is full, and InUseError while a training writes there.
+    programs' (of other shapes) stand under 1/, 2/, ... out: the folder to write them to, export/ in the run folder by
+    default; with another one the run folder is only read, so that it may be write-protected, or in use.
+    Raises InputError as `evaluate` does, ResourceError where they cannot be written, and InUseError while a training
+    writes to the run folder and no other was given.
     """
     path = Path(path)
+    target = path / FOLDER if out is None else Path(out)
+    run_folder.check_place(target)
     plan, batches = load_learners(path, params, **objects)
     parts = [(f"{number}/" if len(batches) > 1 else "", batch) for number, batch in enumerate(batches, 1)]
     arrays = {prefix + name: leaf for prefix, batch in parts for name, leaf in parameters_of(batch).items()}
@@ -47,10 +54,11 @@ def export(path: str | Path, *, params: str = "last", **objects: Any) -> tuple[P
         "arrays": {name: describe(leaf) for name, leaf in arrays.items()},
         "versions": versions(),
     }
-    with run_folder.open_existing(path) as folder:
-        folder.write_params("policy", arrays, {"algorithm": plan.agent.name, "params": params}, parent=FOLDER)
-        folder.write_json(f"{FOLDER}/policy.json", description)
-    return path / FOLDER / "policy.safetensors", path / FOLDER / "policy.json"
+    written = target / "policy.safetensors", target / "policy.json"
+    with run_folder.open_existing(path) if out is None else nullcontext():
+        run_folder.write_params(written[0], arrays, {"algorithm": plan.agent.name, "params": params})
+        run_folder.write_json(written[1], description)
+    return written
 
 
 def parameters_of(batch: Learners) -> dict[str, np.ndarray]:

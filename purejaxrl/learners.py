@@ -54,7 +54,7 @@ def learners_of(path: Path, plan: Plan, kind: str = "last", runs: np.ndarray | N
     Raises InputError as `load_learners` does, and where a run's are missing.
     """
     check_kind(kind)
-    names = sorted((file.stem for file in path.glob(f"params/{kind}*.safetensors")), key=number_of)
+    names = sorted(run_folder.find_params(path, kind), key=number_of)
     if not names:
         hint = "; best ones are kept where --eval_every is given" if kind == "best" else ""
         raise InputError(f"{path} holds no {kind} parameters{hint}")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from purejaxrl.errors import InputError
+from purejaxrl.errors import InputError, reason_of
 from purejaxrl.results import run_folder
 from purejaxrl.results.labels import counted, is_same, label_of, show, typed
 from purejaxrl.results.recorded import Recorded, recorded_of
@@ -190,7 +190,7 @@ class Result:
         except FileNotFoundError:
             raise InputError(f"{self.path} holds no {name}; {hint}") from None
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"cannot read {file}: {' '.join(str(error).split())[:200]}") from error
+            raise InputError(f"cannot read {file}: {reason_of(error)}") from error
         table = table[np.isin(run, self.runs)].reset_index(drop=True)
         setting = self.recorded.setting_of(table["run"].to_numpy(np.int64))
         for swept, values in self._swept().items():

@@ -1,13 +1,18 @@
 """What several test files share: running agents in small."""
 
 import contextlib
+import ctypes
 import functools
+import os
 import re
+import resource
+import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from purejaxrl.config import budget_of
 from purejaxrl.training import devices
@@ -85,3 +90,45 @@ def run_page(name, folder):
         for block in blocks:
             exec(compile(block, name, "exec"), names)
     return names
+
+
+@contextlib.contextmanager
+def files_up_to(size):
+    """No file of this process grows over so many bytes: what a full disk is like, for an ordinary user."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextlib.contextmanager
+def unprivileged():
+    """Modes of files hold for root, too, in this thread, as they do for everyone else."""
+    if os.geteuid() != 0:
+        yield
+        return
+    if not sys.platform.startswith("linux"):
+        pytest.skip("root may read and write everything here")
+    libc, overriding = ctypes.CDLL(None, use_errno=True), 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    # Version 3 of the interface, this thread; effective, permitted and inheritable capabilities, 32 and 32 more.
+    header, found = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, found) == 0
+    fewer = (ctypes.c_uint32 * 6)(found[0] & ~overriding, *found[1:])
+    assert libc.capset(header, fewer) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, found) == 0
+
+
+@contextlib.contextmanager
+def chmodded(path, mode):
+    """A file or folder has this mode for a while."""
+    before = path.stat().st_mode
+    path.chmod(mode)
+    try:
+        yield
+    finally:
+        path.chmod(before)

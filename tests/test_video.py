@@ -169,6 +169,20 @@ def test_what_ffmpeg_complains_of_is_one_line(fake_ffmpeg, tmp_path):
     assert not list(tmp_path.glob("film*"))
 
 
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ('echo "av_write_trailer(): No space left on device" >&2; exit 228', "No space left on device"),
+        ("kill -XFSZ $$", "File too large"),
+    ],
+)
+def test_a_disk_that_is_full_for_ffmpeg_is_full(fake_ffmpeg, tmp_path, end, said):
+    fake_ffmpeg(end)
+    with pytest.raises(ResourceError, match=f"cannot write {tmp_path}/film.mp4: {said}"):
+        video.write(tmp_path / "film.mp4", [np.zeros((4, 6, 3), np.uint8)], 0.02)
+    assert not list(tmp_path.glob("film*"))
+
+
 def test_the_command_films_a_run(result, tmp_path, capsys):
     assert main(["video", str(result.path), "--run", "1", "--out", str(tmp_path / "film.gif"), "--seed", "3"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'film.gif'}\n"

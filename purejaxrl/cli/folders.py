@@ -34,10 +34,12 @@ def export_parser() -> Parser:
     """The flags of `export`."""
     parser = folder_parser(
         "export",
-        "RUN [--params KIND]",
-        "Write export/policy.safetensors and export/policy.json into the run folder: parameters alone, for other "
-        "programs.",
-        [("params", "last (default), or best by the evaluations during training")],
+        "RUN [--params KIND] [--out FOLDER]",
+        "Write policy.safetensors and policy.json: parameters alone, for other programs.",
+        [
+            ("params", "last (default), or best by the evaluations during training"),
+            ("out", "folder to write to (default RUN/export)"),
+        ],
     )
     parser.set_defaults(params="last")
     return parser

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from purejaxrl.errors import InputError, PurejaxrlError, ResourceError
+from purejaxrl.errors import InputError, writing
 from purejaxrl.results.facts import facts_of
 from purejaxrl.results.labels import label_of
+from purejaxrl.results.run_folder import replacing, write_figure
 from purejaxrl.results.statistics import MAX_PAIRS_OF, Scores, describe, improvements, table
 
 # Settings of which all pairs are printed.
@@ -95,33 +96,30 @@ def in_words(comparison: Comparison) -> str:
 def write(comparison: Comparison, paths: Sequence[str | Path], out: Path) -> None:
     """Write compare.csv, compare.png and, where settings are few, improvement.csv to a folder.
 
-    Raises InputError where it holds anything.
+    Raises InputError where it holds anything, and ResourceError naming the file that cannot be written.
     """
     # Imported here, as a comparison that is only printed draws nothing.
     from purejaxrl.results import plots
 
     files = ("compare.csv", "improvement.csv", "compare.png")
-    try:
+    with writing(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"--out: {out} exists; give another folder")
-        # What may be refused comes before anything is written.
-        figure = plots.sweep(
-            metrics_of(paths),
-            comparison.frame,
-            comparison.labels,
-            comparison.setting_of_run,
-            f"{comparison.env}: {len(paths)} folders",
-            comparison.solved_at,
-        )
-        out.mkdir(parents=True, exist_ok=True)
-        comparison.frame.assign(setting=comparison.labels).to_csv(out / files[0], index=False)
-        if len(comparison.scores) <= MAX_PAIRS_OF:
-            improvements(comparison.scores, comparison.stop_when_solved).to_csv(out / files[1], index=False)
-        figure.savefig(out / files[2], metadata={"Software": None})
-    except OSError as error:
-        if isinstance(error, PurejaxrlError):
-            raise
-        raise ResourceError(f"cannot write to {out}: {error.strerror or error}") from error
+    # What may be refused comes before anything is written.
+    figure = plots.sweep(
+        metrics_of(paths),
+        comparison.frame,
+        comparison.labels,
+        comparison.setting_of_run,
+        f"{comparison.env}: {len(paths)} folders",
+        comparison.solved_at,
+    )
+    with replacing(out / files[0]) as partial:
+        comparison.frame.assign(setting=comparison.labels).to_csv(partial, index=False)
+    if len(comparison.scores) <= MAX_PAIRS_OF:
+        with replacing(out / files[1]) as partial:
+            improvements(comparison.scores, comparison.stop_when_solved).to_csv(partial, index=False)
+    write_figure(out / files[2], figure, metadata={"Software": None})
 
 
 def read(path: str | Path, name: str | None = None) -> Folder:

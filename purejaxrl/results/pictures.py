@@ -11,10 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from purejaxrl.errors import InputError, ResourceError
+from purejaxrl.errors import InputError, reason_of
 from purejaxrl.results import plots
 from purejaxrl.results.recorded import Recorded
-from purejaxrl.results.run_folder import RunFolder
+from purejaxrl.results.run_folder import RunFolder, write_figure
 
 COLUMNS = ("run", "env_steps", "return_100", "return_mean", "eval_return")
 HISTOGRAM = "_histogram"
@@ -51,7 +51,7 @@ def read_table(file: Path, columns: tuple[str, ...] | None = None) -> pd.DataFra
     except FileNotFoundError:
         raise InputError(f"{file.parent} holds no {file.name}: the training has not ended") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {file}: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"cannot read {file}: {reason_of(error)}") from error
 
 
 def counts_of(histogram: Any) -> tuple[dict[int, int], int]:
@@ -82,8 +82,4 @@ def write_curves(path: Path, draws: Sequence[Callable[[Axes], Any]]) -> None:
     axes = figure.subplots()
     for draw in draws:
         draw(axes)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except OSError as error:
-        raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
+    write_figure(path, figure)

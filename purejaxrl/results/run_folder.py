@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import math
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -14,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from purejaxrl.errors import InputError, ResourceError, writing
+from purejaxrl.errors import FULL, InputError, ResourceError, reason_of, writing
 from purejaxrl.results.locking import lock
-from purejaxrl.results.logs import Logs, csv_text
+from purejaxrl.results.logs import LOGS, Logs, csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,38 +72,115 @@ class RunFolder:
             os.close(self._lock)
             self._lock = None
 
+    def clear(self) -> None:
+        """Remove what an earlier training has written, all but config.json. Raises ResourceError."""
+        with writing(self.path):
+            for file in files_below(self.path):
+                name = file.relative_to(self.path).as_posix()
+                if name != "config.json" and is_part_of_run(name):
+                    file.unlink()
+
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file whole or not at all. NaN becomes null."""
-        text = json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
-        self._write(name, lambda path: path.write_text(text))
+        write_json(self.path / name, content)
 
     def write_table(self, name: str, table: dict[str, np.ndarray]) -> None:
         """Write a CSV file whole or not at all."""
-        self._write(name, lambda path: path.write_text(csv_text(table)))
+        with replacing(self.path / name) as partial:
+            partial.write_text(csv_text(table))
 
     def write_bytes(self, name: str, content: bytes | bytearray) -> None:
         """Write a file whole or not at all."""
-        self._write(name, lambda path: path.write_bytes(content))
+        with replacing(self.path / name) as partial:
+            partial.write_bytes(content)
 
-    def write_params(
-        self, name: str, params: dict[str, np.ndarray], metadata: dict[str, Any], *, parent: str = "params"
-    ) -> None:
-        """Write PARENT/NAME.safetensors."""
-        # One entry, because safetensors writes several in no fixed order.
-        facts = {"purejaxrl": json.dumps(plain(metadata))}
-        self._write(f"{parent}/{name}.safetensors", lambda path: save_file(params, path, metadata=facts))
+    def write_params(self, name: str, params: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
+        """Write params/NAME.safetensors."""
+        write_params(self.path / "params" / f"{name}.safetensors", params, metadata)
 
     def write_picture(self, name: str, figure: Figure) -> None:
         """Write a matplotlib figure as PNG."""
-        self._write(name, lambda path: figure.savefig(path, format="png", metadata={"Software": None}))
+        write_figure(self.path / name, figure, metadata={"Software": None})
 
-    def _write(self, name: str, write: Any) -> None:
-        target = self.path / name
-        partial = target.with_name(target.name + ".partial")
-        with writing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write(partial)
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A path beside the target to write to; what is there in the end takes the target's place, whole or not at all.
+
+    Raises ResourceError naming the target where the system refuses to write.
+    """
+    partial = target.with_name(target.name + ".partial")
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
             os.replace(partial, target)
+        except BaseException:
+            # Half a file is of no use, and fills a disk that may be full.
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def write_json(target: Path, content: Any) -> None:
+    """Write a JSON file whole or not at all. NaN becomes null. Raises ResourceError."""
+    text = json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
+    with replacing(target) as partial:
+        partial.write_text(text)
+
+
+def write_figure(target: Path, figure: Figure, *, metadata: dict[str, Any] | None = None) -> None:
+    """Write a matplotlib figure, in the format that the name ends in, whole or not at all. Raises ResourceError."""
+    with replacing(target) as partial:
+        # Pillow does not notice where a file ends early as the disk is full.
+        content = io.BytesIO()
+        figure.savefig(content, format=target.suffix[1:].lower(), metadata=metadata)
+        partial.write_bytes(content.getvalue())
+
+
+def write_params(target: Path, params: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
+    """Write a safetensors file whole or not at all. Raises ResourceError."""
+    # One entry, because safetensors writes several in no fixed order.
+    facts = {"purejaxrl": json.dumps(plain(metadata))}
+    # Not by its own writer: that lets nobody but the user read the file, and its errors are not the system's.
+    content = save(params, facts)
+    with replacing(target) as partial:
+        partial.write_bytes(content)
+
+
+def is_part_of_run(name: str) -> bool:
+    """Whether a run's folder holds files of this name, as params/last.safetensors."""
+    return any(fnmatchcase(name, pattern) for pattern in FILES)
+
+
+def find_results(path: Path) -> list[str]:
+    """The files of a run folder that hold rows or parameters. Raises InputError where one cannot be read."""
+    rows = [name for name in LOGS if _has_rows(path / name)]
+    return rows + [f"params/{name}.safetensors" for kind in ("last", "best") for name in find_params(path, kind)]
+
+
+def _has_rows(file: Path) -> bool:
+    """Whether there is more than a header in a CSV file, if there is one."""
+    try:
+        with file.open("rb") as lines:
+            return len(list(itertools.islice(lines, 2))) == 2
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {reason_of(error)}") from error
+
+
+def find_params(path: Path, kind: str) -> list[str]:
+    """The names for `read_params` of the parameters of a kind, `last` or `best`, that a run folder holds.
+
+    Raises InputError where params/ cannot be read.
+    """
+    try:
+        names = os.listdir(path / "params")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"cannot read {path / 'params'}: {reason_of(error)}") from error
+    return [name.removesuffix(".safetensors") for name in names if fnmatchcase(name, f"{kind}*.safetensors")]
 
 
 def read_params(path: Path, name: str) -> dict[str, np.ndarray]:
@@ -122,10 +202,12 @@ def read_facts(path: Path, name: str) -> dict[str, Any]:
 def _reading(path: Path) -> Iterator[Any]:
     """An open safetensors file; whatever goes wrong with it is an InputError."""
     try:
+        # safetensors says of every file that it cannot open that there is none.
+        path.open("rb").close()
         with safe_open(path, "np") as file:
             yield file
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
 
 
 def check_free(path: Path, *, overwrite: bool) -> list[Path]:
@@ -135,17 +217,33 @@ def check_free(path: Path, *, overwrite: bool) -> list[Path]:
     """
     check_place(path)
     try:
-        files = sorted(entry for entry in path.rglob("*") if not entry.is_dir() or entry.is_symlink())
+        files = files_below(path)
         names = [entry.relative_to(path).as_posix().replace(".partial", "") for entry in files]
     except OSError as error:
-        raise InputError(f"--out: cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"--out: cannot read {error.filename or path}: {reason_of(error)}") from error
     if files and not overwrite:
         raise InputError(f"--out: {path} exists; give --overwrite to replace it, or another --out")
-    strangers = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in FILES)]
+    strangers = [name for name in names if not is_part_of_run(name)]
     if strangers or (files and "config.json" not in names):
         which = f"holds {strangers[0]!r}, which is not part of a run" if strangers else "has no config.json"
         raise InputError(f"--out: {path} {which}; nothing was removed")
     return files
+
+
+def files_below(path: Path) -> list[Path]:
+    """All that a folder holds but folders; links to some are none. Raises OSError where one of them cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    # Path.rglob passes over what it cannot read.
+    found = [
+        Path(folder, name)
+        for folder, folders, names in os.walk(path, onerror=refuse)
+        for name in (*folders, *names)
+        if name in names or Path(folder, name).is_symlink()
+    ]
+    return sorted(found)
 
 
 def check_place(path: Path) -> None:
@@ -168,7 +266,7 @@ def create(path: Path, *, overwrite: bool) -> RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         folder = RunFolder(path)
     except OSError as error:
-        raise InputError(f"--out: cannot write to {path}: {error.strerror or error}") from error
+        raise _unwritable(path, error) from error
     try:
         _clear(path, check_free(path, overwrite=overwrite))
     except BaseException:
@@ -183,30 +281,52 @@ def _clear(path: Path, files: list[Path]) -> None:
         for file in files:
             file.unlink()
         for rest in ("checkpoints", "params", "export", "tensorboard"):
-            shutil.rmtree(path / rest, ignore_errors=True)
+            if (path / rest).exists():
+                shutil.rmtree(path / rest)
         probe = path / ".writable"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise InputError(f"--out: cannot write to {path}: {error.strerror or error}") from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> InputError | ResourceError:
+    """What to say of a folder that a run cannot have: another one will do, unless the disk is full."""
+    if error.errno in FULL:
+        return ResourceError(f"cannot write {path}: {reason_of(error)}")
+    return InputError(f"--out: cannot write to {path}: {reason_of(error)}")
 
 
 def copy(source: Path, path: Path, *, overwrite: bool) -> None:
     """Copy a run's files to a folder of their own; what was begun is removed if that fails.
 
-    Raises InputError as `create` does, and ResourceError where the disk is full.
+    Raises InputError as `create` does and where a file cannot be read, and ResourceError where the disk is full.
     """
     check_run(source)
+    try:
+        files = [file.relative_to(source) for file in files_below(source)]
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename or source}: {reason_of(error)}") from error
+    files = [file for file in files if is_part_of_run(file.as_posix())]
     with create(path, overwrite=overwrite):
         try:
-            for file in sorted(source.rglob("*")):
-                name = file.relative_to(source).as_posix()
-                if file.is_file() and any(fnmatchcase(name, pattern) for pattern in FILES):
-                    (path / name).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(file, path / name)
-        except OSError as error:
+            for file in files:
+                _copy_file(source / file, path / file)
+        except (InputError, ResourceError):
             shutil.rmtree(path, ignore_errors=True)
-            raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
+            raise
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    """Copy what a file holds. Raises InputError where the source, ResourceError where the target is refused."""
+    try:
+        reader = source.open("rb")
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {reason_of(error)}") from error
+    with reader, writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as writer:
+            shutil.copyfileobj(reader, writer)
 
 
 def open_existing(path: Path) -> RunFolder:
@@ -229,11 +349,13 @@ def open_existing(path: Path) -> RunFolder:
 def check_run(path: Path) -> None:
     """Raise InputError unless this is the folder of a run, and nothing in it is a link."""
     try:
-        if not (path / "config.json").is_file():
-            raise InputError(f"{path} is not a run folder: it has no config.json")
+        if not stat.S_ISREG((path / "config.json").stat().st_mode):
+            raise InputError(f"{path} is not a run folder: its config.json is no file")
         links = [entry for entry in path.rglob("*") if entry.is_symlink()]
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path} is not a run folder: it has no config.json") from None
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
     if links:
         raise InputError(f"{links[0]} is a link; a run's files must be in its folder")
 
@@ -243,7 +365,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"cannot read {path}: it holds no JSON object")
     return content

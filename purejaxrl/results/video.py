@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from purejaxrl.errors import InputError, ResourceError
+from purejaxrl.errors import FULL, InputError
+from purejaxrl.results.run_folder import replacing
 
 SUFFIXES = (".gif", ".mp4")
 # Colours of a GIF, and of how many pictures they are chosen.
@@ -55,19 +58,11 @@ def write(path: Path, pictures: Sequence[np.ndarray], seconds: float) -> None:
     Raises InputError as `check_target` does or where ffmpeg fails, and ResourceError where the disk is full.
     """
     check_target(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            if path.suffix.lower() == ".gif":
-                partial.write_bytes(gif(pictures, seconds))
-            else:
-                write_mp4(partial, pictures, seconds)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
+    with replacing(path) as partial:
+        if path.suffix.lower() == ".gif":
+            partial.write_bytes(gif(pictures, seconds))
+        else:
+            write_mp4(partial, pictures, seconds)
 
 
 def gif(pictures: Sequence[np.ndarray], seconds: float) -> bytes:
@@ -109,7 +104,7 @@ def indices_of(code: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 def write_mp4(path: Path, pictures: Sequence[np.ndarray], seconds: float) -> None:
-    """An MP4 as every player takes it. Raises InputError where ffmpeg fails."""
+    """An MP4 as every player takes it. Raises InputError where ffmpeg fails, OSError where the disk is full."""
     height, width, _ = pictures[0].shape
     command = [
         "ffmpeg", "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}",
@@ -118,6 +113,12 @@ def write_mp4(path: Path, pictures: Sequence[np.ndarray], seconds: float) -> Non
     ]  # fmt: skip
     content = b"".join(np.ascontiguousarray(picture).tobytes() for picture in pictures)
     done = subprocess.run(command, input=content, capture_output=True, check=False)
+    if done.returncode == -signal.SIGXFSZ:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     if done.returncode != 0:
         said = " ".join(done.stderr.decode(errors="replace").split())
+        for number in FULL:
+            # ffmpeg's exit code does not tell, but it says what the system has said.
+            if os.strerror(number) in said:
+                raise OSError(number, os.strerror(number))
         raise InputError(f"--out: ffmpeg cannot write {path.stem}: {said[-200:]}")

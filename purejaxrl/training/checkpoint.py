@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from purejaxrl.errors import CheckpointError, ResourceError
+from purejaxrl.errors import CheckpointError, ResourceError, reason_of
 from purejaxrl.learning.keys import is_key
 from purejaxrl.types import PyTree
 
@@ -102,10 +102,13 @@ def write(parent: Path, arrays: Mapping[str, Any], facts: dict[str, Any]) -> Pat
 
 
 def numbers(parent: Path) -> list[int]:
-    """Of the checkpoints under `parent`, newest first."""
-    if not parent.is_dir():
+    """Of the checkpoints under `parent`, newest first. Raises CheckpointError where that cannot be read."""
+    try:
+        names = os.listdir(parent)
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    names = [entry.name for entry in parent.iterdir()]
+    except OSError as error:
+        raise CheckpointError(f"cannot read {parent}: {reason_of(error)}") from error
     return sorted((int(name) for name in names if len(name) == 6 and name.isascii() and name.isdigit()), reverse=True)
 
 
@@ -233,9 +236,11 @@ def _sums_text(sums: list[tuple[str, str]]) -> str:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Whatever cannot be read is a damaged checkpoint."""
+    """Whatever cannot be made sense of is a damaged checkpoint, but for what the system keeps from us."""
     try:
         yield
+    except PermissionError as error:
+        raise CheckpointError(f"cannot read {error.filename or path}: {reason_of(error)}") from error
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
 
