@@ -119,7 +119,14 @@ def sweep(
         return carry_out(plan, out=out, overwrite=overwrite, progress=shown, everyone=everyone, loggers=loggers)
 
 
-def resume(path: str | Path, *, progress: Any = None, loggers: Sequence[Logger] = (), **arguments: Any) -> Result:
+def resume(
+    path: str | Path,
+    *,
+    restart: bool = False,
+    progress: Any = None,
+    loggers: Sequence[Logger] = (),
+    **arguments: Any,
+) -> Result:
     """Go on with the training of a run folder from its newest checkpoint, as if it had never stopped.
 
     extend: a larger budget, in the unit of the training's own. For `epochs` and `env_steps` the result is that of a
@@ -128,9 +135,11 @@ def resume(path: str | Path, *, progress: Any = None, loggers: Sequence[Logger] 
     device, devices, max_memory, log_every, checkpoint_every, fail_on_nan: instead of those recorded. progress: as for
     `train`.
     On the machine, devices and versions of before, parameters and CSV files end bitwise equal to those of a training
-    that was never interrupted. Where no checkpoint was written the training begins anew.
+    that was never interrupted. Where no checkpoint was written the training begins anew, unless there are rows or
+    parameters, which that would replace; restart: True lets it do so.
     Raises InputError, InUseError where another process writes there, and CheckpointError where no checkpoint is whole
     or config.json differs from what it was written with. Nothing has been changed then.
     """
     devices.ask_for_cpu_devices()
-    return carry_on(Path(path), progress=partial(reporter_of, progress), loggers=loggers, **arguments)
+    shown = partial(reporter_of, progress)
+    return carry_on(Path(path), restart=restart, progress=shown, loggers=loggers, **arguments)

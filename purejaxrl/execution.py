@@ -78,13 +78,16 @@ def carry_on(path: Path, *, progress: Any = None, loggers: Sequence[Logger] = ()
     with run_folder.open_existing(path) as folder:
         plan, found = plan_resumption(path, **arguments)
         local = devices.local_devices(plan.options.device, plan.options.devices)
+        if found is None:
+            folder.clear()
         return _carry_out(plan, local, folder, progress(plan) if progress else Silent(), alone(), loggers, found)
 
 
-def plan_resumption(path: Path, **arguments: Any) -> tuple[Plan, Checkpoint | None]:
+def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> tuple[Plan, Checkpoint | None]:
     """What `purejaxrl.resume` would do: the Plan, and the checkpoint that it starts from, if there is one.
 
-    Warns of damaged checkpoints that were passed over, and of versions that differ.
+    restart: begin anew, although there are results and no checkpoint. Warns of damaged checkpoints that were passed
+    over, and of versions that differ.
     """
     content = run_folder.read_json(path / "config.json")
     if content.get("processes", 1) != 1:
@@ -94,9 +97,11 @@ def plan_resumption(path: Path, **arguments: Any) -> tuple[Plan, Checkpoint | No
     for wrong in damaged:
         warnings.warn(f"{wrong}; going on from the one before", stacklevel=3)
     if found is None:
-        if has_ended(path):
-            raise InputError(f"{path} has ended and holds no checkpoint to go on from")
+        if not restart:
+            check_nothing_is_lost(path)
         return plan, None
+    if restart:
+        raise InputError(f"--restart: {path} has a checkpoint to go on from, {found.path}; leave --restart out")
     earlier = found.facts.get("config")
     if not isinstance(earlier, dict) or not isinstance(earlier.get("versions"), dict):
         raise CheckpointError(f"{found.path} does not say what it is a checkpoint of")
@@ -109,10 +114,16 @@ def plan_resumption(path: Path, **arguments: Any) -> tuple[Plan, Checkpoint | No
     return plan, found
 
 
-def has_ended(path: Path) -> bool:
-    """Whether a run folder's summary tells of a training that came to its end."""
-    file = path / "summary.json"
-    return file.exists() and run_folder.read_json(file).get("stopped_by", "") is None
+def check_nothing_is_lost(path: Path) -> None:
+    """Raise InputError where a training that begins anew would replace results of an earlier one."""
+    summary, results = path / "summary.json", run_folder.find_results(path)
+    if summary.exists() and run_folder.read_json(summary).get("stopped_by", "") is None:
+        found = "has ended and holds no checkpoint to go on from"
+    elif results:
+        found = f"holds {results[0]}, and no checkpoint to go on from"
+    else:
+        return
+    raise InputError(f"{path} {found}; --restart trains anew and replaces what is there")
 
 
 def _carry_out(
@@ -157,7 +168,7 @@ def _carry_out(
                     if is_stopping:
                         break
             except StopRequestedError:
-                pass
+                keeping.stop()
             # Still within StopSignals: what has been learned is written whole.
             if everyone.index:
                 hand_over(everyone, ledger, stopper.poll)

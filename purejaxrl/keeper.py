@@ -75,6 +75,12 @@ class Keeper:
         if is_due and not self.position.is_finished:
             self.save(stage if self.position.runs else None)
 
+    def stop(self) -> None:
+        """Save a training that was stopped between two batches, while the next one's program was compiled."""
+        # Else nothing has been entered since the checkpoint that the training went on from.
+        if self.position != Position():
+            self.save(None)
+
     def finish(self) -> None:
         """Save the end of a training that has come to it."""
         if self.position.is_finished:

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 import purejaxrl
-from purejaxrl import keeper
+from purejaxrl import execution, keeper
 from purejaxrl.agents import vpg
 from purejaxrl.cli import main
 from purejaxrl.cli.flags import parse_resumption, resume_parser
@@ -24,6 +24,7 @@ from purejaxrl.errors import CheckpointError, InputError, InUseError
 from purejaxrl.results.progress import Silent
 from purejaxrl.results.run_folder import RunFolder, read_params
 from purejaxrl.training import checkpoint as disk
+from purejaxrl.training.fit import StopRequestedError
 
 VPG = {"algorithm": "vpg", "epochs": 40, "steps_per_epoch": 80, "actors": 4, "train_v_iters": 1, "hidden_sizes": (8,)}
 DQN = {"algorithm": "dqn", "batch_size": 8, "memory_size": 64, "hidden_sizes": (8,)}
@@ -165,14 +166,86 @@ def test_a_finished_training_has_nothing_left_to_do(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.csv")} == before
 
 
-def test_without_a_checkpoint_it_begins_anew(tmp_path):
+def test_without_a_checkpoint_results_are_kept(tmp_path, capsys):
+    """Unless they may be replaced: not where it was stopped, nor where it has ended, nor where it was extended."""
     start(VPG, tmp_path / "whole", checkpoint_every=0)
     start(VPG, tmp_path / "cut", StopAfter(2), checkpoint_every=0)
-    assert not (tmp_path / "cut" / "checkpoints").exists()
+    shutil.copytree(tmp_path / "cut", tmp_path / "params only")
+    for name in ("metrics.csv", "episodes.csv", "summary.json"):
+        (tmp_path / "params only" / name).unlink()
+    texts = {
+        "cut": "holds episodes.csv, and no checkpoint to go on from",
+        "whole": "has ended and holds no checkpoint to go on from",
+        "params only": "holds params/last.safetensors, and no checkpoint to go on from",
+    }
+    for name, text in texts.items():
+        before = contents(tmp_path / name)
+        assert not any("checkpoints" in path.parts for path in before)
+        for flags in ([], ["--dry_run"], ["--extend", "50"]):
+            assert main(["resume", str(tmp_path / name), "--quiet", *flags]) == 2
+            said = f"{tmp_path / name} {text}; --restart trains anew and replaces what is there"
+            assert capsys.readouterr().err == f"purejaxrl: {said}\n"
+        with pytest.raises(InputError, match=text):
+            purejaxrl.resume(tmp_path / name)
+        assert contents(tmp_path / name) == before
+    whole = contents(tmp_path / "whole")
+    (tmp_path / "cut" / "params" / "best.safetensors").write_text("of an earlier training")
+    (tmp_path / "cut" / "notes.txt").write_text("mine")
+    assert main(["resume", str(tmp_path / "cut"), "--quiet", "--restart"]) == 0
+    purejaxrl.resume(tmp_path / "params only", restart=True)
+    for name in ("cut", "params only"):
+        assert_same_files(tmp_path / "whole", tmp_path / name)
+    after = contents(tmp_path / "cut")
+    assert after.keys() - whole.keys() == {Path("notes.txt")}
+    assert whole.keys() <= after.keys()
+
+
+def test_where_nothing_was_learned_it_begins_anew(tmp_path):
+    """A signal, or kill -9, before the first chunk has ended."""
+    start(VPG, tmp_path / "whole")
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    shutil.copy(tmp_path / "whole" / "config.json", folder)
+    header, _, _ = (tmp_path / "whole" / "episodes.csv").read_text().partition("\n")
+    (folder / "episodes.csv").write_text(header + "\n")
+    (folder / "summary.json").write_text('{"stopped_by": "SIGTERM"}')
+    purejaxrl.resume(folder)
+    assert_same_files(tmp_path / "whole", folder)
+
+
+def test_what_has_a_checkpoint_is_not_begun_anew(folder, capsys):
+    before = contents(folder)
+    assert main(["resume", str(folder), "--restart", "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        f"purejaxrl: --restart: {folder} has a checkpoint to go on from, "
+        f"{max((folder / 'checkpoints').iterdir())}; leave --restart out\n"
+    )
+    assert contents(folder) == before
+
+
+def test_a_signal_between_two_programs_leaves_a_checkpoint(tmp_path, monkeypatch):
+    """What the first batch has learned is gone on from; a second signal before anything is learned changes nothing."""
+    arguments = {**VPG, "epochs": 10, "hidden_sizes": [(8,), (4, 4)]}
+    start(arguments, tmp_path / "whole")
+    compiled, count = execution.compile_fitting, 0
+
+    def stop_at_the_second(*args, **options):
+        nonlocal count
+        count += 1
+        if count > 1:
+            signal.raise_signal(signal.SIGTERM)
+            raise StopRequestedError
+        return compiled(*args, **options)
+
+    monkeypatch.setattr(execution, "compile_fitting", stop_at_the_second)
+    assert start(arguments, tmp_path / "cut").stopped_by == signal.SIGTERM
+    assert disk.numbers(tmp_path / "cut" / "checkpoints") == [1]
+    assert purejaxrl.resume(tmp_path / "cut").stopped_by == signal.SIGTERM
+    assert disk.numbers(tmp_path / "cut" / "checkpoints") == [1]
+    monkeypatch.setattr(execution, "compile_fitting", compiled)
     purejaxrl.resume(tmp_path / "cut")
-    assert_same_files(tmp_path / "whole", tmp_path / "cut")
-    with pytest.raises(InputError, match="has ended and holds no checkpoint"):
-        purejaxrl.resume(tmp_path / "cut")
+    assert_same_files(tmp_path / "whole", tmp_path / "cut", (*FILES[:2], *OF_SWEEPS))
 
 
 def test_another_number_of_devices_learns_the_same(tmp_path):

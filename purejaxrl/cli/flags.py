@@ -162,6 +162,7 @@ def resume_parser() -> Parser:
     )
     add_safety_flags(parser, "minutes between checkpoints; 0: never (default as before)")
     for name, text in (
+        ("restart", "train anew where there is no checkpoint, and replace the rows and parameters that are there"),
         ("quiet", "print nothing but errors"),
         ("verbose", VERBOSE_HELP),
         ("json", "print the summary as JSON and nothing else"),
