@@ -2,16 +2,19 @@
 
 import json
 import shutil
+import signal
 import struct
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import files_up_to
 
 import purejaxrl
 from purejaxrl.cli import main
 from purejaxrl.errors import InputError
-from purejaxrl.loggers import TensorBoard, Wandb, check_loggers, listening
+from purejaxrl.loggers import TensorBoard, Wandb, check_loggers, kept_steps, listening
+from purejaxrl.results.progress import Silent
 
 TINY = {"epochs": 3, "steps_per_epoch": 40, "actors": 4, "hidden_sizes": (4,), "max_ep_len": 10}
 
@@ -144,6 +147,122 @@ def test_tensorboard(tmp_path, capsys):
     assert "--log_to: 'paper' is not allowed; use one of tensorboard, wandb" in capsys.readouterr().err
 
 
+def shown_by_tensorboard(folder):
+    """(tag, step) -> the values that TensorBoard shows: a session that starts at a step drops those from it on."""
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    shown = {}
+    for path in sorted(folder.glob("events*")):
+        for record in records_of(path):
+            event = Event.FromString(record)
+            if event.session_log.status == SessionLog.START:
+                shown = {place: values for place, values in shown.items() if place[1] < event.step}
+            for value in event.summary.value:
+                shown.setdefault((value.tag, event.step), []).append(value.simple_value)
+    return shown
+
+
+class StopAfter(Silent):
+    """Sends the process a signal after so many chunks."""
+
+    def __init__(self, chunks):
+        self.left = chunks
+
+    def advance(self, records, seconds):
+        self.left -= 1
+        if not self.left:
+            signal.raise_signal(signal.SIGTERM)
+
+
+class KilledAfter(Silent):
+    """Ends a training after so many chunks as kill -9 would: nothing more is written."""
+
+    def __init__(self, chunks):
+        self.left = chunks
+
+    def advance(self, records, seconds):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("log_every", [80, 1000], ids=["some rows stay", "no row stays"])
+def test_tensorboard_holds_no_step_twice(log_every, tmp_path, monkeypatch):
+    """The first checkpoint is that of the second chunk, and two more chunks are told; the second run ends early."""
+    pytest.importorskip("tensorboardX", reason="needs the extra tensorboard")
+    monkeypatch.setattr("purejaxrl.training.fit.next_length", lambda *_: 7)
+    arguments = {**TINY, "epochs": 40, "pi_lr": [1e-3, 1e-2], "log_every": log_every, "checkpoint_every": 0}
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    purejaxrl.sweep("vpg", **arguments, out=whole)
+    with pytest.raises(KeyboardInterrupt):
+        purejaxrl.sweep("vpg", **(arguments | {"checkpoint_every": 1e-9}), out=cut, loggers=[TensorBoard()],
+                        progress=KilledAfter(5))  # fmt: skip
+    # As if the newest had not been written before the kill.
+    newest = sorted((cut / "checkpoints").iterdir())[-1]
+    shutil.rmtree(newest)
+    result = purejaxrl.resume(cut, loggers=[TensorBoard()], progress=lambda _: StopAfter(1))
+    assert result.stopped_by == signal.SIGTERM
+    purejaxrl.resume(cut, loggers=[TensorBoard()])
+    frame = pd.read_csv(whole / "metrics.csv")
+    assert (cut / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    for run, rows in frame.groupby("run"):
+        (folder,) = (cut / "tensorboard").glob(f"run_{run},*")
+        assert len(list(folder.glob("events*"))) == 3
+        shown = shown_by_tensorboard(folder)
+        assert {len(values) for values in shown.values()} == {1}
+        assert sorted(step for tag, step in shown if tag == "pi_loss") == list(rows["env_steps"])
+        for name in ("pi_loss", "v_loss"):
+            found = [shown[name, step][0] for step in rows["env_steps"]]
+            np.testing.assert_allclose(found, rows[name], rtol=1e-5)
+
+
+def test_tensorboard_of_a_full_disk_is_a_warning(tmp_path):
+    """No row waits for a thread that has died, and nothing is said when the program ends."""
+    pytest.importorskip("tensorboardX", reason="needs the extra tensorboard")
+    board = TensorBoard()
+    said = "TensorBoard.log failed, and training goes on without it: ResourceError: cannot write "
+    with (
+        listening([board], {"seeds": 1}, tmp_path) as listeners,
+        files_up_to(10_000),
+        pytest.warns(UserWarning, match=f"{said}{tmp_path / 'tensorboard'}: File too large") as warned,
+    ):
+        tell_much(listeners)
+    assert len(warned) == 1
+
+
+def tell_much(listeners):
+    for step in range(1, 40):
+        steps = 100 * step + np.arange(100)
+        listeners.log({"run": np.zeros(100, int), "env_steps": steps, "loss": np.ones(100)})
+
+
+def test_tensorboard_loses_nothing_that_it_was_told(tmp_path):
+    """Where the process is killed, too: rows are in the file once `log` has returned."""
+    pytest.importorskip("tensorboardX", reason="needs the extra tensorboard")
+    board = TensorBoard(tmp_path)
+    board.start({"seeds": 1}, tmp_path)
+    for step in range(1, 30):
+        board.log([{"run": 0, "seed": 0, "env_steps": step, "loss": 0.5}])
+        assert list(shown_by_tensorboard(tmp_path / "run_0")) == [("loss", at) for at in range(1, step + 1)]
+    board.finish(None)
+
+
+def test_a_logger_of_three_methods_can_know_what_stays(swept, tmp_path):
+    result, _, _ = swept
+    folder = shutil.copytree(result.path, tmp_path / "run")
+    assert kept_steps(tmp_path) == {}
+    kept = []
+
+    class Keeping(Notes):
+        def start(self, config, folder):
+            kept.append(kept_steps(folder))
+
+    notes = Keeping()
+    purejaxrl.resume(folder, extend=4, loggers=[notes])
+    assert kept == [dict.fromkeys(range(4), 120)]
+    assert {row["env_steps"] for row in notes.rows} == {160}
+
+
 def test_tensorboard_takes_so_many_runs(swept, tmp_path):
     pytest.importorskip("tensorboardX", reason="needs the extra tensorboard")
     board, notes = TensorBoard(tmp_path / "here", max_runs=1), swept[1]
@@ -205,3 +324,5 @@ def test_wandb_offline(swept, tmp_path, monkeypatch):
     assert [row["env_steps"] for row in history] == [40, 80, 120]
     assert [row["return_mean"] for row in history] == pytest.approx(list(frame["return_mean"]), rel=1e-6)
     assert "eval_return" not in history[0]
+    # The folder's metrics.csv says that a training goes on from here.
+    assert config["goes_on_after"] == 120
