@@ -60,7 +60,10 @@ def carry_out(
     if out is not None and everyone.index == 0:
         with run_folder.create(Path(out), overwrite=overwrite) as folder:
             return _carry_out(plan, local, folder, shown, everyone, loggers)
-    path = Path(tempfile.mkdtemp(prefix="purejaxrl-"))
+    try:
+        path = Path(tempfile.mkdtemp(prefix="purejaxrl-"))
+    except OSError as error:
+        raise ResourceError(f"cannot make a temporary folder: {error.strerror or error}") from error
     # What goes with the Result is of no use after an interruption.
     plan = plan._replace(options=dataclasses.replace(plan.options, checkpoint_every=0.0))
     try:
@@ -78,9 +81,11 @@ def carry_on(path: Path, *, progress: Any = None, loggers: Sequence[Logger] = ()
     with run_folder.open_existing(path) as folder:
         plan, found = plan_resumption(path, **arguments)
         local = devices.local_devices(plan.options.device, plan.options.devices)
+        shown = progress(plan) if progress else Silent()
+        # What can be refused comes before this.
         if found is None:
             folder.clear()
-        return _carry_out(plan, local, folder, progress(plan) if progress else Silent(), alone(), loggers, found)
+        return _carry_out(plan, local, folder, shown, alone(), loggers, found)
 
 
 def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> tuple[Plan, Checkpoint | None]:
@@ -116,14 +121,20 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
 
 def check_nothing_is_lost(path: Path) -> None:
     """Raise InputError where a training that begins anew would replace results of an earlier one."""
-    summary, results = path / "summary.json", run_folder.find_results(path)
-    if summary.exists() and run_folder.read_json(summary).get("stopped_by", "") is None:
+    results = run_folder.find_results(path)
+    if has_ended(path):
         found = "has ended and holds no checkpoint to go on from"
     elif results:
         found = f"holds {results[0]}, and no checkpoint to go on from"
     else:
         return
     raise InputError(f"{path} {found}; --restart trains anew and replaces what is there")
+
+
+def has_ended(path: Path) -> bool:
+    """Whether a run folder's summary tells of a training that came to its end."""
+    file = path / "summary.json"
+    return file.exists() and run_folder.read_json(file).get("stopped_by", "") is None
 
 
 def _carry_out(

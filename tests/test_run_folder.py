@@ -248,6 +248,13 @@ def test_what_may_not_be_read_is_called_so(command, name, code, copied, capsys):
     assert f"cannot read {copied / name}: Permission denied" in error
 
 
+@pytest.mark.parametrize("command", ["resume", "plot", "export"])
+def test_a_folder_whose_names_are_hidden_is_called_so(command, copied, capsys):
+    with chmodded(copied, 0o311), unprivileged():
+        assert main([command, str(copied)]) == 2
+    assert capsys.readouterr().err == f"purejaxrl: cannot read {copied}: Permission denied\n"
+
+
 def test_what_may_not_be_read_is_not_left_out_of_a_copy(copied, tmp_path):
     result = purejaxrl.load(copied)
     for name in ("params", "params/best.safetensors"):
@@ -344,6 +351,15 @@ def test_a_training_whose_parameters_do_not_fit_ends_with_code_6(tmp_path, capsy
     params = tmp_path / "run" / "params" / "last.safetensors"
     assert capsys.readouterr().err == f"purejaxrl: cannot write {params}: File too large\n"
     assert not list(params.parent.iterdir())
+
+
+def test_a_result_without_a_place_is_one_line(monkeypatch):
+    def refuse(**_):
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    with pytest.raises(ResourceError, match=r"cannot make a temporary folder: No usable temporary directory found"):
+        purejaxrl.train("vpg", **TINY)
 
 
 def test_a_full_disk_is_no_wrong_input(tmp_path):

@@ -335,7 +335,10 @@ def open_existing(path: Path) -> RunFolder:
     Raises InputError where there is none or a link leads out of it, and InUseError where another process writes there.
     """
     check_run(path)
-    folder = RunFolder(path)
+    try:
+        folder = RunFolder(path)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
     try:
         for leftover in path.rglob("*.partial"):
             if leftover.is_file():
