@@ -267,7 +267,8 @@ def test_what_may_not_be_read_is_not_left_out_of_a_copy(copied, tmp_path):
         assert main(["train", "vpg", "--out", str(tmp_path / "saved"), "--overwrite", "--dry_run"]) == 2
 
 
-def test_a_file_that_is_missing_is_missing(copied, capsys):
+def test_a_file_that_is_missing_is_missing(copied, tmp_path, capsys):
+    assert run_folder.check_free(tmp_path / "nothing", overwrite=False) == []
     (copied / "config.json").rename(copied / "config")
     assert main(["evaluate", str(copied)]) == 2
     assert capsys.readouterr().err == f"purejaxrl: {copied} is not a run folder: it has no config.json\n"

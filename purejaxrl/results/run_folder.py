@@ -231,10 +231,14 @@ def check_free(path: Path, *, overwrite: bool) -> list[Path]:
 
 
 def files_below(path: Path) -> list[Path]:
-    """All that a folder holds but folders; links to some are none. Raises OSError where one of them cannot be read."""
+    """All that a folder, if there is one, holds but folders; links to some are none.
+
+    Raises OSError where one of them cannot be read.
+    """
 
     def refuse(error: OSError) -> None:
-        raise error
+        if not isinstance(error, FileNotFoundError):
+            raise error
 
     # Path.rglob passes over what it cannot read.
     found = [
