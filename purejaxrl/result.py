@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from purejaxrl.evaluation import Evaluation
     from purejaxrl.learners import Learners
     from purejaxrl.plan import Plan
+    from purejaxrl.policy import Policy
     from purejaxrl.results.statistics import Scores
     from purejaxrl.types import RunState
 
@@ -302,18 +303,21 @@ class Result:
         """The picture of the learning curves in the run folder."""
         return self.path / ("sweep.png" if self.recorded.is_sweep else "learning_curve.png")
 
-    def policy(self, params: str = "last") -> Callable[[Any], Any]:
-        """The greedy policy as a jitted function observation -> action; of `best()` where there are several runs.
+    def policy(self, params: str = "last") -> Policy:
+        """The greedy policy as a function observation -> action; of `best()` where there are several runs.
 
         params: `last`, or `best` by the evaluations during training. It takes what the environment's `reset` and
         `step` return, [..., *observation], for any leading axes: state vectors; or, of a training from images, the
         numbers [..., frames, D] that its frames are drawn from, as `purejaxrl.make(..., images=)` returns them.
+        Of numpy arrays and lists it makes what gymnasium takes, of JAX arrays and tracers JAX arrays; see `Policy`.
         """
         import jax
 
+        from purejaxrl.policy import Policy
+
         (batch,) = (self if len(self) == 1 else self.best())._learners(params)
         config, learner = jax.tree.map(lambda leaf: leaf[0], (batch.configs, batch.learner))
-        return jax.jit(functools.partial(self.plan.agent.policy, config, batch.setting.env, learner))
+        return Policy(self.plan.agent, config, batch.setting.env, learner)
 
     def _learners(self, params: str) -> list[Learners]:
         from purejaxrl.learners import learners_of

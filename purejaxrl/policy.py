@@ -1,0 +1,108 @@
+"""A greedy policy as a function, for whoever plays: gymnasium, numpy, or JAX's own transformations."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Num
+
+from purejaxrl.errors import InputError
+from purejaxrl.types import Agent, Continuous, Discrete, Env, PyTree
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Policy:
+    """The greedy policy of one run: observation -> action, compiled when it is first called.
+
+    Observations may have any leading axes. numpy arrays and lists give what gymnasium takes: an int for one observation
+    where actions are discrete, else a numpy array. JAX arrays and tracers give JAX arrays, so that it can be used
+    within `jit`, `vmap` and `scan`. Continuous actions are within the bounds of their space.
+    It can be pickled, with the parameters and whatever of your own it was trained with.
+    """
+
+    agent: Agent
+    config: Any
+    env: Env
+    learner: PyTree
+
+    def __call__(self, observation: Any) -> Any:
+        """The greedy action.
+
+        Raises:
+            InputError: If the observation is not an array of numbers of the shape that the policy was trained on.
+        """
+        is_from_jax = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(observation))
+        action = self._act(self._checked(observation, is_from_jax))
+        # Within a transformation the action is a tracer, even that of a constant.
+        if is_from_jax or isinstance(action, jax.core.Tracer):
+            return action
+        if isinstance(self.env.action_space, Discrete) and action.ndim == 0:
+            return int(action)
+        return np.array(action)
+
+    def __repr__(self) -> str:
+        return f"<Policy: {self.agent.name} on {self.env.name}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without what has been compiled.
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @functools.cached_property
+    def _act(self) -> Any:
+        return jax.jit(functools.partial(greedy_action, self.agent, self.config, self.env, self.learner))
+
+    @functools.cached_property
+    def _dtype(self) -> Any:
+        """Of the environment's observations, whatever a list of whole numbers or gymnasium has."""
+        return jax.eval_shape(self.env.reset, jax.random.key(0))[0].dtype
+
+    def _checked(self, observation: Any, is_from_jax: bool) -> Any:
+        """The observation as an array. Raises InputError where the policy cannot take it."""
+        if isinstance(observation, tuple) and any(isinstance(part, dict) for part in observation):
+            raise InputError(
+                f"policy: it was given a tuple that holds a dict, as (observation, info) of gymnasium's reset; "
+                f"{self._expected()}"
+            )
+        try:
+            found = jnp.asarray(observation) if is_from_jax else np.asarray(observation)
+        except (TypeError, ValueError, OverflowError):
+            found = None
+        if found is None or not is_numeric(found.dtype):
+            raise InputError(f"policy: a {type(observation).__name__} is not an array of numbers; {self._expected()}")
+        shape = self.env.observation_shape
+        lead = found.ndim - len(shape)
+        if lead < 0 or found.shape[lead:] != shape:
+            raise InputError(f"policy: the observation has shape {list(found.shape)}; {self._expected()}")
+        if 0 in found.shape[:lead]:
+            raise InputError(f"policy: the batch is empty, of shape {list(found.shape)}; {self._expected()}")
+        return found if is_from_jax else found.astype(self._dtype)
+
+    def _expected(self) -> str:
+        """What it takes, in words."""
+        shape = list(self.env.observation_shape)
+        batch = f"[{', '.join(['...', *map(str, shape)])}]"
+        of = f"{self.env.name} takes one observation, {shape}, or a batch, {batch}"
+        if self.env.rendered_shape is None:
+            return of
+        return f"{of}: not images, but the numbers that images are drawn from, see purejaxrl.make(..., images=)"
+
+
+def greedy_action(agent: Agent, config: Any, env: Env, learner: PyTree, observation: Num[Array, "..."]) -> Array:
+    """The agent's greedy action; a continuous one within the bounds of its space, as environments clip it."""
+    action, space = agent.policy(config, env, learner, observation), env.action_space
+    if isinstance(space, Continuous):
+        low, high = (
+            jnp.broadcast_to(jnp.asarray(bound, action.dtype), action.shape) for bound in (space.low, space.high)
+        )
+        action = jnp.clip(action, low, high)
+    return action
+
+
+def is_numeric(dtype: Any) -> bool:
+    """Whether these are real numbers or truth values."""
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
