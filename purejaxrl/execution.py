@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import shutil
 import signal
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from purejaxrl.loggers import Logger, check_loggers, listening
 from purejaxrl.plan import Plan, versions
 from purejaxrl.processes import exchange_standing, hand_over, take_in
 from purejaxrl.replan import check_same, replan
-from purejaxrl.result import Home, Result, result_of
+from purejaxrl.result import Home, MakePlan, Result, result_of, temporary_folder
 from purejaxrl.results import run_folder
 from purejaxrl.results.labels import counted, name_runs
 from purejaxrl.results.pictures import write_pictures
@@ -60,10 +59,7 @@ def carry_out(
     if out is not None and everyone.index == 0:
         with run_folder.create(Path(out), overwrite=overwrite) as folder:
             return _carry_out(plan, local, folder, shown, everyone, loggers)
-    try:
-        path = Path(tempfile.mkdtemp(prefix="purejaxrl-"))
-    except OSError as error:
-        raise ResourceError(f"cannot make a temporary folder: {error.strerror or error}") from error
+    path = temporary_folder()
     # What goes with the Result is of no use after an interruption.
     plan = plan._replace(options=dataclasses.replace(plan.options, checkpoint_every=0.0))
     try:
@@ -151,7 +147,7 @@ def _carry_out(
     start = keeper.BEGINNING if found is None else keeper.restore(ledger, found)
     if start.position.is_finished:
         recorded, facts = (read_json(folder.path / name) for name in ("config.json", "summary.json"))
-        return result_of(folder.path, recorded, facts, lambda: plan)
+        return result_of(folder.path, recorded, facts, MakePlan(recorded, plan=plan))
     config = plain({**plan.as_dict(), "devices": used, "processes": everyone.count})
     folder.write_json("config.json", config)
     LOG.info("run folder: %s", folder.path)
@@ -201,7 +197,7 @@ def _carry_out(
     if plan.options.fail_on_nan and ledger.failed:
         shown = name_runs(sorted(ledger.failed))
         raise DivergedError(f"--fail_on_nan: training stopped as runs diverged: {shown}; see {folder.path}")
-    return result_of(folder.path, config, plain(summary), lambda: plan, ledger.state, stopped_by)
+    return result_of(folder.path, config, plain(summary), MakePlan(config, plan=plan), ledger.state, stopped_by)
 
 
 class Stopper(NamedTuple):

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl.errors import InputError
+from purejaxrl.learning.keys import is_key, keys_of_bits
 from purejaxrl.plan import Plan, Training
 from purejaxrl.replan import replan
 from purejaxrl.results import run_folder
@@ -16,7 +18,7 @@ from purejaxrl.training.checkpoint import describe, named_leaves
 from purejaxrl.training.fit import shapes_of_runs
 from purejaxrl.training.loop import without_replay
 from purejaxrl.training.sweep import stack_configs
-from purejaxrl.types import PyTree
+from purejaxrl.types import PyTree, RunState
 
 KINDS = ("last", "best")
 
@@ -105,3 +107,20 @@ def load_batch(path: Path, name: str, plan: Plan) -> Learners:
             raise InputError(f"cannot use {file}: {key} is {found}, and should be {wanted}")
     learner = jax.tree.unflatten(jax.tree.structure(template), [arrays[key] for key in expected])
     return Learners(np.array(runs), first, stack_configs([setting.config for setting in settings]), learner)
+
+
+def host_leaves(state: RunState) -> list[np.ndarray]:
+    """The leaves of stacked states, on the host, in order; keys as their bits. `state_of` is the way back."""
+    return [np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf) for leaf in jax.tree.leaves(state)]
+
+
+def state_of(plan: Plan, leaves: list[np.ndarray]) -> RunState:
+    """Stacked states of runs that share a program. Raises InputError where the leaves are not those of the Plan."""
+    first = plan.settings[0]
+    shapes, _ = shapes_of_runs(plan.agent, first.env, first.config, first.budget, False, 1)
+    expected = jax.tree.leaves(shapes)
+    if len(expected) != len(leaves):
+        raise InputError(f"the state has {len(leaves)} parts, and that of {plan.agent.name} has {len(expected)}")
+    arrays = map(jnp.asarray, leaves)
+    found = [keys_of_bits(one, shape) if is_key(shape) else one for one, shape in zip(arrays, expected, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(shapes), found)

@@ -122,7 +122,7 @@ class Plan(NamedTuple):
             del asked[name]
         swept = list(self.settings[0].values)
         return {
-            "algorithm": label_object(self.agent, self.agent.name, AGENTS.get(self.agent.name) is self.agent),
+            "algorithm": label_object(self.agent, self.agent.name, is_built_in(self.agent)),
             **asked,
             "env": label_object(
                 self.options.env, self.env, isinstance(self.options.env, str) and self.options.env_params is None
@@ -135,6 +135,11 @@ class Plan(NamedTuple):
             **({"settings": [{name: config[name] for name in own} for config in configs]} if self.is_sweep else {}),
             "versions": versions(),
         }
+
+
+def is_built_in(agent: Agent) -> bool:
+    """Whether its name suffices to find this agent again; one that was pickled is equal to ours, and not the same."""
+    return AGENTS.get(agent.name) == agent
 
 
 def label_object(value: Any, name: str, is_own: bool) -> str | None:

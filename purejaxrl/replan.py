@@ -11,7 +11,7 @@ from typing import Any
 from purejaxrl.agents import AGENTS
 from purejaxrl.config import BUDGETS, budget_of, field_specs
 from purejaxrl.errors import CheckpointError, InputError
-from purejaxrl.plan import Options, Plan, agent_of, check_options, check_whole, plan_settings
+from purejaxrl.plan import Options, Plan, agent_of, check_options, check_whole, is_built_in, plan_settings
 from purejaxrl.results.labels import show
 from purejaxrl.results.recorded import CUSTOM, as_tuple
 from purejaxrl.results.run_folder import plain
@@ -91,6 +91,17 @@ def found_objects(content: dict[str, Any], env: Any, env_params: Any, renderer: 
             raise InputError(f"{name}: config.json names {label!r}, which needs none")
         found[name] = given if is_custom else label
     return found | {"env_params": env_params}
+
+
+def objects_of(plan: Plan) -> dict[str, Any]:
+    """The objects of a user's own that `replan` needs beside config.json to make this Plan."""
+    given = {name: getattr(plan.options, name) for name in ("env", "env_params", "renderer")}
+    given["env"] = None if isinstance(given["env"], str) else given["env"]
+    given["agent"] = None if is_built_in(plan.agent) else plan.agent
+    for name in [name for name, spec in field_specs(plan.agent.Config).items() if spec.is_object]:
+        values = [getattr(setting.config, name) for setting in plan.settings]
+        given[name] = list({show(value): value for value in values if value is not None}.values()) or None
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def recorded_options(content: dict[str, Any]) -> dict[str, Any]:

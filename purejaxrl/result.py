@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import shutil
 import signal
+import tempfile
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -54,16 +56,38 @@ def load(path: str | Path, **objects: Any) -> Result:
     facts = run_folder.read_json(path / "summary.json") if (path / "summary.json").exists() else {}
     received = facts.get("stopped_by")
     stopped_by = signal.Signals[received].value if received in tuple(signal.Signals.__members__) else None
-    result = result_of(path, config, facts, functools.partial(_replan, config, objects), stopped_by=stopped_by)
+    result = result_of(path, config, facts, MakePlan(config, objects), stopped_by=stopped_by)
     if objects:
         _ = result.plan
     return result
 
 
-def _replan(config: dict[str, Any], objects: dict[str, Any]) -> Plan:
-    from purejaxrl.replan import replan
+class MakePlan:
+    """() -> the Plan of what config.json holds, made when it is first asked for.
 
-    return replan(config, **objects)
+    objects: those of the user's own, as for `load`. plan: where it is there already. Pickled are config and objects
+    alone, so that a Result arrives without JAX being started.
+    """
+
+    def __init__(self, config: dict[str, Any], objects: dict[str, Any] | None = None, plan: Plan | None = None) -> None:
+        self.config = config
+        self.objects = objects
+        self.plan = plan
+
+    def __call__(self) -> Plan:
+        """Raises InputError where an object is missing, or is not what config.json says."""
+        if self.plan is None:
+            from purejaxrl.replan import replan
+
+            self.plan = replan(self.config, **(self.objects or {}))
+        return self.plan
+
+    def __reduce__(self) -> Any:
+        if self.objects is None and self.plan is not None:
+            from purejaxrl.replan import objects_of
+
+            return MakePlan, (self.config, objects_of(self.plan))
+        return MakePlan, (self.config, self.objects)
 
 
 def result_of(
@@ -76,14 +100,56 @@ def result_of(
 ) -> Result:
     """The Result of all runs. config, facts: what config.json and summary.json hold."""
     recorded = recorded_of(config)
-    return Result(path, facts, np.arange(recorded.runs), stopped_by, recorded, functools.cache(make_plan), whole_state)
+    return Result(path, facts, np.arange(recorded.runs), stopped_by, recorded, make_plan, whole_state)
 
 
 class Home:
-    """A temporary folder, which goes when nothing refers to this any more, or the program ends."""
+    """A temporary folder, which goes when nothing refers to this any more, or the program ends.
+
+    Pickled are the files themselves. Wherever they arrive, another process or another machine, they are written to a
+    temporary folder of that process, as this one's may be gone by then.
+    """
 
     def __init__(self, path: Path) -> None:
-        weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
+        self.path = path
+        weakref.finalize(self, _remove, path, os.getpid())
+
+    def __reduce__(self) -> Any:
+        return _new_home, (run_folder.contents(self.path),)
+
+
+def _remove(path: Path, owner: int) -> None:
+    """Remove a folder, unless this is a fork of the process that it belongs to."""
+    if os.getpid() == owner:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _new_home(files: dict[str, bytes]) -> Home:
+    """A temporary folder with these files. Raises ResourceError where they cannot be written."""
+    path = temporary_folder()
+    home = Home(path)
+    run_folder.write_contents(path, files)
+    return home
+
+
+def temporary_folder() -> Path:
+    """A new one, for a run whose files nobody asked to keep. Raises ResourceError where there can be none."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="purejaxrl-"))
+    except OSError as error:
+        raise ResourceError(f"cannot make a temporary folder: {error.strerror or error}") from error
+
+
+class HostState(NamedTuple):
+    """The RunState of some runs as it is pickled: its leaves in order, keys as their bits."""
+
+    runs: np.ndarray
+    leaves: list[np.ndarray]
+
+    def take(self, runs: np.ndarray) -> HostState:
+        """That of some of these runs, by their numbers."""
+        places = [self.runs.tolist().index(run) for run in runs.tolist()]
+        return HostState(runs, [leaf[places] for leaf in self.leaves])
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -96,6 +162,9 @@ class Result:
     path: the run folder; a temporary one, unless `out` was given, that lives as long as its Results: see `save`.
     facts: what summary.json holds of the whole training; {} where that has not ended. runs: the run numbers.
     stopped_by: the signal that came during the training, if one did.
+
+    A Result can be pickled, as when it returns from a process pool. The objects of your own that it was trained with go
+    along, and so must be pickled, too. A temporary folder goes along with its files; of any other only the path does.
     """
 
     path: Path
@@ -104,8 +173,17 @@ class Result:
     stopped_by: int | None
     recorded: Recorded
     make_plan: Callable[[], Plan]
-    whole_state: RunState | None = None
+    whole_state: RunState | HostState | None = None
     home: Home | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        from_fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return from_fields | {"whole_state": self._host_state()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.home is not None:
+            self.__dict__["path"] = self.home.path
 
     def __len__(self) -> int:
         return len(self.runs)
@@ -169,11 +247,27 @@ class Result:
 
         None where the training was loaded, or cut into several batches.
         """
-        if self.whole_state is None or len(self) == self.recorded.runs:
+        if self.whole_state is None:
+            return None
+        if isinstance(self.whole_state, HostState):
+            from purejaxrl.learners import state_of
+
+            return state_of(self.plan, self.whole_state.take(self.runs).leaves)
+        if np.array_equal(self.runs, np.arange(self.recorded.runs)):
             return self.whole_state
         import jax
 
         return jax.tree.map(lambda leaf: leaf[self.runs], self.whole_state)
+
+    def _host_state(self) -> HostState | None:
+        """What is pickled of `state`: that of these runs."""
+        if self.whole_state is None:
+            return None
+        if isinstance(self.whole_state, HostState):
+            return self.whole_state.take(self.runs)
+        from purejaxrl.learners import host_leaves
+
+        return HostState(np.arange(self.recorded.runs), host_leaves(self.whole_state)).take(self.runs)
 
     def frame(self) -> pd.DataFrame:
         """metrics.csv of these runs: one row per run and logging interval, swept hyperparameters as columns."""

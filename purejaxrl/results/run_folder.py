@@ -333,6 +333,24 @@ def _copy_file(source: Path, target: Path) -> None:
             shutil.copyfileobj(reader, writer)
 
 
+def contents(path: Path) -> dict[str, bytes]:
+    """A run's files by name. Raises InputError where they cannot be read."""
+    check_run(path)
+    try:
+        files = {file.relative_to(path).as_posix(): file for file in files_below(path)}
+        return {name: file.read_bytes() for name, file in files.items() if is_part_of_run(name)}
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename or path}: {reason_of(error)}") from error
+
+
+def write_contents(path: Path, files: dict[str, bytes]) -> None:
+    """Write a run's files, as `contents` returns them. Raises ResourceError where that fails."""
+    for name, content in files.items():
+        with writing(path / name):
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(content)
+
+
 def open_existing(path: Path) -> RunFolder:
     """Lock the folder of a run that is there.
 
