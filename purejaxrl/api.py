@@ -61,7 +61,8 @@ def train(
     """Train one setting with several seeds side by side, and return what was learned.
 
     algorithm: `vpg`, `a3c` or `dqn`, or an Agent.
-    env: a name, a gymnax environment object with its `env_params`, or an Env.
+    env: a name, a gymnax environment object, or an Env.
+    env_params: the parameters of a gymnax environment where they are not its defaults: all, or a dict of those changed.
     network: a Flax module, inputs [B, ...] -> features [B, F], to which linear heads are added.
     observation_type: `default` for state vectors, `img` for images; renderer: how to draw an environment of your own.
     preset: `original` or `tuned`.
@@ -131,7 +132,7 @@ def resume(
 
     extend: a larger budget, in the unit of the training's own. For `epochs` and `env_steps` the result is that of a
     training with the larger budget from the start; for `episodes`, whose end freezes a run, it goes on from the frozen
-    learner. agent, network, env (with env_params), renderer: the objects of your own that config.json names only.
+    learner. agent, network, env, env_params, renderer: the objects of your own that config.json names only.
     device, devices, max_memory, log_every, checkpoint_every, fail_on_nan: instead of those recorded. progress: as for
     `train`.
     On the machine, devices and versions of before, parameters and CSV files end bitwise equal to those of a training

@@ -116,6 +116,8 @@ def play_in_gymnasium(plan: Plan, batch: Learners, episodes: int, seed: int) -> 
     name = plan.env
     if name not in IN_GYMNASIUM or not isinstance(plan.options.env, str):
         raise InputError(f"--backend: gymnasium plays {', '.join(IN_GYMNASIUM)}, not {name}")
+    if plan.options.env_params is not None:
+        raise InputError(f"--backend: gymnasium plays {name} as it is, and this was trained with other env_params")
     try:
         import gymnasium
     except ImportError:

@@ -13,7 +13,8 @@ import numpy as np
 from purejaxrl import presets
 from purejaxrl.agents import AGENTS
 from purejaxrl.config import MAX_ENV_STEPS, MAX_INT, Budget, budget_of, check_fields, field_specs
-from purejaxrl.envs import Images, make, name_of
+from purejaxrl.envs import Images, make, name_of, with_params
+from purejaxrl.envs.params import values_of
 from purejaxrl.errors import InputError
 from purejaxrl.learning.networks import check_network
 from purejaxrl.protocol import check_agent, check_env, check_record, check_rollout_shape
@@ -124,9 +125,8 @@ class Plan(NamedTuple):
         return {
             "algorithm": label_object(self.agent, self.agent.name, is_built_in(self.agent)),
             **asked,
-            "env": label_object(
-                self.options.env, self.env, isinstance(self.options.env, str) and self.options.env_params is None
-            ),
+            "env": label_object(self.options.env, self.env, isinstance(self.options.env, str)),
+            "env_params": recorded_params(self.options.env, self.options.env_params),
             "renderer": label_object(self.options.renderer, "renderer", self.options.renderer is None),
             "solved_at": self.solved_at,
             "log_every": log_every if len(log_every) > 1 else log_every[0],
@@ -147,6 +147,18 @@ def label_object(value: Any, name: str, is_own: bool) -> str | None:
     if value is None:
         return None
     return name if is_own else f"{CUSTOM}{name}"
+
+
+def recorded_params(env: Any, given: Any) -> dict[str, Any] | str | None:
+    """How config.json has env_params: by value; by a label where they are not plain, and so must be given again.
+
+    None where they are the defaults that a name stands for, or that are not plain, and of an Env, which has none.
+    """
+    if isinstance(env, Env) or (isinstance(env, str) and given is None):
+        return None
+    _, params, default = with_params(env, given)
+    values = values_of(params, default)
+    return label_object(given, type(params).__name__, is_own=False) if values is None else values
 
 
 def recorded(agent: Agent, values: dict[str, Any]) -> dict[str, Any]:
@@ -245,7 +257,7 @@ def plan_settings(agent: Agent, options: Options, chosen: list[Setting], is_swee
                 images=images,
                 renderer=options.renderer,
             )
-            if not isinstance(options.env, str):
+            if not isinstance(options.env, str) or options.env_params is not None:
                 check_env(made[key])
         settings.append(plan_setting(agent, options, values, config, made[key]))
         # Settings that share a program share all shapes.

@@ -56,11 +56,6 @@ class Policy:
     def _act(self) -> Any:
         return jax.jit(functools.partial(greedy_action, self.agent, self.config, self.env, self.learner))
 
-    @functools.cached_property
-    def _dtype(self) -> Any:
-        """Of the environment's observations, whatever a list of whole numbers or gymnasium has."""
-        return jax.eval_shape(self.env.reset, jax.random.key(0))[0].dtype
-
     def _checked(self, observation: Any, is_from_jax: bool) -> Any:
         """The observation as an array. Raises InputError where the policy cannot take it."""
         if isinstance(observation, tuple) and any(isinstance(part, dict) for part in observation):
@@ -80,7 +75,8 @@ class Policy:
             raise InputError(f"policy: the observation has shape {list(found.shape)}; {self._expected()}")
         if 0 in found.shape[:lead]:
             raise InputError(f"policy: the batch is empty, of shape {list(found.shape)}; {self._expected()}")
-        return found if is_from_jax else found.astype(self._dtype)
+        # Whatever a list of whole numbers or gymnasium has, environments of a training observe real numbers.
+        return found if is_from_jax else found.astype(jnp.result_type(float))
 
     def _expected(self) -> str:
         """What it takes, in words."""

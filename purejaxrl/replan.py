@@ -6,17 +6,30 @@ Names in the file are looked up in fixed tables; objects of a user's own, which 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
 
 from purejaxrl.agents import AGENTS
 from purejaxrl.config import BUDGETS, budget_of, field_specs
+from purejaxrl.envs import name_of, with_params
+from purejaxrl.envs.params import check_same as check_params
+from purejaxrl.envs.params import replaced
 from purejaxrl.errors import CheckpointError, InputError
-from purejaxrl.plan import Options, Plan, agent_of, check_options, check_whole, is_built_in, plan_settings
+from purejaxrl.plan import (
+    Options,
+    Plan,
+    agent_of,
+    check_options,
+    check_whole,
+    is_built_in,
+    plan_settings,
+    recorded_params,
+)
 from purejaxrl.results.labels import show
 from purejaxrl.results.recorded import CUSTOM, as_tuple
 from purejaxrl.results.run_folder import plain
 from purejaxrl.settings import Setting
-from purejaxrl.types import Agent
+from purejaxrl.types import Agent, Env
 
 # Fields of config.json that do not decide what is learned; budgets may grow, too.
 MAY_CHANGE = (
@@ -90,13 +103,45 @@ def found_objects(content: dict[str, Any], env: Any, env_params: Any, renderer: 
         if not is_custom and given is not None:
             raise InputError(f"{name}: config.json names {label!r}, which needs none")
         found[name] = given if is_custom else label
-    return found | {"env_params": env_params}
+    return found | {"env_params": found_params(content, found["env"], env_params)}
+
+
+def found_params(content: dict[str, Any], env: Any, given: Any) -> Any:
+    """The env_params that the training had, None for the defaults; those given where config.json cannot tell.
+
+    Raises InputError where they are missing, or those given are not the same.
+    """
+    is_named, recorded = isinstance(env, str), content.get("env_params")
+    if env is None or isinstance(env, Env):
+        return given
+    if isinstance(recorded, str):
+        if given is None:
+            own_name = recorded.removeprefix(CUSTOM)
+            raise InputError(f"config.json: env_params {own_name!r} is an object of your own; give env_params=")
+        return given
+    if recorded is not None and not isinstance(recorded, dict):
+        raise InputError(f"config.json: env_params {recorded!r} is neither values by name nor a label")
+    # Before they were recorded, those of a name were its defaults.
+    if "env_params" not in content and not is_named:
+        if given is None:
+            text = f"config.json does not say which env_params {name_of(env)} had; its defaults are used"
+            warnings.warn(f"{text}, unless you give env_params=", stacklevel=2)
+        return given
+    if recorded is None and given is None:
+        return None
+    _, _, default = with_params(env, None)
+    before = default if recorded is None else replaced("config.json: env_params", default, recorded)
+    if given is not None:
+        check_params(with_params(env, given)[1], before)
+    return None if recorded is None else before
 
 
 def objects_of(plan: Plan) -> dict[str, Any]:
     """The objects of a user's own that `replan` needs beside config.json to make this Plan."""
     given = {name: getattr(plan.options, name) for name in ("env", "env_params", "renderer")}
     given["env"] = None if isinstance(given["env"], str) else given["env"]
+    if not isinstance(recorded_params(plan.options.env, plan.options.env_params), str):
+        given["env_params"] = None
     given["agent"] = None if is_built_in(plan.agent) else plan.agent
     for name in [name for name, spec in field_specs(plan.agent.Config).items() if spec.is_object]:
         values = [getattr(setting.config, name) for setting in plan.settings]
@@ -111,7 +156,18 @@ def recorded_options(content: dict[str, Any]) -> dict[str, Any]:
     missing = [name for name in names if name not in content]
     if missing:
         raise InputError(f"config.json: {missing[0]} is missing")
-    known = {*names, "algorithm", "env", "renderer", "config", "swept", "settings", "versions", "processes"}
+    known = {
+        *names,
+        "algorithm",
+        "env",
+        "env_params",
+        "renderer",
+        "config",
+        "swept",
+        "settings",
+        "versions",
+        "processes",
+    }
     unknown = sorted(content.keys() - known)
     if unknown:
         raise InputError(f"config.json: {unknown[0]} is unknown")
@@ -192,8 +248,9 @@ def extended(config: Any, amount: int) -> Any:
 
 def check_same(plan: Plan, earlier: dict[str, Any]) -> None:
     """Raise CheckpointError naming every field that differs from what a checkpoint has, but for those that may."""
-    now = flat(plain(plan.as_dict()))
-    before = flat(earlier)
+    now = plain(plan.as_dict())
+    # Checkpoints of before they were recorded do not have them.
+    now, before = flat({name: now[name] for name in now if name != "env_params" or name in earlier}), flat(earlier)
     differing = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
     wrong = [name for name in differing if not may_differ(name, before.get(name), now.get(name))]
     if wrong:

@@ -43,7 +43,7 @@ OBJECTS = ("agent", "network", "env", "env_params", "renderer")
 def load(path: str | Path, **objects: Any) -> Result:
     """The Result of a run folder, as `train`, `sweep` and `resume` return it, but for the state of the runs.
 
-    objects: agent, network, env (with env_params), renderer, where config.json only names them; tables and curves do
+    objects: agent, network, env, env_params, renderer, where config.json only names them; tables and curves do
     without. A training that has not ended can be looked at, too: what is in its files by now.
     Raises InputError where there is no run, or an object is not one that config.json asks for.
     """

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from purejaxrl.envs.params import complete, shown
 from purejaxrl.envs.pixels import Images, Renderer, observe_images, renderer_of
 from purejaxrl.errors import InputError
 from purejaxrl.types import ActionSpace, Continuous, Discrete, Env, PyTree, ScalarKey, Timestep
@@ -41,7 +42,8 @@ def make(
     """Build an Env from a name or from a gymnax environment object; an Env itself is only limited and drawn as asked.
 
     env: `CartPole-v0`, `CartPole-v1`, any name registered with gymnax, an object with gymnax's `reset`, `step`,
-    `observation_space` and `action_space`, or an Env. env_params: the object's parameters, its defaults if None.
+    `observation_space` and `action_space`, or an Env. env_params: the parameters of a gymnax environment where they are
+    not its defaults: all, or a dict of those changed.
     max_ep_len: truncate episodes after this many steps, on top of the environment's own limit.
     solved_at: mean return that counts as solved, where no agreed number exists or another is wanted.
     images: observe images as this says, not vectors; renderer: how to draw them, if not as CartPole.
@@ -54,9 +56,8 @@ def make(
     >>> observation.shape, env.action_space, env.max_episode_steps, float(timestep.reward)
     ((4,), Discrete(num_actions=2), 200, 1.0)
     """
-    if isinstance(env, str | Env) and env_params is not None:
-        found = "a name" if isinstance(env, str) else "an Env"
-        raise InputError(f"--env_params: they go with an environment object; {name_of(env)} is {found}")
+    if isinstance(env, Env) and env_params is not None:
+        raise InputError(f"--env_params: they go with an environment of gymnax; {env.name} is an Env, which has none")
     if isinstance(env, Env):
         made = env if solved_at is None else env._replace(solved_at=solved_at)
     else:
@@ -70,27 +71,44 @@ def make(
 
 def from_gymnax(env: Any, env_params: PyTree | None, solved_at: float | None) -> Env:
     """The Env of a name or of a gymnax object, with the time limit that it has."""
-    if isinstance(env, str):
-        name, (env, env_params) = env, make_gymnax(env)
-    else:
-        name = name_of(env)
-        missing = [word for word in OBJECT_NEEDS if not hasattr(env, word)]
-        if missing:
-            raise InputError(f"--env: {env!r} is no name, Env or gymnax environment; it has no {missing[0]}")
-        env_params = env.default_params if env_params is None else env_params
-
-    encode = encoder_of(name, env.observation_space(env_params))
-    observation = jax.eval_shape(lambda key: encode(env.reset(key, env_params)[0]), jax.random.key(0))
-    space = action_space_of(name, env.action_space(env_params))
+    name, given = name_of(env), env_params
+    env, env_params, _ = with_params(env, given)
+    try:
+        encode = encoder_of(name, env.observation_space(env_params))
+        observation = jax.eval_shape(lambda key: encode(env.reset(key, env_params)[0]), jax.random.key(0))
+        space = action_space_of(name, env.action_space(env_params))
+        max_episode_steps = int(getattr(env_params, "max_steps_in_episode", UNLIMITED))
+    except Exception as error:
+        if given is None or isinstance(error, InputError):
+            raise
+        raise InputError(f"--env_params: {name} cannot be reset with them: {shown(error)}") from error
     return Env(
         name=name,
         observation_shape=observation.shape,
         action_space=space,
-        max_episode_steps=int(getattr(env_params, "max_steps_in_episode", UNLIMITED)),
+        max_episode_steps=max_episode_steps,
         solved_at=SOLVED_AT.get(name) if solved_at is None else solved_at,
         reset=partial(reset_gymnax, env, env_params, encode),
         step=partial(step_gymnax, env, env_params, encode, space),
     )
+
+
+def with_params(env: Any, given: PyTree | None) -> tuple[Any, PyTree, PyTree]:
+    """The gymnax environment of a name or an object, the parameters that it is played with, and its defaults.
+
+    Raises InputError where it is no environment, or the parameters given are not of its kind.
+    """
+    name = name_of(env)
+    if isinstance(env, str):
+        found, default = make_gymnax(env)
+        if not isinstance(given, dict | type(default) | None):
+            kind = f"{type(default).__module__}.{type(default).__qualname__}"
+            raise InputError(f"--env_params: {shown(given)} is not allowed; {name} takes {kind}, or a dict")
+        return found, complete(name, default, given), default
+    missing = [word for word in OBJECT_NEEDS if not hasattr(env, word)]
+    if missing:
+        raise InputError(f"--env: {env!r} is no name, Env or gymnax environment; it has no {missing[0]}")
+    return env, complete(name, env.default_params, given), env.default_params
 
 
 def name_of(env: Any) -> str:
