@@ -16,7 +16,7 @@ from purejaxrl.cli import main
 from purejaxrl.envs import make
 from purejaxrl.errors import InputError
 from purejaxrl.plan import plan_train
-from purejaxrl.replan import replan
+from purejaxrl.replan import objects_of, replan
 from purejaxrl.results.run_folder import plain
 
 SMALL = {"epochs": 2, "steps_per_epoch": 40, "actors": 2, "train_v_iters": 2, "hidden_sizes": (4,)}
@@ -173,6 +173,9 @@ def test_what_is_not_plain_is_asked_for(changes):
     with pytest.raises(InputError, match="env_params 'Params' is an object of your own; give env_params="):
         replan(content, env=env)
     assert replan(content, env=env, env_params=params).options.env_params is params
+    sent = objects_of(plan_train("vpg", env=env, env_params=params, **SMALL))
+    assert sent == {"env": env, "env_params": params}
+    assert objects_of(plan_train("vpg", env=CARTPOLE, env_params=SHORT, **SMALL)) == {"env": CARTPOLE}
 
 
 def test_folders_of_before_they_were_recorded(tmp_path, short):
