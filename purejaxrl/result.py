@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from purejaxrl.errors import InputError, reason_of
+from purejaxrl.errors import InputError, ResourceError, reason_of
 from purejaxrl.results import run_folder
 from purejaxrl.results.labels import counted, is_same, label_of, show, typed
 from purejaxrl.results.recorded import Recorded, recorded_of
