@@ -37,6 +37,8 @@ def check_record(agent: Agent) -> None:
     """Raise InputError where a part of an Agent is missing or of another kind."""
     if not isinstance(agent.name, str) or not agent.name:
         raise InputError(f"agent {agent.name!r}: name is a {type(agent.name).__name__}; it must be a text")
+    if not isinstance(agent.summary, str):
+        raise InputError(f"agent {agent.name!r}: summary is a {type(agent.summary).__name__}; it must be a text")
     for name, arguments in FUNCTIONS.items():
         found = getattr(agent, name)
         if not callable(found):

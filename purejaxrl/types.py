@@ -154,6 +154,8 @@ class Agent(NamedTuple):
     policy:        (config, env, learner, observation[..., *observation]) -> greedy action[...]
     update:        (config, env, learner, batch[T, N], progress, key) -> (Learner, metrics)
 
+    summary:       what the algorithm is, in one line, for lists and help texts
+
     Metrics are numbers by name. A vector of whole numbers is reported by its mean and tallied into a histogram.
 
     A variant replaces functions: `dqn.agent._replace(name="mine", update=my_update)`.
@@ -167,3 +169,4 @@ class Agent(NamedTuple):
     act: Callable[..., Array]
     policy: Callable[..., Array]
     update: Callable[..., tuple[PyTree, Metrics]]
+    summary: str = ""

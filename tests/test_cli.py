@@ -497,3 +497,25 @@ def test_a_cache_that_others_can_write_to_is_not_used(capsys, monkeypatch, tmp_p
     assert capsys.readouterr().err == said
     assert main(["train", "vpg", "--dry_run", "--quiet"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_without_docstrings_and_asserts_everything_is_the_same(tmp_path):
+    """As PYTHONOPTIMIZE=2 and `python -OO` leave them out."""
+    code = (
+        "from purejaxrl.cli import main\n"
+        f"train = {[*TINY_VPG, '--quiet', '--out', 'run']}\n"
+        "sweep = ['sweep', 'vpg', '--pi_lr', '1e-3,1e-4', '--dry_run']\n"
+        "for words in (['list'], ['completion', 'bash'], train, sweep, ['evaluate', 'run', '--episodes', '1'],\n"
+        "  ['train', 'a3c', '--help']):\n"
+        "  code = main(words)\n  print(words[0], code)\n"
+    )
+    outputs = []
+    for level in ("", "2"):
+        folder = tmp_path / f"level{level}"
+        folder.mkdir()
+        env = {**os.environ, "PYTHONOPTIMIZE": level, "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=folder)
+        assert (done.returncode, done.stderr) == (0, "")
+        outputs.append(done.stdout)
+    assert outputs[0] == outputs[1]
+    assert "Vanilla policy gradient" in outputs[1]

@@ -178,6 +178,7 @@ def updating_to(learner, **metrics):
 
 WRONG = [
     ({"name": ""}, "name is a str; it must be a text"),
+    ({"summary": None}, "summary is a NoneType; it must be a text"),
     ({"act": None}, r"act is None; it must be a function \(config, env, learner, observation, progress, key\)"),
     ({"Config": int}, "Config must be made with @config, leaf and static; <class 'int'> is not"),
     ({"Config": undecorated()}, "Config must be made with @config"),

@@ -224,4 +224,14 @@ def make_optimizer(config: Config, anneal: Float[Array, ""] | float = 1.0) -> op
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), step)
 
 
-agent = Agent("a3c", Config, check, rollout_shape, init, act, policy, update)
+agent = Agent(
+    "a3c",
+    Config,
+    check,
+    rollout_shape,
+    init,
+    act,
+    policy,
+    update,
+    summary="Asynchronous advantage actor-critic (Mnih et al. 2016, arXiv:1602.01783), made deterministic",
+)

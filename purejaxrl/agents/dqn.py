@@ -321,4 +321,14 @@ def q_values(config: Config, env: Env, params: PyTree, inputs: Num[Array, "..."]
 
 METRICS = ("loss", "q_mean")
 
-agent = Agent("dqn", Config, check, rollout_shape, init, act, policy, update)
+agent = Agent(
+    "dqn",
+    Config,
+    check,
+    rollout_shape,
+    init,
+    act,
+    policy,
+    update,
+    summary="Deep Q-learning with a replay memory and a target network (Mnih et al. 2015, doi:10.1038/nature14236)",
+)

@@ -171,4 +171,14 @@ def standardize(advantage: Float[Array, "T N"]) -> Float[Array, "T N"]:
     return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
 
 
-agent = Agent("vpg", Config, check, rollout_shape, init, act, policy, update)
+agent = Agent(
+    "vpg",
+    Config,
+    check,
+    rollout_shape,
+    init,
+    act,
+    policy,
+    update,
+    summary="Vanilla policy gradient with a learned baseline and generalised advantage estimation",
+)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -41,7 +40,7 @@ def training_parser(command: str, agent: Agent) -> Parser:
 
     parser = Parser(
         prog=f"purejaxrl {command} {agent.name}",
-        description=f"{(sys.modules[agent.update.__module__].__doc__ or '').splitlines()[0]}",
+        description=agent.summary,
         allow_abbrev=False,
     )
     kind = "sweep-" if command == "sweep" else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import textwrap
 
 from purejaxrl.errors import InputError
@@ -38,8 +37,7 @@ def algorithms() -> dict[str, str]:
     """Every algorithm's name, and what it is."""
     from purejaxrl.agents import AGENTS
 
-    texts = {name: sys.modules[agent.update.__module__].__doc__ or "" for name, agent in AGENTS.items()}
-    return {name: text.splitlines()[0].partition(" (")[0].rstrip(".") for name, text in texts.items()}
+    return {name: agent.summary.partition(" (")[0] for name, agent in AGENTS.items()}
 
 
 def algorithms_in_words() -> str:
