@@ -1,13 +1,15 @@
 """The cache of compiled programs: private, used, and absent where it is not wanted."""
 
 import os
+import pwd
 import stat
 import subprocess
 import sys
 
 import pytest
 
-from purejaxrl.training.compilation_cache import VARIABLE, cache_folder, is_private
+from purejaxrl.cli import main
+from purejaxrl.training.compilation_cache import VARIABLE, cache_folder, is_private, use_compilation_cache, why_unused
 
 TINY = ["train", "a3c", "--env_steps", "400", "--actors", "4", "--t_max", "5", "--hidden_sizes", "8", "--quiet"]
 
@@ -72,3 +74,58 @@ def test_the_environment_variable_moves_the_folder(monkeypatch):
     monkeypatch.delenv(VARIABLE)
     assert cache_folder().is_absolute()
     assert "purejaxrl" in str(cache_folder())
+
+
+NO_HOME = f"no compilation cache: this user has no home folder; {VARIABLE} can name another\n"
+
+
+def test_who_has_no_home_trains_without_a_cache(monkeypatch, capsys):
+    """As in a container that runs under an id which has no entry in its passwd file."""
+
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in (VARIABLE, "HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert cache_folder() is use_compilation_cache() is None
+    assert main(["train", "vpg", "--dry_run"]) == 0
+    assert capsys.readouterr().err == NO_HOME
+    assert main(["train", "vpg", "--dry_run", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take on another id")
+def test_a_process_of_an_unknown_user_says_so_in_one_line(tmp_path):
+    # Its effective id stays root's: the interpreter may lie where nobody else can read.
+    code = (
+        "import os\nos.setreuid(54321, 0)\n"
+        "from purejaxrl.cli import main\nraise SystemExit(main(['train', 'vpg', '--dry_run']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, NO_HOME)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_said_of_a_cache_that_cannot_be(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    below = tmp_path / "file" / "cache"
+    monkeypatch.setenv(VARIABLE, str(below))
+    assert use_compilation_cache() is None
+    assert why_unused(below) == f"{below} cannot be created; {VARIABLE} can name another"
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "file"))
+    assert use_compilation_cache() is None
+    assert why_unused(tmp_path / "file") == f"{tmp_path / 'file'} is not a private folder (mode 0700)"
+    own = tmp_path / "own"
+    own.mkdir(mode=0o700)
+    monkeypatch.setenv(VARIABLE, str(own))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert use_compilation_cache() is None
+    assert why_unused(own) == f"{own} cannot be written to"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     is_debugging = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    # It would tell of its own caches and fonts, as where the user has no home folder.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         return _dispatch(words, is_debugging)
     except KeyboardInterrupt:

@@ -152,7 +152,7 @@ def _prepare_jax(device: str, *, use_cache: bool, is_silent: bool) -> None:
     """Settle what JAX may use, before it starts. Only a program may do this; importing the package never does."""
     import jax
 
-    from purejaxrl.training.compilation_cache import cache_folder, use_compilation_cache
+    from purejaxrl.training.compilation_cache import cache_folder, use_compilation_cache, why_unused
     from purejaxrl.training.devices import ask_for_cpu_devices
 
     if device == "cpu":
@@ -161,7 +161,7 @@ def _prepare_jax(device: str, *, use_cache: bool, is_silent: bool) -> None:
     kept = use_compilation_cache() if use_cache else None
     LOG.info("compiled programs: %s", f"kept in {kept}" if kept else "not kept")
     if use_cache and kept is None and not is_silent:
-        print(f"no compilation cache: {cache_folder()} is not a private folder (mode 0700)", file=sys.stderr)
+        print(f"no compilation cache: {why_unused(cache_folder())}", file=sys.stderr)
 
 
 def _print_summary(result: Result) -> None:

@@ -15,22 +15,33 @@ import platformdirs
 VARIABLE = "PUREJAXRL_CACHE_DIR"
 
 
-def cache_folder() -> Path:
-    """Where the environment variable PUREJAXRL_CACHE_DIR says, else the user's cache folder of this system."""
-    return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_path("purejaxrl"))
+def cache_folder() -> Path | None:
+    """Where the environment variable PUREJAXRL_CACHE_DIR says, else the user's cache folder of this system.
+
+    None where there is none, as for a user without a home: a container may run under an id that it has no name for.
+    """
+    try:
+        folder = Path(os.environ.get(VARIABLE) or platformdirs.user_cache_path("purejaxrl"))
+    except RuntimeError:
+        return None
+    # Older versions of platformdirs return the path with its tilde.
+    return None if folder.parts[:1] == ("~",) else folder
 
 
 def use_compilation_cache() -> Path | None:
     """Let JAX keep compiled programs in `cache_folder`, for the whole process; only a program should decide that.
 
-    Returns the folder, or None where it cannot be the user's own alone (mode 0700): then nothing is kept.
+    Returns the folder, or None where there is none to write to, or it is not the user's own alone (mode 0700): then
+    nothing is kept, and `why_unused` says why.
     """
     folder = cache_folder()
+    if folder is None:
+        return None
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError:
         return None
-    if not is_private(folder):
+    if not is_private(folder) or not os.access(folder, os.W_OK):
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -43,3 +54,14 @@ def is_private(folder: Path) -> bool:
     found = os.lstat(folder)
     is_own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
     return stat.S_ISDIR(found.st_mode) and is_own and not stat.S_IMODE(found.st_mode) & 0o077
+
+
+def why_unused(folder: Path | None) -> str:
+    """Why `use_compilation_cache` keeps nothing in its folder."""
+    if folder is None:
+        return f"this user has no home folder; {VARIABLE} can name another"
+    if not os.path.lexists(folder):
+        return f"{folder} cannot be created; {VARIABLE} can name another"
+    if not is_private(folder):
+        return f"{folder} is not a private folder (mode 0700)"
+    return f"{folder} cannot be written to"
