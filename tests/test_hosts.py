@@ -237,6 +237,7 @@ def test_processes_that_were_told_different_things(tmp_path):
     ("values", "message"),
     [
         (("here:1", None, None), "--coordinator: --num_processes and --process_id must be given too"),
+        (("auto", 2, None), "--coordinator: --process_id must be given too"),
         ((None, 2, 0), "--num_processes: --coordinator must be given too"),
         ((None, None, 0), "--process_id: --coordinator and --num_processes must be given too"),
         (("here", 2, 0), "--coordinator: 'here' is not HOST:PORT with a port from 1 to 65535"),
@@ -272,6 +273,7 @@ def test_a_stranger_that_hangs_up_is_no_process_0():
 
 def test_right_values_are_accepted():
     hosts.check_hosts(None, None, None)
+    hosts.check_hosts("auto", None, None)
     hosts.check_hosts("[::1]:1234", 2, 1)
     assert links.split_address("[::1]:1234") == ("::1", 1234)
 
@@ -291,6 +293,21 @@ def test_slurm_is_detected(monkeypatch):
     for name, value in slurm.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     assert hosts.detect_cluster(1) == ("node003:61441", 4, 2)
+
+
+def test_a_cluster_is_joined_only_where_that_is_asked_for(monkeypatch):
+    """An interactive job has SLURM's variables, and no other processes."""
+    for name, value in {"JOB_ID": "4097", "NTASKS": "4", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setattr(hosts, "detect_cluster", lambda seconds: pytest.fail("looked for a cluster"))
+    assert hosts.start().count == 1
+    asked = []
+    monkeypatch.setattr(hosts, "detect_cluster", lambda seconds: asked.append(seconds) or ("here:1", 1, 0))
+    assert hosts.start("auto").count == 1
+    assert asked == [hosts.JOIN_SECONDS]
+    monkeypatch.setattr(hosts, "detect_cluster", lambda seconds: None)
+    with pytest.raises(HostError, match="--coordinator: auto finds no cluster here; give HOST:PORT, --num_processes"):
+        hosts.start("auto")
 
 
 def test_a_pod_that_belongs_to_no_group_trains_by_itself(monkeypatch):

@@ -43,6 +43,8 @@ from purejaxrl.training.links import (
     split_address,
 )
 
+# The coordinator of whoever leaves it to the cluster's scheduler to say which processes there are.
+AUTO = "auto"
 JOIN_SECONDS = 60.0
 SILENCE_SECONDS = 30.0
 # A process says several times within the allowed silence that it is there.
@@ -51,10 +53,10 @@ WAITING_SECONDS = 0.5
 
 
 def check_hosts(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Raises InputError unless the three values belong together and are possible, or all are missing."""
+    """Raises InputError unless the three values belong together and are possible, or all are missing, or it is AUTO."""
     flags = {"--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id}
     missing = [flag for flag, value in flags.items() if value is None]
-    if len(missing) == len(flags):
+    if len(missing) == len(flags) or (coordinator == AUTO and len(missing) == 2):
         return
     if coordinator is None or num_processes is None or process_id is None:
         given = next(flag for flag, value in flags.items() if value is not None)
@@ -105,7 +107,7 @@ def start(
     join_timeout: float = JOIN_SECONDS,
     silence_timeout: float = SILENCE_SECONDS,
 ) -> Hosts:
-    """Join the other processes, as told or as the cluster's scheduler says, and start JAX on the local devices.
+    """Join the other processes, as told or (AUTO) as the cluster's scheduler says; start JAX on the local devices.
 
     Must come after JAX's configuration (`jax_platforms`, `jax_num_cpu_devices`) and before its first use; a process by
     itself leaves JAX alone. join_timeout: seconds to wait for the others; silence_timeout: after so many seconds
@@ -113,9 +115,14 @@ def start(
     do not come together.
     """
     check_hosts(coordinator, num_processes, process_id)
-    if coordinator is None or num_processes is None or process_id is None:
-        coordinator, num_processes, process_id = detect_cluster(join_timeout) or ("", 1, 0)
-    if num_processes == 1:
+    if coordinator == AUTO:
+        found = detect_cluster(join_timeout)
+        if found is None:
+            raise HostError(
+                "--coordinator: auto finds no cluster here; give HOST:PORT, --num_processes and --process_id"
+            )
+        coordinator, num_processes, process_id = found
+    if coordinator is None or num_processes is None or process_id is None or num_processes == 1:
         return alone()
     host, port = split_address(coordinator)
     if process_id == 0:
