@@ -6,6 +6,10 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+# Characters of a value that messages show.
+LONGEST = 80
 
 
 class PurejaxrlError(Exception):
@@ -44,8 +48,18 @@ class ResourceError(PurejaxrlError, OSError):
     exit_code = 6
 
 
+class UnsupportedError(PurejaxrlError, RuntimeError):
+    """The package cannot work on this system, or in a process that was started in this way."""
+
+
 class HostError(PurejaxrlError):
     """Another process of the same training has failed or stopped, or never came."""
+
+
+def in_brief(value: Any) -> str:
+    """A value as an error's one line can hold it."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 # What the system says where a disk, or a user's share of it, is full.

@@ -5,8 +5,10 @@ import fcntl
 import hashlib
 import json
 import os
+import runpy
 import shutil
 import stat
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from matplotlib.figure import Figure
 import purejaxrl
 from purejaxrl.cli import main
 from purejaxrl.errors import CheckpointError, InputError, InUseError, ResourceError
-from purejaxrl.results import run_folder
+from purejaxrl.results import locking, run_folder
 from purejaxrl.results.logs import Logs
 from purejaxrl.results.run_folder import RunFolder
 
@@ -141,6 +143,27 @@ def test_leftovers_that_cannot_go_and_folders_that_cannot_be_read_are_named(run)
         run_folder.create(run, overwrite=True)
     # None of them has kept the lock.
     RunFolder(run).close()
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "._config.json", "Thumbs.db", "desktop.ini", ".nfs00a1"])
+def test_what_systems_leave_in_folders_is_in_no_runs_way(run, name):
+    (run / "params").mkdir()
+    for place in (run / name, run / "params" / name):
+        place.write_text("the system's own")
+    with pytest.raises(InputError, match="exists; give --overwrite"):
+        run_folder.check_free(run, overwrite=False)
+    run_folder.create(run, overwrite=True).close()
+    assert [path.name for path in run.iterdir()] == [name]
+    # It makes a folder no run, and stays what it is.
+    run_folder.create(run, overwrite=False).close()
+    assert (run / name).read_text() == "the system's own"
+
+
+def test_a_system_without_locks_is_told_so(monkeypatch):
+    """Windows has no fcntl."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(RuntimeError, match="purejaxrl runs on Linux and macOS; on Windows it runs in WSL"):
+        runpy.run_path(locking.__file__)
 
 
 def test_json_that_is_no_object_is_refused(run):

@@ -13,7 +13,7 @@ import pandas as pd
 from purejaxrl.errors import InputError, writing
 from purejaxrl.results.facts import facts_of
 from purejaxrl.results.labels import label_of
-from purejaxrl.results.run_folder import replacing, write_figure
+from purejaxrl.results.run_folder import is_litter, replacing, write_figure
 from purejaxrl.results.statistics import MAX_PAIRS_OF, Scores, describe, improvements, table
 
 # Settings of which all pairs are printed.
@@ -103,7 +103,7 @@ def write(comparison: Comparison, paths: Sequence[str | Path], out: Path) -> Non
 
     files = ("compare.csv", "improvement.csv", "compare.png")
     with writing(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or not all(is_litter(entry.name) for entry in out.iterdir())):
             raise InputError(f"--out: {out} exists; give another folder")
     # What may be refused comes before anything is written.
     figure = plots.sweep(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
-from purejaxrl.errors import InUseError
+from purejaxrl.errors import InUseError, UnsupportedError
+
+try:
+    import fcntl
+except ModuleNotFoundError:
+    message = "purejaxrl runs on Linux and macOS; on Windows it runs in WSL, the Windows Subsystem for Linux"
+    raise UnsupportedError(message) from None
 
 
 def lock(path: Path) -> int:

@@ -46,6 +46,8 @@ FILES = (
     "checkpoints/*/SHA256SUMS",
     "tensorboard/run_*/events.out.tfevents.*",
 )
+# What systems put into folders that they show or share; of no run, and in no run's way.
+LITTER = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".nfs*")
 
 
 class RunFolder:
@@ -217,7 +219,7 @@ def check_free(path: Path, *, overwrite: bool) -> list[Path]:
     """
     check_place(path)
     try:
-        files = files_below(path)
+        files = [file for file in files_below(path) if not is_litter(file.name)]
         names = [entry.relative_to(path).as_posix().replace(".partial", "") for entry in files]
     except OSError as error:
         raise InputError(f"--out: cannot read {error.filename or path}: {reason_of(error)}") from error
@@ -248,6 +250,11 @@ def files_below(path: Path) -> list[Path]:
         if name in names or Path(folder, name).is_symlink()
     ]
     return sorted(found)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file of that name is the system's own."""
+    return any(fnmatchcase(name, pattern) for pattern in LITTER)
 
 
 def check_place(path: Path) -> None:
@@ -374,6 +381,8 @@ def open_existing(path: Path) -> RunFolder:
 def check_run(path: Path) -> None:
     """Raise InputError unless this is the folder of a run, and nothing in it is a link."""
     try:
+        if not path.exists():
+            raise InputError(f"{path} does not exist; give the folder of a run")
         if not stat.S_ISREG((path / "config.json").stat().st_mode):
             raise InputError(f"{path} is not a run folder: its config.json is no file")
         links = [entry for entry in path.rglob("*") if entry.is_symlink()]
