@@ -15,6 +15,7 @@ from purejaxrl.plan import Plan, Training
 from purejaxrl.replan import replan
 from purejaxrl.results import run_folder
 from purejaxrl.training.checkpoint import describe, named_leaves
+from purejaxrl.training.devices import check_process
 from purejaxrl.training.fit import shapes_of_runs
 from purejaxrl.training.loop import without_replay
 from purejaxrl.training.sweep import stack_configs
@@ -39,6 +40,7 @@ def load_learners(path: Path, kind: str = "last", **objects: Any) -> tuple[Plan,
     Raises InputError where there are none, or they are damaged or not those of the Plan.
     """
     check_kind(kind)
+    check_process()
     run_folder.check_run(path)
     plan = replan(run_folder.read_json(path / "config.json"), **objects)
     return plan, learners_of(path, plan, kind)

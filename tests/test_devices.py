@@ -1,5 +1,6 @@
 """Devices that are not at hand are stood in for by objects that tell what such devices would."""
 
+import subprocess
 import sys
 from unittest.mock import Mock
 
@@ -53,3 +54,30 @@ def test_once_jax_has_started_it_is_too_late(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
     assert not devices.ask_for_cpu_devices(jax.device_count() + 1)
     assert devices.os.environ["XLA_FLAGS"] == ""
+
+
+def test_a_process_forked_after_jax_has_started_is_told_so_and_does_not_hang(tmp_path):
+    code = (
+        "import os, sys, warnings\n"
+        "warnings.simplefilter('ignore')\n"  # JAX warns of every fork.
+        "import jax\n"
+        "from purejaxrl import evaluate, resume, sweep, train\n"
+        "from purejaxrl.errors import UnsupportedError\n"
+        "if os.fork() == 0:\n"
+        "  from purejaxrl.training.devices import check_process\n"
+        "  check_process()\n"
+        "  os._exit(0)\n"
+        "assert os.wait()[1] == 0\n"
+        "jax.devices()\n"
+        "if os.fork() == 0:\n"
+        "  for call in (lambda: train('vpg'), lambda: sweep('vpg'), lambda: evaluate('run'), lambda: resume('run')):\n"
+        "    try: call()\n"
+        "    except UnsupportedError as error: print(error, flush=True)\n"
+        "  os._exit(0)\n"
+        "os.wait()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4
+    assert all("forked from one in which JAX had started" in line and "'spawn'" in line for line in lines)

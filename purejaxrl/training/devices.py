@@ -15,10 +15,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import xla_bridge
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from purejaxrl.config import MAX_INT
-from purejaxrl.errors import InputError
+from purejaxrl.errors import InputError, UnsupportedError
 from purejaxrl.types import PyTree
 
 RUNS = PartitionSpec("runs")
@@ -40,6 +41,29 @@ SMALL_LOOPS = f"--xla_backend_extra_options=xla_cpu_small_while_loop_byte_thresh
 MEMORY_SHARE = 0.6
 
 
+# Whether this process was forked from one in which JAX had started, whose threads did not come along.
+lacks_threads = False
+
+
+def note_fork() -> None:
+    """What every forked child begins with."""
+    global lacks_threads
+    lacks_threads = lacks_threads or bool(xla_bridge._backends)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=note_fork)
+
+
+def check_process() -> None:
+    """Raise UnsupportedError in a process that was forked when JAX had started, where all would hang."""
+    if lacks_threads:
+        raise UnsupportedError(
+            "this process was forked from one in which JAX had started, and would hang; start processes that use JAX "
+            "with multiprocessing.get_context('spawn')"
+        )
+
+
 def usable_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -48,8 +72,9 @@ def usable_cores() -> int:
 def ask_for_cpu_devices(count: int | None = None) -> bool:
     """Make JAX's CPU backend offer `count` virtual devices, one per core by default, and compile SMALL_LOOPS.
 
-    Possible only before JAX starts its backends; returns whether it was.
+    Possible only before JAX starts its backends; returns whether it was. Raises UnsupportedError as `check_process`.
     """
+    check_process()
     count, flags = count or usable_cores(), os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" not in flags:
         try:
