@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from purejaxrl.config import check_fields
+from purejaxrl.config import check_fields, field_specs, with_whole_numbers
 from purejaxrl.envs import limit_steps, observe_images, renderer_of
 from purejaxrl.errors import InputError
 from purejaxrl.execution import carry_on, carry_out
@@ -38,6 +38,8 @@ def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tup
         raise InputError(
             f"config: it is a {type(config).__name__} of {type(config).__module__}, not one of {agent.name}"
         )
+    specs = field_specs(config)
+    config = type(config)(**with_whole_numbers({name: getattr(config, name) for name in specs}, specs))
     check_fields(config)
     max_ep_len, images = getattr(config, "max_ep_len", None), images_of(config)
     if max_ep_len is not None and max_ep_len < env.max_episode_steps:

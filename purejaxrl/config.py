@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar, dataclass_transform
 import jax
 import numpy as np
 
-from purejaxrl.errors import InputError
+from purejaxrl.errors import InputError, in_brief
 
 T = TypeVar("T")
 
@@ -27,6 +27,8 @@ Real = Any
 BUDGETS = ("epochs", "episodes", "env_steps")
 MAX_INT = 2**31 - 1
 MAX_ENV_STEPS = MAX_INT
+# Whole numbers below are told apart by a float.
+MAX_EXACT = 2**53
 
 
 class Spec(NamedTuple):
@@ -49,7 +51,12 @@ class Spec(NamedTuple):
 
     @property
     def allowed(self) -> str:
-        """The allowed values in words, for error messages and help texts."""
+        """The allowed values in words, for help texts: that whole numbers have 32 bits goes without saying."""
+        return (self._replace(at_most=None) if self.at_most == MAX_INT else self).in_full
+
+    @property
+    def in_full(self) -> str:
+        """The allowed values in words."""
         if self.is_object:
             return "an object, from Python only"
         if self.choices:
@@ -57,9 +64,8 @@ class Spec(NamedTuple):
         if self.kind is bool:
             return "true or false"
         words = "a whole number" if self.kind is int else "a finite number"
-        at_most = None if self.at_most == MAX_INT else self.at_most
-        bounds = [("above", self.above), ("at least", self.at_least), ("at most", at_most)]
-        limits = " and ".join(f"{name} {bound:g}" for name, bound in bounds if bound is not None)
+        bounds = [("above", self.above), ("at least", self.at_least), ("at most", self.at_most)]
+        limits = " and ".join(f"{name} {_show(bound)}" for name, bound in bounds if bound is not None)
         if self.length is not None:
             count = "one or more" if self.length == 0 else str(self.length)
             words = f"{count} {words[words.index(' ') + 1 :]}s"
@@ -133,7 +139,39 @@ def check_fields(config: Any) -> None:
             check_object(name, value)
             continue
         if not _is_allowed(value, spec):
-            raise InputError(f"--{name}: {_show(value)} is not allowed; it takes {spec.allowed}")
+            raise InputError(f"--{name}: {_show(value)} is not allowed; {_expected(value, spec)}")
+
+
+def _expected(value: Any, spec: Spec) -> str:
+    """What a field takes, to someone who has given a value that it does not take."""
+    if spec.length is not None and not isinstance(value, tuple):
+        return f"it takes a tuple of {spec.allowed}"
+    numbers: list[Any] = [entry for entry in (value if isinstance(value, tuple) else (value,)) if _is_number(entry)]
+    if spec.kind is float:
+        for number in numbers:
+            rounded = _in_float32(number)
+            if number != 0 and math.isfinite(number) and (rounded == 0 or math.isinf(rounded)):
+                found = "0" if rounded == 0 else "infinite"
+                return f"in float32 {_show(number)} is {found}, and it takes {spec.allowed}"
+    at_most: Any = math.inf if spec.at_most is None else spec.at_most
+    is_beyond = any(number > at_most for number in numbers)
+    return f"it takes {spec.in_full if is_beyond else spec.allowed}"
+
+
+def as_whole(value: Any) -> Any:
+    """Floats that are whole numbers, as 1e3, as ints, also those in tuples and lists; anything else as it is."""
+    if type(value) in (tuple, list):
+        return type(value)(map(as_whole, value))
+    if isinstance(value, float | np.floating) and abs(float(value)) < MAX_EXACT and float(value).is_integer():
+        return int(value)
+    return value
+
+
+def with_whole_numbers(values: dict[str, Any], specs: dict[str, Spec]) -> dict[str, Any]:
+    """Values of a Config's fields, with `as_whole` of those that are whole numbers by their Spec."""
+    return {
+        name: as_whole(value) if name in specs and specs[name].kind is int else value for name, value in values.items()
+    }
 
 
 def check_object(name: str, value: Any) -> None:
@@ -160,10 +198,7 @@ def _is_allowed(value: Any, spec: Spec) -> bool:
     if isinstance(value, bool) or not isinstance(value, accepted):
         return False
     if spec.kind is float:
-        # What a program computes with: a number that is fine in float64 may be infinite there, or denormal, which is 0.
-        with np.errstate(over="ignore"):
-            value = float(np.float32(value))
-        value = value if abs(value) >= np.finfo(np.float32).tiny else 0.0
+        value = _in_float32(value)
     return bool(
         math.isfinite(value)
         and (spec.above is None or value > spec.above)
@@ -172,10 +207,26 @@ def _is_allowed(value: Any, spec: Spec) -> bool:
     )
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _in_float32(value: Any) -> float:
+    """What programs compute with: a number that is fine in float64 may be infinite there, or denormal, which is 0."""
+    with np.errstate(over="ignore"):
+        number = float(np.float32(value))
+    return number if not abs(number) < np.finfo(np.float32).tiny else 0.0
+
+
 def _show(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(_show(entry) for entry in value) or "an empty tuple"
-    return f"{value:g}" if isinstance(value, float) else repr(value)
+    if isinstance(value, np.number):
+        value = value.item()
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value or value != value else repr(value)
+    return in_brief(value)
 
 
 @config

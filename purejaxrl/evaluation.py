@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from purejaxrl.config import as_whole
 from purejaxrl.envs.pixels import advance, filled, frames_of, renderer_of
 from purejaxrl.errors import InputError
 from purejaxrl.learners import Learners, load_learners
@@ -71,17 +72,19 @@ def evaluate(
     only names them. Run r plays with keys from jax.random.key(seed) and r; gymnasium's episode k of it with seed + k.
     Raises InputError where the folder, its parameters or an argument will not do.
     """
-    check_arguments(episodes, seed, backend)
+    episodes, seed = check_arguments(episodes, seed, backend)
     plan, batches = load_learners(Path(path), params, **objects)
     return play_all(plan, batches, episodes, seed, backend)
 
 
-def check_arguments(episodes: int, seed: int, backend: str) -> None:
-    """Raise InputError naming the first of `evaluate`'s arguments that is not allowed."""
+def check_arguments(episodes: Any, seed: Any, backend: str) -> tuple[int, int]:
+    """Episodes and seed as ints. Raises InputError naming the first of `evaluate`'s arguments that is not allowed."""
+    episodes, seed = as_whole(episodes), as_whole(seed)
     check_whole("episodes", episodes, at_least=1)
     check_whole("seed", seed, at_least=0)
     if backend not in BACKENDS:
         raise InputError(f"--backend: {backend!r} is not allowed; use one of {', '.join(BACKENDS)}")
+    return episodes, seed
 
 
 def play_all(plan: Plan, batches: list[Learners], episodes: int, seed: int, backend: str) -> pd.DataFrame:

@@ -52,6 +52,8 @@ def carry_out(
 ) -> Result:
     """Run a Plan, or this process's share of it; see `train` and `sweep`."""
     check_loggers(loggers)
+    if out == "":
+        raise InputError("--out: '' is not allowed; it takes a folder")
     everyone = everyone or alone()
     local = devices.local_devices(plan.options.device, plan.options.devices)
     devices.warn_about_idle_cores(local, plan.options.devices, plan.runs)

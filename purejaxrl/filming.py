@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
+from purejaxrl.config import as_whole
 from purejaxrl.envs.cartpole_rgb import render_rgb
 from purejaxrl.envs.pixels import RENDERERS, Renderer
 from purejaxrl.errors import InputError
@@ -30,6 +31,7 @@ def film(plan: Plan, batch: Learners, *, seed: int, max_steps: int, every: int, 
     last among them. shrink: how many pixels become one, each way.
     Raises InputError where the environment cannot be drawn.
     """
+    seed, max_steps = as_whole(seed), as_whole(max_steps)
     check_whole("seed", seed, at_least=0)
     check_whole("max_steps", max_steps, at_least=1)
     check_drawable(plan)

@@ -12,15 +12,15 @@ import numpy as np
 
 from purejaxrl import presets
 from purejaxrl.agents import AGENTS
-from purejaxrl.config import MAX_ENV_STEPS, MAX_INT, Budget, budget_of, check_fields, field_specs
+from purejaxrl.config import MAX_ENV_STEPS, MAX_INT, Budget, as_whole, budget_of, check_fields, field_specs
 from purejaxrl.envs import Images, make, name_of, with_params
 from purejaxrl.envs.params import values_of
-from purejaxrl.errors import InputError
+from purejaxrl.errors import InputError, in_brief
 from purejaxrl.learning.networks import check_network
 from purejaxrl.protocol import check_agent, check_env, check_record, check_rollout_shape
 from purejaxrl.results.labels import label_of, show
 from purejaxrl.results.recorded import CUSTOM
-from purejaxrl.settings import MAX_RUNS, Range, Setting, count_settings, resolve_settings
+from purejaxrl.settings import MAX_RUNS, Range, Setting, check_entries, count_settings, resolve_settings
 from purejaxrl.training.devices import device_kind
 from purejaxrl.training.loop import iterations_of
 from purejaxrl.types import Agent, Env
@@ -30,6 +30,7 @@ __all__ = ["Options", "Plan", "Training", "plan_sweep", "plan_train", "validate"
 EVAL_EPISODES = 20
 CHECKPOINT_MINUTES = 5.0
 MAX_LOGGED_RUNS = 256
+COUNTS = ("devices", "seeds", "seed", "log_every", "eval_every", "eval_episodes", "random")
 PACKAGES = ("purejaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 
 
@@ -176,10 +177,14 @@ def plan_train(algorithm: str | Agent, **arguments: Any) -> Plan:
         if name in arguments:
             raise InputError(f"--{name}: {arguments[name]} is for `sweep`; train takes one setting")
     options, hyperparameters = split_options(arguments)
+    agent = agent_of(algorithm)
+    specs = field_specs(agent.Config)
     for name, value in hyperparameters.items():
+        if isinstance(value, list) and name in specs:
+            check_entries(name, value, specs[name])
         if isinstance(value, list | Range):
             raise InputError(f"--{name}: {show_source(value)} is a sweep; train takes one value, `sweep` takes several")
-    return make_plan(agent_of(algorithm), options, hyperparameters, is_sweep=False)
+    return make_plan(agent, options, hyperparameters, is_sweep=False)
 
 
 def plan_sweep(algorithm: str | Agent, **arguments: Any) -> Plan:
@@ -204,9 +209,14 @@ def split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
     for name, value in arguments.items():
         if name in names and isinstance(value, list | Range):
             raise InputError(f"--{name}: {show_source(value)} is a list; --{name} takes one value")
-    options = Options(**{name: value for name, value in arguments.items() if name in names})
+    options = Options(**with_whole_counts({name: value for name, value in arguments.items() if name in names}))
     check_options(options)
     return options, {name: value for name, value in arguments.items() if name not in names}
+
+
+def with_whole_counts(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with ints for those Options that are whole numbers, where these were written as 1e5."""
+    return {name: as_whole(value) if name in COUNTS else value for name, value in arguments.items()}
 
 
 def check_options(options: Options) -> None:
@@ -218,7 +228,8 @@ def check_options(options: Options) -> None:
     check_minutes(options.checkpoint_every)
     for name in ("stop_when_solved", "fail_on_nan", "debug"):
         if not isinstance(getattr(options, name), bool):
-            raise InputError(f"--{name}: {getattr(options, name)!r} is not allowed; it takes true or false")
+            found = in_brief(getattr(options, name))
+            raise InputError(f"--{name}: {found} is not allowed; it takes true or false")
     if options.random is not None:
         check_whole("random", options.random, at_least=1)
 
@@ -293,14 +304,15 @@ def validate(agent: Agent, config: Any, env: Env) -> None:
     """Check a Config's values, and that it fits the environment. Raises InputError naming the first that does not."""
     check_fields(config)
     budget_of(config)
-    check_rollout_shape(agent, config)
     check_network(config, env.input_shape)
     images = images_of(config)
     if images is not None and images.shape != env.input_shape:
         raise InputError(
             f"--image: the Config's images are {list(images.shape)}, and those of {env.name} {list(env.input_shape)}"
         )
+    # First what is wrong with hyperparameters, by their names; then what has become of them.
     agent.check(config, env)
+    check_rollout_shape(agent, config)
 
 
 def images_of(config: Any) -> Images | None:
@@ -352,14 +364,14 @@ def check_number(name: str, value: Any, *, above: float = -np.inf) -> None:
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if value is not None and not (is_number and np.isfinite(value) and value > above):
         limits = f" above {above:g}" if np.isfinite(above) else ""
-        raise InputError(f"--{name}: {value!r} is not allowed; it takes a finite number{limits}")
+        raise InputError(f"--{name}: {in_brief(value)} is not allowed; it takes a finite number{limits}")
 
 
 def check_minutes(value: Any) -> None:
     """Raise InputError unless value is a number of minutes, 0 included."""
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not (is_number and np.isfinite(value) and value >= 0):
-        raise InputError(f"--checkpoint_every: {value!r} is not allowed; it takes minutes, or 0 for never")
+        raise InputError(f"--checkpoint_every: {in_brief(value)} is not allowed; it takes minutes, or 0 for never")
 
 
 def check_extent(budget: Budget, shape: tuple[int, int], env: Env) -> None:
@@ -370,7 +382,11 @@ def check_extent(budget: Budget, shape: tuple[int, int], env: Env) -> None:
             f"--actors: {shape[1]} with {shape[0]} steps each are more than {MAX_ENV_STEPS} env steps per iteration"
         )
     if budget.kind != "episodes" and iterations_of(budget, shape, env.max_episode_steps) * steps > MAX_ENV_STEPS:
-        raise InputError(f"--{budget.kind}: {budget.amount} is more than {MAX_ENV_STEPS} env steps per run")
+        most = MAX_ENV_STEPS // steps * (1 if budget.kind == "epochs" else steps)
+        raise InputError(
+            f"--{budget.kind}: {budget.amount} is not allowed; it takes at most {most}, as iterations of {steps} env "
+            f"steps may be no more than {MAX_ENV_STEPS} env steps per run"
+        )
 
 
 def check_whole(name: str, value: Any, *, at_least: int, at_most: int = MAX_INT) -> None:
@@ -378,7 +394,7 @@ def check_whole(name: str, value: Any, *, at_least: int, at_most: int = MAX_INT)
     is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not is_whole or not at_least <= value <= at_most:
         limits = f"at least {at_least} and at most {at_most}"
-        raise InputError(f"--{name}: {value!r} is not allowed; it takes a whole number {limits}")
+        raise InputError(f"--{name}: {in_brief(value)} is not allowed; it takes a whole number {limits}")
 
 
 def versions() -> dict[str, str]:

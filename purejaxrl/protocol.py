@@ -16,7 +16,7 @@ import numpy as np
 
 from purejaxrl.agents import AGENTS
 from purejaxrl.config import BUDGETS
-from purejaxrl.errors import InputError
+from purejaxrl.errors import InputError, in_brief
 from purejaxrl.learning.keys import is_key, unrolled
 from purejaxrl.results.recorder import METRIC_COLUMNS
 from purejaxrl.training.checkpoint import describe, named_leaves
@@ -42,7 +42,7 @@ def check_record(agent: Agent) -> None:
     for name, arguments in FUNCTIONS.items():
         found = getattr(agent, name)
         if not callable(found):
-            raise InputError(f"agent {agent.name!r}: {name} is {found!r}; it must be a function {arguments}")
+            raise InputError(f"agent {agent.name!r}: {name} is {in_brief(found)}; it must be a function {arguments}")
     kind = agent.Config
     is_made = isinstance(kind, type) and "__dataclass_fields__" in vars(kind)
     fields = dataclasses.fields(kind) if is_made else ()
@@ -109,7 +109,9 @@ def check_rollout_shape(agent: Agent, config: Any) -> tuple[int, int]:
         raise InputError(f"{where}: rollout_shape(config) raised {in_words(error)}") from error
     is_pair = isinstance(shape, tuple) and len(shape) == 2
     if not is_pair or not all(type(number) is int and number >= 1 for number in shape):
-        raise InputError(f"{where}: rollout_shape returned {shape!r}; it must return (steps, actors), two ints from 1")
+        raise InputError(
+            f"{where}: rollout_shape returned {in_brief(shape)}; it must return (steps, actors), two ints from 1"
+        )
     return shape
 
 

@@ -10,7 +10,7 @@ import warnings
 from typing import Any
 
 from purejaxrl.agents import AGENTS
-from purejaxrl.config import BUDGETS, budget_of, field_specs
+from purejaxrl.config import BUDGETS, as_whole, budget_of, field_specs
 from purejaxrl.envs import name_of, with_params
 from purejaxrl.envs.params import check_same as check_params
 from purejaxrl.envs.params import replaced
@@ -24,6 +24,7 @@ from purejaxrl.plan import (
     is_built_in,
     plan_settings,
     recorded_params,
+    with_whole_counts,
 )
 from purejaxrl.results.labels import show
 from purejaxrl.results.recorded import CUSTOM, as_tuple
@@ -63,7 +64,8 @@ def replan(
     specs = field_specs(agent.Config)
     objects = {name: changes.pop(name) for name in [*changes] if name in specs and specs[name].is_object}
     options = Options(**(recorded_options(content) | found_objects(content, env, env_params, renderer)))
-    options = dataclasses.replace(options, **{name: value for name, value in changes.items() if value is not None})
+    changes = with_whole_counts({name: value for name, value in changes.items() if value is not None})
+    options = dataclasses.replace(options, **changes)
     check_options(options)
     found = [(values, config_of(agent, fields)) for values, fields in with_objects(content, agent, objects)]
     settings = [Setting({name: getattr(config, name) for name in values}, config) for values, config in found]
@@ -235,9 +237,9 @@ def config_of(agent: Agent, fields: dict[str, Any]) -> Any:
     return agent.Config(**{name: as_tuple(value) for name, value in fields.items()})
 
 
-def extended(config: Any, amount: int) -> Any:
+def extended(config: Any, amount: Any) -> Any:
     """The Config with a larger budget. Raises InputError where it is not larger, or decides more than the end."""
-    budget = budget_of(config)
+    budget, amount = budget_of(config), as_whole(amount)
     check_whole("extend", amount, at_least=1)
     if amount <= budget.amount:
         raise InputError(f"--extend: {amount} is not more than the {budget.amount} {budget.kind} there were")

@@ -415,7 +415,9 @@ class Result:
 
     def _learners(self, params: str) -> list[Learners]:
         from purejaxrl.learners import learners_of
+        from purejaxrl.training.devices import check_process
 
+        check_process()
         return learners_of(self.path, self.plan, params, self.runs)
 
     def evaluate(self, episodes: int = 100, params: str = "last", seed: int = 0, backend: str = "gymnax") -> Evaluation:
@@ -425,7 +427,9 @@ class Result:
         """
         from purejaxrl import evaluation
 
-        evaluation.check_arguments(episodes, seed, backend)
+        episodes, seed = evaluation.check_arguments(episodes, seed, backend)
+        if not len(self):
+            raise InputError("no runs are selected")
         batches = self._learners(params)
         return evaluation.Evaluation.of(evaluation.play_all(self.plan, batches, episodes, seed, backend))
 
@@ -459,6 +463,8 @@ class Result:
         Raises InputError where the path is taken, unless an earlier run's may be overwritten, and ResourceError where
         the disk is full.
         """
+        if path == "":
+            raise InputError("save: '' is not allowed; give a folder")
         path = Path(path)
         if path.resolve() == self.path.resolve():
             raise InputError(f"save: {path} is where the run is already; give another folder")

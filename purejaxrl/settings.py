@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from purejaxrl import presets
-from purejaxrl.config import Spec, field_specs
-from purejaxrl.errors import InputError
+from purejaxrl.config import Spec, field_specs, with_whole_numbers
+from purejaxrl.errors import InputError, in_brief
 from purejaxrl.results.labels import show
 from purejaxrl.types import Agent
 
@@ -60,6 +60,7 @@ def resolve_settings(
     Raises InputError for an empty list, a value given twice, a wrong range, and whatever a preset does not allow.
     """
     specs = field_specs(agent.Config)
+    hyperparameters = with_whole_numbers(hyperparameters, specs)
     swept = {name: value for name, value in hyperparameters.items() if isinstance(value, list | Range)}
     fixed = {name: value for name, value in hyperparameters.items() if name not in swept}
     for name, value in swept.items():
@@ -142,22 +143,35 @@ def check_range(name: str, value: Range, spec: Spec, random: int | None) -> None
     lowest = max(bound for bound in (-math.inf, spec.above, spec.at_least) if bound is not None)
     highest = math.inf if spec.at_most is None else spec.at_most
     if value.low < lowest or value.high > highest:
-        raise InputError(f"--{name}: {value} is not allowed; it takes {spec.allowed}")
+        raise InputError(f"--{name}: {value} is not allowed; it takes {spec.in_full}")
+
+
+def check_entries(name: str, values: list[Any], spec: Spec) -> None:
+    """Raise InputError where a list holds the numbers of a tuple."""
+    if spec.length is not None and values and all(isinstance(value, int | float | np.number) for value in values):
+        raise InputError(
+            f"--{name}: {in_brief(values)} is a list, which holds alternatives; a tuple is one value: "
+            f"{in_brief(tuple(values))}"
+        )
 
 
 def check_alternatives(name: str, values: list[Any], spec: Spec) -> None:
     """Raise InputError where there is no alternative, or one twice; objects need labels that tell them apart."""
     if not values:
         raise InputError(f"--{name}: an empty list; give one value or more")
+    check_entries(name, values, spec)
     seen = set()
     for value in values:
         if isinstance(value, list | Range | np.ndarray):
-            raise InputError(f"--{name}: {value} within a list; a tuple is one value, a list holds alternatives")
+            shown = value if isinstance(value, Range) else in_brief(value)
+            raise InputError(f"--{name}: {shown} within a list; a tuple is one value, a list holds alternatives")
         try:
             value = show(value) if spec.is_object else value
             is_known = value in seen
         except TypeError:
-            raise InputError(f"--{name}: {value!r} is not allowed; alternatives are numbers, texts or tuples") from None
+            raise InputError(
+                f"--{name}: {in_brief(value)} is not allowed; alternatives are numbers, texts or tuples"
+            ) from None
         if is_known:
             raise InputError(f"--{name}: {show(value)} is given twice")
         seen.add(value)

@@ -13,6 +13,9 @@ from probes import Continuous, Counter
 import purejaxrl
 from purejaxrl.agents import dqn
 from purejaxrl.errors import InputError
+from purejaxrl.evaluation import check_arguments
+from purejaxrl.plan import plan_train
+from purejaxrl.replan import extended
 from purejaxrl.results.run_folder import read_facts, read_params
 from purejaxrl.training.loop import without_replay
 
@@ -195,3 +198,14 @@ def test_the_public_names():
         assert getattr(purejaxrl, name) is not None
     with pytest.raises(AttributeError):
         _ = purejaxrl.nothing
+
+
+def test_whole_numbers_may_be_written_as_floats():
+    given = {"seeds": 2.0, "seed": 1e1, "log_every": 1e4, "eval_every": 2e4, "eval_episodes": 1e1, "devices": 1.0}
+    plan = plan_train("vpg", env_steps=1e5, hidden_sizes=(8.0,), **given)
+    found = [getattr(plan.options, name) for name in given]
+    assert found == [2, 10, 10_000, 20_000, 10, 1]
+    assert {type(number) for number in found} == {int}
+    assert plan == plan_train("vpg", env_steps=100_000, hidden_sizes=(8,), **dict(zip(given, found, strict=True)))
+    assert check_arguments(1e2, 3.0, "gymnax") == (100, 3)
+    assert extended(plan.settings[0].config, 2e5).env_steps == 200_000

@@ -211,6 +211,29 @@ WRONG = [
     (["train", "dqn", "--loss", "l1"], "l1", "mse, huber"),
     (["train", "dqn", "--double_q", "perhaps"], "perhaps", "true or false"),
     (["train", "vpg", "--steps_per_epoch", "100", "--actors", "3"], "100", "divisible"),
+    (["train", "vpg", "--steps_per_epoch", "10"], "--steps_per_epoch: 10 is not divisible", "--actors 20"),
+    (["train", "vpg", "--env_steps", "3e9"], "--env_steps: 3000000000 is not allowed", "at most 2147483647"),
+    (["train", "vpg", "--env_steps", "2147483647"], "--env_steps: 2147483647 is not allowed", "at most 2147480000,"),
+    (["train", "vpg", "--epochs", "536871"], "--epochs: 536871 is not allowed", "at most 536870,"),
+    (["train", "vpg", "--pi_lr", "1e-50"], "--pi_lr: 1e-50 is not allowed", "in float32 1e-50 is 0"),
+    (["train", "vpg", "--out", ""], "--out: '' is not allowed", "takes a value"),
+    (["train", "vpg", "--env="], "--env: '' is not allowed", "takes a value"),
+    (["sweep", "vpg", "--coordinator", ""], "--coordinator: '' is not allowed", "takes a value"),
+    (["train", "vpg", "--hidden_sizes", ""], "--hidden_sizes: '' is not allowed", "takes a value"),
+    (["train", "dqn", "--hidden_sizes", "32,32"], "--hidden_sizes: 32,32 is a list", "is written 32x32"),
+    (["sweep", "dqn", "--hidden_sizes", "32,32"], "--hidden_sizes: 32,32 is a list", "is written 32x32"),
+    (["sweep", "dqn", "--eps_vals", "1,0.1,0.01"], "--eps_vals: 1,0.1,0.01 is a list", "is written 1x0.1x0.01"),
+    (["train"], "ALGORITHM is vpg, a3c or dqn", "--help"),
+    (["completion"], "completion: ''", "bash, zsh, fish"),
+    (["plot"], "plot: give a run folder", "plot --help"),
+    *(
+        ([name], f"{name}: give one run folder, not 0", f"{name} --help")
+        for name in ("evaluate", "export", "video", "resume")
+    ),
+    (["compare"], "compare: 0 folders given", "two or more"),
+    (["evaluate", "nothing"], "nothing does not exist", "give the folder of a run"),
+    (["evaluate", ""], "RUN: '' is not allowed", "takes a value"),
+    (["video", "run", "--out", ""], "--out: '' is not allowed", "takes a value"),
     (["train", "vpg", "--epochs", "0"], "--epochs: 0 is not allowed", "at least 1"),
     (["train", "vpg", "--epochs", "10", "--env_steps", "100"], "--epochs", "two budgets"),
     (["train", "vpg", "--epochs", "1000000"], "1000000", "env steps per run"),
@@ -373,8 +396,8 @@ def test_a_signal_while_compiling_ends_soon(tmp_path):
 def test_help_needs_no_environment_library():
     code = (
         "import sys\nfrom purejaxrl.cli import main\n"
-        "for words in (['--help'], ['--version'], ['train'], ['completion'],\n"
-        "  *([name, '--help'] for name in ('list', 'plot', 'video', 'evaluate'))): assert main(words) == 0\n"
+        "for words in (['--help'], ['--version'], *([name, '--help'] for name in\n"
+        "  ('train', 'completion', 'list', 'plot', 'video', 'evaluate'))): assert main(words) == 0\n"
         "assert 'jax' not in sys.modules\n"
         "try: main(['train', 'dqn', '--help'])\nexcept SystemExit as stop: assert stop.code == 0\n"
         "assert 'gymnax' not in sys.modules\n"
@@ -463,7 +486,7 @@ def test_nobody_has_to_read_all_of_it():
         ([], "usage: purejaxrl COMMAND"),
         (["help"], "usage: purejaxrl COMMAND"),
         (["--version"], f"purejaxrl {cli.purejaxrl.__version__}"),
-        (["train"], "purejaxrl train ALGORITHM"),
+        (["train", "--help"], "purejaxrl train ALGORITHM"),
         (["sweep", "--help"], "purejaxrl sweep ALGORITHM"),
         *(([command, "--help"], f"usage: purejaxrl {command} ") for command in ("evaluate", "export", "plot", "video")),
         (["list", "--help"], "usage: purejaxrl list"),

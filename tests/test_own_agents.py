@@ -216,6 +216,13 @@ def test_what_is_wrong_is_said_in_a_line(parts, words):
     assert ("raised" in text) == (caught.value.__cause__ is not None)
 
 
+def test_make_train_takes_whole_numbers_written_as_floats(cartpole):
+    train = purejaxrl.make_train(of_alone(), Alone(env_steps=2e1, actors=2.0), cartpole)
+    _, log = jax.eval_shape(train, jax.random.key(0))
+    # Iterations of 3 steps of 2 actors, rounded up.
+    assert log.active.shape == (4,)
+
+
 def test_make_train_checks_the_agent_too(cartpole):
     with pytest.raises(InputError, match="act returned None"):
         purejaxrl.make_train(of_alone(act=lambda *_: None), Alone(), cartpole)

@@ -189,6 +189,7 @@ class Unhashable(nn.Module):
     [
         (Torso, "not the class Torso; give an instance"),
         (3, "it takes a flax.linen.Module, not 3"),
+        ("x" * 500, "it takes a flax.linen.Module, not 'x{79}[.]{3}$"),
         (jnp.tanh, "it takes a flax.linen.Module"),
         (Normalised(), "Normalised has batch_stats beside its parameters"),
         (OneNumber(), r"OneNumber makes float32 \[2\] of inputs \[2, 4\]; it must make features \[2, F\]"),
@@ -200,6 +201,24 @@ def test_what_is_no_network_is_refused_before_anything_compiles(network, words):
         with pytest.raises(InputError, match=words) as caught:
             purejaxrl.train(algorithm, network=network, observation_type="default")
         assert "\n" not in str(caught.value)
+
+
+def test_who_has_an_nnx_module_is_told_how_to_wrap_it():
+    from flax import nnx
+
+    class Torso(nnx.Module):
+        def __init__(self, rngs):
+            self.dense = nnx.Linear(4, 3, rngs=rngs)
+
+        def __call__(self, x):
+            return self.dense(x)
+
+    hint = r"--network: it takes a flax.linen.Module, not Torso of flax.nnx; flax.nnx.bridge.to_linen\(Torso, ...\)"
+    for network in (Torso, Torso(nnx.Rngs(0))):
+        with pytest.raises(InputError, match=hint) as caught:
+            plan_train("vpg", network=network)
+        assert "\n" not in str(caught.value)
+    plan_train("vpg", network=nnx.bridge.to_linen(Torso))
 
 
 def test_an_exception_of_the_module_is_kept():

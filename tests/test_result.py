@@ -15,10 +15,11 @@ from helpers import flat
 
 import purejaxrl
 from purejaxrl.cli import main
-from purejaxrl.errors import InputError
+from purejaxrl.errors import InputError, UnsupportedError
 from purejaxrl.learners import load_learners
 from purejaxrl.reporting import is_watched, reporter_of
 from purejaxrl.results.progress import Silent, Terminal
+from purejaxrl.training import devices
 
 mpl.use("Agg")
 
@@ -50,6 +51,27 @@ def test_places_are_numpys(result):
     assert len(result[5:5]) == 0
     with pytest.raises(IndexError):
         result[8]
+
+
+def test_nothing_is_evaluated_where_nothing_is_selected(result):
+    for call in (result[5:5].evaluate, result[5:5].policy, result[5:5].summary):
+        with pytest.raises(InputError, match="no runs are selected"):
+            call()
+
+
+def test_no_policy_plays_in_a_process_that_was_forked_after_jax_had_started(result, monkeypatch):
+    monkeypatch.setattr(devices, "lacks_threads", True)
+    for call in (result.policy, result.evaluate):
+        with pytest.raises(UnsupportedError, match="forked"):
+            call()
+    assert len(result.frame())
+
+
+def test_a_folder_without_a_name_is_refused(result):
+    with pytest.raises(InputError, match="save: '' is not allowed"):
+        result.save("")
+    with pytest.raises(InputError, match="--out: '' is not allowed"):
+        purejaxrl.train("vpg", out="")
 
 
 def test_it_says_what_it_is_in_one_line(result, path):

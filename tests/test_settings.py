@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from purejaxrl import config as configs
 from purejaxrl.agents import AGENTS
-from purejaxrl.config import field_specs
+from purejaxrl.config import check_fields, field_specs, static
 from purejaxrl.errors import InputError
 from purejaxrl.results.labels import columns_of, label_of, show
 from purejaxrl.settings import Range, count_settings, draws, resolve_settings, rounded
@@ -62,6 +63,17 @@ def test_a_tuple_is_one_value_and_a_list_of_one_is_swept():
     assert setting.values == {"hidden_sizes": (16, 8)}
     assert setting.config.hidden_sizes == (16, 8)
     assert [setting.config for setting in resolve({})] == [DQN.Config()]
+
+
+def test_whole_numbers_may_be_written_as_floats():
+    given = {"env_steps": [1e3, 2000], "hidden_sizes": [(8.0, 4), (2,)], "batch_size": np.float32(16), "lr": 1.0}
+    settings = resolve(given)
+    found = [(s.config.env_steps, s.config.hidden_sizes, s.config.batch_size) for s in settings]
+    assert found == [(1000, (8, 4), 16), (1000, (2,), 16), (2000, (8, 4), 16), (2000, (2,), 16)]
+    assert {type(number) for steps, sizes, batch in found for number in (steps, *sizes, batch)} == {int}
+    assert settings[0].values == {"env_steps": 1000, "hidden_sizes": (8, 4)}
+    assert type(settings[0].values["env_steps"]) is int
+    assert type(settings[0].config.lr) is float
 
 
 def test_a_budget_may_be_swept_and_none_is_a_value():
@@ -227,6 +239,20 @@ def test_a_range_in_words():
         ({"max_ep_len": [None, None]}, None, ["--max_ep_len: off is given twice"]),
         ({"lr": [1e-3, 1e-3]}, 2, ["--lr: 0.001 is given twice"]),
         ({"hidden_sizes": [[8, 8], (4,)]}, None, ["--hidden_sizes: [8, 8]", "tuple is one value"]),
+        ({"hidden_sizes": [32, 32]}, None, ["--hidden_sizes: [32, 32] is a list", "a tuple is one value: (32, 32)"]),
+        ({"hidden_sizes": [32, 64]}, None, ["--hidden_sizes: [32, 64] is a list", "a tuple is one value: (32, 64)"]),
+        ({"eps_vals": [1, 0.01, 0.001]}, None, ["--eps_vals: [1, 0.01, 0.001]", "one value: (1, 0.01, 0.001)"]),
+        ({"env_steps": 3e9}, None, ["--env_steps: 3000000000 is not allowed", "at least 1 and at most 2147483647"]),
+        ({"env_steps": Range(1, 3e9)}, 2, ["--env_steps: 1..3e+09 is not allowed", "at most 2147483647"]),
+        ({"env_steps": 0}, None, ["--env_steps: 0 is not allowed; it takes a whole number at least 1"]),
+        ({"lr": 1e-50}, None, ["--lr: 1e-50 is not allowed; in float32 1e-50 is 0, and it takes", "above 0"]),
+        ({"lr": [1e-3, 1e39]}, None, ["--lr: 1e+39 is not allowed; in float32 1e+39 is infinite", "a finite number"]),
+        ({"gamma": 1.0000001}, None, ["--gamma: 1.0000001 is not allowed; it takes", "at most 1"]),
+        (
+            {"lr": np.zeros((9, 99))},
+            None,
+            ["--lr: array([[0.,", "... is not allowed; it takes a finite number above 0"],
+        ),
         ({"lr": [1e-3, Range(1e-4, 1e-3)]}, 2, ["--lr: 0.0001..0.001", "within a list"]),
         ({"lr": Range(1e-4, 1e-2)}, None, ["--lr: 0.0001..0.01 is a range", "--random N"]),
         ({"lr": Range(1e-2, 1e-4)}, 2, ["--lr: 0.01..0.0001", "below the second"]),
@@ -261,6 +287,31 @@ def test_what_is_refused(hyperparameters, random, said):
     message = str(caught.value)
     assert all(part in message for part in said), message
     assert "\n" not in message
+
+
+@configs.config
+class Own:
+    """Not looked at by the suite's type checker, as nobody's is outside of it."""
+
+    sizes: tuple[int, ...] = static((4,), "a tuple", length=0, at_least=1)
+    steps: int = static(1, "a whole number", at_least=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"sizes": 32}, "--sizes: 32 is not allowed; it takes a tuple of one or more whole numbers at least 1"),
+        ({"sizes": [8, 8]}, "--sizes: [8, 8] is not allowed; it takes a tuple of one or more whole numbers at least 1"),
+        ({"sizes": (8, 0)}, "--sizes: 8 0 is not allowed; it takes one or more whole numbers at least 1"),
+        ({"steps": 1.5}, "--steps: 1.5 is not allowed; it takes a whole number at least 1"),
+        ({"steps": 1e300}, "--steps: 1e+300 is not allowed; it takes a whole number at least 1 and at most 2147483647"),
+        ({"steps": "x" * 500}, f"--steps: '{'x' * 79}... is not allowed; it takes a whole number at least 1"),
+    ],
+)
+def test_values_of_other_types_are_refused_with_what_is_taken(values, said):
+    with pytest.raises(InputError) as caught:
+        check_fields(Own(**values))
+    assert str(caught.value) == said
 
 
 def test_an_environment_without_a_tuned_entry():

@@ -19,10 +19,10 @@ SHELLS = ("bash", "zsh", "fish")
 
 def completion(words: list[str]) -> int:
     """`purejaxrl completion SHELL`."""
-    if not words or words[0] in ("--help", "-h"):
+    if words and words[0] in ("--help", "-h"):
         print(HELP, end="")
         return 0
-    if len(words) > 1 or words[0] not in SHELLS:
+    if len(words) != 1 or words[0] not in SHELLS:
         raise InputError(f"completion: {' '.join(words)!r} is not a shell; use one of {', '.join(SHELLS)}")
     import shtab
 

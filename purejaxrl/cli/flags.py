@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 # Flags of `purejaxrl sweep` beside those of `train`.
 SWEEP_FLAGS = {
     "random": "draw so many settings, from lists and from ranges as --lr 1e-4..1e-2:log",
-    "coordinator": "several hosts: HOST:PORT of the first process, with the next two",
+    "coordinator": "several hosts: HOST:PORT of the first process, with the next two; auto: as SLURM, Open MPI, "
+    "Kubernetes or a TPU pod says",
     "num_processes": "several hosts: how many processes there are",
     "process_id": "several hosts: which of them this one is, from 0",
 }
@@ -105,8 +106,8 @@ def add_safety_flags(group: Any, checkpoints: str) -> None:
 
 
 def shows_help(words: list[str], text: str) -> bool:
-    """Whether help is what is asked for, or nothing at all; then it is printed."""
-    if words and not {"--help", "-h"} & set(words):
+    """Whether help is what is asked for; then it is printed."""
+    if not {"--help", "-h"} & set(words):
         return False
     print(text, end="")
     return True
@@ -133,14 +134,23 @@ def parse_folders(parser: Parser, words: list[str]) -> tuple[list[str], dict[str
     if unknown:
         raise InputError(unknown_flag(unknown[0], parser))
     flags = vars(known)
+    refuse_empty(flags)
     return flags.pop("runs"), flags
+
+
+def refuse_empty(flags: dict[str, Any]) -> None:
+    """Raise InputError for a flag without a value, as `--out "$NAME"` has where the variable is not set."""
+    for name, value in flags.items():
+        if value == "" or (isinstance(value, list) and "" in value):
+            where = "RUN" if name == "runs" else f"--{name}"
+            raise InputError(f"{where}: '' is not allowed; it takes a value")
 
 
 def parse_folder(parser: Parser, words: list[str]) -> tuple[Path, dict[str, Any]]:
     """The one run folder and the flags. Raises InputError."""
     runs, flags = parse_folders(parser, words)
     if len(runs) != 1:
-        raise InputError(f"{parser.prog}: give one run folder, not {len(runs)}")
+        raise InputError(f"{parser.prog}: give one run folder, not {len(runs)}; {parser.prog} --help says more")
     return Path(runs[0]), flags
 
 
@@ -210,6 +220,7 @@ def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> 
     if unknown:
         raise InputError(unknown_flag(unknown[0], parser))
     flags = {name: value for name, value in vars(known).items() if value is not None}
+    refuse_empty(flags)
     flags.setdefault("out", None)
     whole = Spec(help="", is_leaf=False, kind=int)
     counts = ("seeds", "seed", "devices", "log_every", "eval_every", "eval_episodes", *SWEEP_FLAGS)
@@ -260,7 +271,17 @@ def convert_sources(name: str, text: str, spec: Spec) -> Any:
     if not all(entry.strip() for entry in entries):
         raise InputError(f"--{name}: {text!r} holds an empty alternative; separate values with single commas")
     values = [convert(name, entry.strip(), spec) for entry in entries]
+    are_single = spec.length is not None and len(values) > 1 and all(len(value) == 1 for value in values)
+    if are_single and (spec.length or len(set(values)) < len(values)):
+        raise InputError(
+            f"--{name}: {text} is a list of alternatives; one value of several numbers is written {in_tuple(text)}"
+        )
     return values if len(values) > 1 else values[0]
+
+
+def in_tuple(text: str) -> str:
+    """Numbers with commas between, as one value is written."""
+    return "x".join(word.strip() for word in text.split(","))
 
 
 def split_alternatives(text: str) -> list[str]:
@@ -278,7 +299,10 @@ def split_alternatives(text: str) -> list[str]:
 def convert_one(name: str, text: str, spec: Spec) -> Any:
     """The one value that `train` takes. Raises InputError."""
     if len(split_alternatives(text)) > 1 or (".." in text and not spec.choices):
-        raise InputError(f"--{name}: {text} is a list of alternatives; train takes one value, sweep takes several")
+        hint = f"; one value of several numbers is written {in_tuple(text)}" if spec.length is not None else ""
+        raise InputError(
+            f"--{name}: {text} is a list of alternatives; train takes one value, sweep takes several{hint}"
+        )
     return convert(name, text, spec)
 
 

@@ -51,7 +51,7 @@ def plot(words: list[str]) -> int:
         return 0
     runs, known = parse_folders(parser, words)
     if not runs:
-        raise InputError("plot: give a run folder")
+        raise InputError(f"{parser.prog}: give a run folder; {parser.prog} --help says more")
     if known["out"] is None:
         if len(runs) > 1:
             raise InputError(f"plot: {len(runs)} folders are drawn into one picture; give its name with --out")

@@ -69,7 +69,9 @@ def _loggers(own: dict[str, Any]) -> list[Logger]:
 
 
 def _train_or_sweep(command: str, words: list[str]) -> int:
-    if not words or words[0] in ("--help", "-h"):
+    if not words:
+        raise InputError(TRAINING_HELP.format(command))
+    if words[0] in ("--help", "-h"):
         print(TRAINING_HELP.format(command))
         return 0
     from purejaxrl.agents import AGENTS

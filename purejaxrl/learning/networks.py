@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from purejaxrl.errors import InputError
+from purejaxrl.errors import InputError, in_brief
 from purejaxrl.learning.products import contract, product
 from purejaxrl.learning.strips import Strips
 from purejaxrl.types import PyTree, ScalarKey
@@ -167,7 +168,10 @@ def check_body(body: Any, input_shape: tuple[int, ...]) -> None:
     """
     if not isinstance(body, nn.Module):
         is_class = isinstance(body, type) and issubclass(body, nn.Module)
-        found = f"the class {body.__name__}; give an instance of it" if is_class else f"{body!r}"
+        found = f"the class {body.__name__}; give an instance of it" if is_class else in_brief(body)
+        if is_nnx(body):
+            name = body.__name__ if isinstance(body, type) else type(body).__name__
+            found = f"{name} of flax.nnx; flax.nnx.bridge.to_linen({name}, ...) makes one of it"
         raise InputError(f"--network: it takes a flax.linen.Module, not {found}")
     name, rows = type(body).__name__, 2
     inputs = jax.ShapeDtypeStruct((rows, *input_shape), jnp.zeros(()).dtype)
@@ -187,6 +191,12 @@ def check_body(body: Any, input_shape: tuple[int, ...]) -> None:
         raise InputError(
             f"--network: {name} makes {found} of inputs {list(inputs.shape)}; it must make features [{rows}, F] of them"
         )
+
+
+def is_nnx(body: Any) -> bool:
+    """Whether this is a module of flax.nnx, or a class of such; whoever has one has imported it."""
+    nnx = sys.modules.get("flax.nnx")
+    return nnx is not None and issubclass(body if isinstance(body, type) else type(body), nnx.Module)
 
 
 def check_network(config: Any, input_shape: tuple[int, ...]) -> None:
