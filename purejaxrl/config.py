@@ -150,7 +150,7 @@ def _expected(value: Any, spec: Spec) -> str:
     if spec.kind is float:
         for number in numbers:
             rounded = _in_float32(number)
-            if number != 0 and math.isfinite(number) and (rounded == 0 or math.isinf(rounded)):
+            if number not in (0, math.inf, -math.inf) and rounded in (0, math.inf, -math.inf):
                 found = "0" if rounded == 0 else "infinite"
                 return f"in float32 {_show(number)} is {found}, and it takes {spec.allowed}"
     at_most: Any = math.inf if spec.at_most is None else spec.at_most
@@ -213,8 +213,11 @@ def _is_number(value: Any) -> bool:
 
 def _in_float32(value: Any) -> float:
     """What programs compute with: a number that is fine in float64 may be infinite there, or denormal, which is 0."""
-    with np.errstate(over="ignore"):
-        number = float(np.float32(value))
+    try:
+        with np.errstate(over="ignore"):
+            number = float(np.float32(value))
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
     return number if not abs(number) < np.finfo(np.float32).tiny else 0.0
 
 

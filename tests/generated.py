@@ -292,5 +292,6 @@ def test_errors_know_their_codes():
         "CheckpointError": 4,
         "DivergedError": 5,
         "ResourceError": 6,
+        "UnsupportedError": 1,
         "HostError": 1,
     }

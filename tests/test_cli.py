@@ -231,7 +231,7 @@ WRONG = [
         for name in ("evaluate", "export", "video", "resume")
     ),
     (["compare"], "compare: 0 folders given", "two or more"),
-    (["evaluate", "nothing"], "nothing does not exist", "give the folder of a run"),
+    (["evaluate", "nothing"], "nothing is not a run folder", "it does not exist"),
     (["evaluate", ""], "RUN: '' is not allowed", "takes a value"),
     (["video", "run", "--out", ""], "--out: '' is not allowed", "takes a value"),
     (["train", "vpg", "--epochs", "0"], "--epochs: 0 is not allowed", "at least 1"),

@@ -7,13 +7,15 @@ import pytest
 
 from purejaxrl import config as configs
 from purejaxrl.agents import AGENTS
-from purejaxrl.config import check_fields, field_specs, static
+from purejaxrl.config import Real, check_fields, field_specs, leaf, static
 from purejaxrl.errors import InputError
 from purejaxrl.results.labels import columns_of, label_of, show
 from purejaxrl.settings import Range, count_settings, draws, resolve_settings, rounded
 
 DQN, A3C = AGENTS["dqn"], AGENTS["a3c"]
 INF, NAN = math.inf, math.nan
+# As much as is shown of 10**400.
+HUGE = "1" + "0" * 79
 
 
 def resolve(hyperparameters, agent=DQN, preset="original", **options):
@@ -295,6 +297,7 @@ class Own:
 
     sizes: tuple[int, ...] = static((4,), "a tuple", length=0, at_least=1)
     steps: int = static(1, "a whole number", at_least=1)
+    rate: Real = leaf(1.0, "a number")
 
 
 @pytest.mark.parametrize(
@@ -305,6 +308,11 @@ class Own:
         ({"sizes": (8, 0)}, "--sizes: 8 0 is not allowed; it takes one or more whole numbers at least 1"),
         ({"steps": 1.5}, "--steps: 1.5 is not allowed; it takes a whole number at least 1"),
         ({"steps": 1e300}, "--steps: 1e+300 is not allowed; it takes a whole number at least 1 and at most 2147483647"),
+        (
+            {"rate": 10**400},
+            f"--rate: {HUGE}... is not allowed; in float32 {HUGE}... is infinite, and it takes a finite number",
+        ),
+        ({"rate": math.inf}, "--rate: inf is not allowed; it takes a finite number"),
         ({"steps": "x" * 500}, f"--steps: '{'x' * 79}... is not allowed; it takes a whole number at least 1"),
     ],
 )

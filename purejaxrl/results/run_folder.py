@@ -382,7 +382,7 @@ def check_run(path: Path) -> None:
     """Raise InputError unless this is the folder of a run, and nothing in it is a link."""
     try:
         if not path.exists():
-            raise InputError(f"{path} does not exist; give the folder of a run")
+            raise InputError(f"{path} is not a run folder: it does not exist")
         if not stat.S_ISREG((path / "config.json").stat().st_mode):
             raise InputError(f"{path} is not a run folder: its config.json is no file")
         links = [entry for entry in path.rglob("*") if entry.is_symlink()]
