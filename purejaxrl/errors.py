@@ -1,10 +1,11 @@
-"""Errors that a user can act on; each knows the exit code of the command line."""
+"""Errors that a user can act on, each with the exit code of the command line; and what is said where none is raised."""
 
 from __future__ import annotations
 
 import errno
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,20 @@ def in_brief(value: Any) -> str:
     """A value as an error's one line can hold it."""
     text = " ".join(repr(value).split())
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def warn(text: str, *, stacklevel: int = 2) -> None:
+    """Warn, and go on even where standard error is closed, full, or read by nobody.
+
+    stacklevel: as for `warnings.warn`, which still raises what a filter has turned into an error.
+    """
+    with suppress(OSError, ValueError):
+        warnings.warn(text, stacklevel=stacklevel + 1)
+
+
+def in_one_line(error: Exception) -> str:
+    """The kind of an error and the beginning of its message."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 # What the system says where a disk, or a user's share of it, is full.

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from purejaxrl import keeper
-from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError
+from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError, in_one_line, warn
 from purejaxrl.keeper import Keeper, Position, Start
 from purejaxrl.ledger import Ledger, Place, Stage, failed_runs, summarize, write_statistics
 from purejaxrl.loggers import Logger, check_loggers, listening
@@ -192,14 +192,26 @@ def _carry_out(
         if everyone.index == 0:
             folder.write_json("summary.json", summary)
             write_statistics(ledger)
-            write_pictures(folder, recorded_of(config), plain(summary))
         keeping.finish()
+        if everyone.index == 0:
+            draw_pictures(folder, config, plain(summary))
         listeners.finish(plain(summary))
         everyone.finish()
     if plan.options.fail_on_nan and ledger.failed:
         shown = name_runs(sorted(ledger.failed))
         raise DivergedError(f"--fail_on_nan: training stopped as runs diverged: {shown}; see {folder.path}")
     return result_of(folder.path, config, plain(summary), MakePlan(config, plan=plan), ledger.state, stopped_by)
+
+
+def draw_pictures(folder: RunFolder, config: dict[str, Any], summary: dict[str, Any]) -> None:
+    """Draw what a run folder shows, once everything else has been written: a picture that fails costs nothing else."""
+    try:
+        write_pictures(folder, recorded_of(config), summary)
+    except Exception as error:
+        warn(
+            f"the pictures could not be drawn, and all else has been written: {in_one_line(error)}; "
+            f"purejaxrl plot {folder.path} draws them anew"
+        )
 
 
 class Stopper(NamedTuple):

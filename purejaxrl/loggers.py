@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import socket
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from purejaxrl.errors import InputError, ResourceError, writing
+from purejaxrl.errors import InputError, ResourceError, in_one_line, warn, writing
 
 Row = dict[str, Any]
 # Columns of a row that say whose it is and when, beside those of swept hyperparameters, which are texts.
@@ -222,8 +221,7 @@ def warn_of_many(logger: Logger, config: dict[str, Any], max_runs: int) -> None:
     """Say that not all runs are logged, if so."""
     runs = config["seeds"] * len(config.get("settings", [{}]))
     if runs > max_runs:
-        text = f"{type(logger).__name__} takes the first {max_runs} of {runs} runs; give it max_runs for more"
-        warnings.warn(text, stacklevel=2)
+        warn(f"{type(logger).__name__} takes the first {max_runs} of {runs} runs; give it max_runs for more")
 
 
 def check_loggers(loggers: Any) -> None:
@@ -263,9 +261,8 @@ class Listeners:
                 getattr(logger, method)(*arguments)
             except Exception as error:
                 self.loggers.remove(logger)
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-                text = f"{type(logger).__name__}.{method} failed, and training goes on without it: {reason}"
-                warnings.warn(text, stacklevel=4)
+                name = f"{type(logger).__name__}.{method}"
+                warn(f"{name} failed, and training goes on without it: {in_one_line(error)}", stacklevel=4)
 
 
 @contextmanager

@@ -215,11 +215,12 @@ class Result:
     def _curves_as_html(self) -> str:
         from matplotlib.figure import Figure
 
-        from purejaxrl.results import html
+        from purejaxrl.results import html, plots
 
-        figure = Figure(figsize=(8, 4.8), layout="constrained")
-        self.plot(figure.subplots())
-        return html.picture(figure)
+        with plots.default_style():
+            figure = Figure(figsize=(8, 4.8), layout="constrained")
+            self.plot(figure.subplots())
+            return html.picture(figure)
 
     def _table_as_html(self) -> str:
         from purejaxrl.results import html

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import matplotlib
 import pytest
 from by_hand import CONFIG, SUMMARY, write_run
 from PIL import Image
@@ -30,6 +31,21 @@ def test_a_folders_pictures_are_drawn_anew(path, capsys):
     for name in ("sweep.png", "delay_histogram.png"):
         with Image.open(path / name) as picture:
             assert picture.width >= 900
+
+
+def test_a_users_settings_of_matplotlib_change_no_picture(path, tmp_path):
+    """LaTeX that is not there, 20 000 dots per inch, sketched white lines: the bytes stay as they are."""
+    out = tmp_path / "curves.png"
+    commands = ["plot", str(path)], ["plot", str(path), "--out", str(out)]
+    files = path / "sweep.png", path / "delay_histogram.png", out
+    drawn = []
+    settings = {"text.usetex": True, "savefig.dpi": 20000, "path.sketch": (5, 90, 9), "axes.edgecolor": "white"}
+    for chosen in ({}, settings):
+        with matplotlib.rc_context(chosen):
+            assert [main(words) for words in commands] == [0, 0]
+            assert chosen.items() <= dict(matplotlib.rcParams).items()
+        drawn.append([file.read_bytes() for file in files])
+    assert drawn[0] == drawn[1]
 
 
 def test_curves_of_folders_are_drawn_into_one_picture(path, tmp_path, capsys):

@@ -484,6 +484,15 @@ def test_wrong_input_to_compare(folders, tmp_path, capsys, monkeypatch, words, s
     assert all(part in message for part in said), message
 
 
+def test_a_picture_that_fails_costs_no_table(folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("purejaxrl.results.plots.sweep", lambda *_: [][0])
+    out = tmp_path / "out"
+    with pytest.warns(UserWarning, match=r"cannot draw .*compare\.png: IndexError"):
+        assert main(["compare", *map(str, folders(poor=POOR, good=GOOD)), "--out", str(out)]) == 0
+    assert sorted(file.name for file in out.iterdir()) == ["compare.csv", "improvement.csv"]
+    assert "good" in capsys.readouterr().out
+
+
 def test_help_of_compare(capsys):
     for words in (["--help"], ["-h"]):
         assert main(["compare", *words]) == 0

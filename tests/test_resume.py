@@ -98,6 +98,27 @@ def test_interrupted_trainings_end_bitwise_as_others(arguments, files, tmp_path)
         assert whole[name] == cut[name], name
 
 
+def test_a_picture_that_fails_costs_nothing_else(tmp_path, monkeypatch):
+    """Everything else has been written by then, so the training can be extended, and what it has learned be played."""
+
+    def no_memory(folder, *_):
+        assert (folder.path / "checkpoints" / "000001" / "SHA256SUMS").exists()
+        raise MemoryError("std::bad_alloc")
+
+    start(VPG, tmp_path / "whole", epochs=12)
+    monkeypatch.setattr("purejaxrl.execution.write_pictures", no_memory)
+    with pytest.warns(UserWarning, match=r"pictures could not be drawn.*: MemoryError: std::bad_alloc; purejaxrl plot"):
+        result = start(VPG, tmp_path / "cut", epochs=8)
+    assert result.facts["env_steps"] == 8 * 80
+    assert not (tmp_path / "cut" / "learning_curve.png").exists()
+    with pytest.warns(UserWarning, match="pictures could not be drawn"):
+        purejaxrl.resume(tmp_path / "cut", extend=12)
+    assert_same_files(tmp_path / "whole", tmp_path / "cut")
+    assert main(["plot", str(tmp_path / "cut")]) == 0
+    names = [(tmp_path / name / "learning_curve.png").read_bytes() for name in ("whole", "cut")]
+    assert names[0] == names[1]
+
+
 def test_a_batch_after_another_goes_on_too(tmp_path):
     """Memory for few runs at a time: batches that are done stay done, and the one at hand goes on."""
     arguments = {**VECTORS, "env_steps": 400, "memory_size": 4000, "seeds": 6}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from purejaxrl.errors import InputError, writing
+from purejaxrl.errors import InputError, ResourceError, in_one_line, warn, writing
 from purejaxrl.results.facts import facts_of
 from purejaxrl.results.labels import label_of
 from purejaxrl.results.run_folder import is_litter, replacing, write_figure
@@ -94,32 +94,38 @@ def in_words(comparison: Comparison) -> str:
 
 
 def write(comparison: Comparison, paths: Sequence[str | Path], out: Path) -> None:
-    """Write compare.csv, compare.png and, where settings are few, improvement.csv to a folder.
+    """Write compare.csv, where settings are few improvement.csv, and compare.png to a folder.
 
-    Raises InputError where it holds anything, and ResourceError naming the file that cannot be written.
+    The plot comes last, and where it cannot be drawn there is a warning. Raises InputError where the folder holds
+    anything, and ResourceError naming the file that cannot be written.
     """
-    # Imported here, as a comparison that is only printed draws nothing.
-    from purejaxrl.results import plots
-
     files = ("compare.csv", "improvement.csv", "compare.png")
     with writing(out):
         if out.exists() and (not out.is_dir() or not all(is_litter(entry.name) for entry in out.iterdir())):
             raise InputError(f"--out: {out} exists; give another folder")
     # What may be refused comes before anything is written.
-    figure = plots.sweep(
-        metrics_of(paths),
-        comparison.frame,
-        comparison.labels,
-        comparison.setting_of_run,
-        f"{comparison.env}: {len(paths)} folders",
-        comparison.solved_at,
-    )
+    metrics = metrics_of(paths)
     with replacing(out / files[0]) as partial:
         comparison.frame.assign(setting=comparison.labels).to_csv(partial, index=False)
     if len(comparison.scores) <= MAX_PAIRS_OF:
         with replacing(out / files[1]) as partial:
             improvements(comparison.scores, comparison.stop_when_solved).to_csv(partial, index=False)
-    write_figure(out / files[2], figure, metadata={"Software": None})
+    try:
+        _draw(comparison, metrics, f"{comparison.env}: {len(paths)} folders", out / files[2])
+    except ResourceError:
+        raise
+    except Exception as error:
+        warn(f"cannot draw {out / files[2]}: {in_one_line(error)}")
+
+
+def _draw(comparison: Comparison, metrics: pd.DataFrame, title: str, path: Path) -> None:
+    # Imported here, as a comparison that is only printed draws nothing.
+    from purejaxrl.results import plots
+
+    settings = (comparison.labels, comparison.setting_of_run)
+    with plots.default_style():
+        figure = plots.sweep(metrics, comparison.frame, *settings, title, comparison.solved_at)
+        write_figure(path, figure, metadata={"Software": None})
 
 
 def read(path: str | Path, name: str | None = None) -> Folder:

@@ -23,24 +23,27 @@ HISTOGRAM = "_histogram"
 def write_pictures(folder: RunFolder, recorded: Recorded, facts: dict[str, Any]) -> list[Path]:
     """Draw sweep.png or learning_curve.png, and NAME_histogram.png of every histogram in summary.json; return them all.
 
-    facts: what summary.json holds. Without a metrics.csv nothing is drawn. Raises InputError where a file is damaged.
+    The user's settings of matplotlib do not matter. facts: what summary.json holds. Without a metrics.csv nothing is
+    drawn. Raises InputError where a file is damaged.
     """
     if not (folder.path / "metrics.csv").exists():
         return []
     metrics = read_table(folder.path / "metrics.csv", COLUMNS)
     if not metrics["run"].isin(range(recorded.runs)).all():
         raise InputError(f"cannot use {folder.path / 'metrics.csv'}: it holds runs that config.json does not")
-    figures = {"learning_curve.png": plots.learning_curve(metrics, recorded.title, recorded.solved_at)}
-    if recorded.is_sweep:
-        statistics = read_table(folder.path / "sweep.csv")
-        of_run = recorded.setting_of(np.arange(recorded.runs))
-        arguments = (metrics, statistics, recorded.labels, of_run, recorded.title, recorded.solved_at)
-        figures = {"sweep.png": plots.sweep(*arguments)}
-    for name in (name for name in facts if name.endswith(HISTOGRAM)):
-        counts, width = counts_of(facts[name])
-        figures[f"{name}.png"] = plots.histogram(counts, width, recorded.title, name.removesuffix(HISTOGRAM))
-    for name, figure in figures.items():
-        folder.write_picture(name, figure)
+    with plots.default_style():
+        if recorded.is_sweep:
+            statistics = read_table(folder.path / "sweep.csv")
+            of_run = recorded.setting_of(np.arange(recorded.runs))
+            arguments = (metrics, statistics, recorded.labels, of_run, recorded.title, recorded.solved_at)
+            figures = {"sweep.png": plots.sweep(*arguments)}
+        else:
+            figures = {"learning_curve.png": plots.learning_curve(metrics, recorded.title, recorded.solved_at)}
+        for name in (name for name in facts if name.endswith(HISTOGRAM)):
+            counts, width = counts_of(facts[name])
+            figures[f"{name}.png"] = plots.histogram(counts, width, recorded.title, name.removesuffix(HISTOGRAM))
+        for name, figure in figures.items():
+            folder.write_picture(name, figure)
     return [folder.path / name for name in figures]
 
 
@@ -78,8 +81,9 @@ def write_curves(path: Path, draws: Sequence[Callable[[Axes], Any]]) -> None:
     Raises InputError as `check_target` does, and ResourceError where it cannot be written.
     """
     check_target(path)
-    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    for draw in draws:
-        draw(axes)
-    write_figure(path, figure)
+    with plots.default_style():
+        figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
+        axes = figure.subplots()
+        for draw in draws:
+            draw(axes)
+        write_figure(path, figure)

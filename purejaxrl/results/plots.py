@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context, rcdefaults
 from matplotlib.axes import Axes
 from matplotlib.cbook import normalize_kwargs
 from matplotlib.figure import Figure
@@ -26,6 +28,14 @@ COLOR, EVAL_COLOR = COLORS[:2]
 OTHER_COLOR = "0.45"
 # Named curves that a legend inside the picture has room for.
 FEW = 4
+
+
+@contextmanager
+def default_style() -> Iterator[None]:
+    """matplotlib's own defaults while a figure is drawn and saved, whatever the user's settings are."""
+    with rc_context():
+        rcdefaults()
+        yield
 
 
 def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = None) -> Figure:
