@@ -81,7 +81,8 @@ def train(
     out: the run folder; without it the files live as long as the Result, and `Result.save` keeps them.
     progress: True for a bar of one line, False for none; by default there is one where somebody looks on: in a
     notebook, in IPython, at an interactive prompt. A Reporter of your own is taken, too.
-    SIGINT and SIGTERM end the training with everything learned so far; `Result.stopped_by` then holds the signal.
+    SIGINT and SIGTERM end the training with everything learned so far; `Result.stopped_by` then holds the signal. So do
+    SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU, unless your program handles or ignores them.
     Raises InputError before anything is compiled, and ResourceError if disk or memory do not suffice.
     """
     devices.ask_for_cpu_devices()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,8 @@ from typing import Any
 
 # Characters of a value that messages show.
 LONGEST = 80
+
+LOG = logging.getLogger("purejaxrl")
 
 
 class PurejaxrlError(Exception):
@@ -70,6 +73,12 @@ def warn(text: str, *, stacklevel: int = 2) -> None:
     """
     with suppress(OSError, ValueError):
         warnings.warn(text, stacklevel=stacklevel + 1)
+
+
+def tell(text: str, *values: object) -> None:
+    """Add a line to the package's log, and go on where that fails. text, values: as for `logging.info`."""
+    with suppress(OSError, ValueError):
+        LOG.info(text, *values, stacklevel=2)
 
 
 def in_one_line(error: Exception) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import shutil
 import signal
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +14,7 @@ import jax
 import numpy as np
 
 from purejaxrl import keeper
-from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError, in_one_line, warn
+from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError, in_one_line, tell, warn
 from purejaxrl.keeper import Keeper, Position, Start
 from purejaxrl.ledger import Ledger, Place, Stage, failed_runs, summarize, write_statistics
 from purejaxrl.loggers import Logger, check_loggers, listening
@@ -27,7 +25,7 @@ from purejaxrl.result import Home, MakePlan, Result, result_of, temporary_folder
 from purejaxrl.results import run_folder
 from purejaxrl.results.labels import counted, name_runs
 from purejaxrl.results.pictures import write_pictures
-from purejaxrl.results.progress import Reporter, Silent
+from purejaxrl.results.progress import Reporter, Silent, Unharming
 from purejaxrl.results.recorded import recorded_of
 from purejaxrl.results.run_folder import RunFolder, plain, read_json
 from purejaxrl.training import devices
@@ -37,8 +35,6 @@ from purejaxrl.training.hosts import Hosts, alone
 from purejaxrl.training.loop import without_replay
 from purejaxrl.training.signals import StopSignals
 from purejaxrl.training.sweep import batch_of, cut, group_settings, share_of, take
-
-LOG = logging.getLogger("purejaxrl")
 
 
 def carry_out(
@@ -57,7 +53,7 @@ def carry_out(
     everyone = everyone or alone()
     local = devices.local_devices(plan.options.device, plan.options.devices)
     devices.warn_about_idle_cores(local, plan.options.devices, plan.runs)
-    shown = progress if progress and everyone.index == 0 else Silent()
+    shown = Unharming(progress) if progress and everyone.index == 0 else Silent()
     if out is not None and everyone.index == 0:
         with run_folder.create(Path(out), overwrite=overwrite) as folder:
             return _carry_out(plan, local, folder, shown, everyone, loggers)
@@ -79,7 +75,7 @@ def carry_on(path: Path, *, progress: Any = None, loggers: Sequence[Logger] = ()
     with run_folder.open_existing(path) as folder:
         plan, found = plan_resumption(path, **arguments)
         local = devices.local_devices(plan.options.device, plan.options.devices)
-        shown = progress(plan) if progress else Silent()
+        shown = Unharming(progress(plan)) if progress else Silent()
         # What can be refused comes before this.
         if found is None:
             folder.clear()
@@ -98,7 +94,7 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
     plan = replan(content, **arguments)
     found, damaged = keeper.find(path)
     for wrong in damaged:
-        warnings.warn(f"{wrong}; going on from the one before", stacklevel=3)
+        warn(f"{wrong}; going on from the one before", stacklevel=3)
     if found is None:
         if not restart:
             check_nothing_is_lost(path)
@@ -113,26 +109,20 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
     differing = [f"{name} {older.get(name)} -> {now}" for name, now in versions().items() if older.get(name) != now]
     if differing:
         text = f"versions differ from those of the checkpoint, so the result may too: {', '.join(differing)}"
-        warnings.warn(text, stacklevel=3)
+        warn(text, stacklevel=3)
     return plan, found
 
 
 def check_nothing_is_lost(path: Path) -> None:
     """Raise InputError where a training that begins anew would replace results of an earlier one."""
     results = run_folder.find_results(path)
-    if has_ended(path):
+    if run_folder.has_ended(path):
         found = "has ended and holds no checkpoint to go on from"
     elif results:
         found = f"holds {results[0]}, and no checkpoint to go on from"
     else:
         return
     raise InputError(f"{path} {found}; --restart trains anew and replaces what is there")
-
-
-def has_ended(path: Path) -> bool:
-    """Whether a run folder's summary tells of a training that came to its end."""
-    file = path / "summary.json"
-    return file.exists() and run_folder.read_json(file).get("stopped_by", "") is None
 
 
 def _carry_out(
@@ -152,8 +142,8 @@ def _carry_out(
         return result_of(folder.path, recorded, facts, MakePlan(recorded, plan=plan))
     config = plain({**plan.as_dict(), "devices": used, "processes": everyone.count})
     folder.write_json("config.json", config)
-    LOG.info("run folder: %s", folder.path)
-    LOG.info("devices: %s, %d of %d used", local[0].device_kind, used, len(local))
+    tell("run folder: %s", folder.path)
+    tell("devices: %s, %d of %d used", local[0].device_kind, used, len(local))
     keeping = Keeper(ledger, plan.options.checkpoint_every if everyone.count == 1 else 0.0)
     keeping.begin()
     with StopSignals() as signals, listening(loggers, config, folder.path) as listeners:
@@ -268,7 +258,7 @@ def run(
             should_stop=should_stop,
             is_checked=plan.options.debug,
         )
-        LOG.info(
+        tell(
             "program %d of %d: %s side by side in %s, chunks of up to %s, compiled in %.1f s",
             turn + 1,
             len(groups),

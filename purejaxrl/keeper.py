@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 
 from purejaxrl.config import BUDGETS, Budget
-from purejaxrl.errors import CheckpointError, InputError
+from purejaxrl.errors import CheckpointError, InputError, tell
 from purejaxrl.ledger import Ledger, Snapshot, Stage
 from purejaxrl.plan import Plan
 from purejaxrl.results.recorder import KEPT, OPEN, Recorder, Records
@@ -24,7 +23,6 @@ from purejaxrl.training.fit import Standing, shapes_of_runs
 from purejaxrl.training.sweep import group_settings
 
 FOLDER = "checkpoints"
-LOG = logging.getLogger("purejaxrl")
 
 
 class Position(NamedTuple):
@@ -108,7 +106,7 @@ class Keeper:
         started = time.monotonic()
         disk.write(self.path, arrays, facts)
         self.written = time.monotonic()
-        LOG.info("checkpoint in %s, written in %.2f s", self.path, self.written - started)
+        tell("checkpoint in %s, written in %.2f s", self.path, self.written - started)
 
 
 def position_after(stage: Stage) -> Position:

@@ -60,15 +60,23 @@ def learners_of(path: Path, plan: Plan, kind: str = "last", runs: np.ndarray | N
     check_kind(kind)
     names = sorted(run_folder.find_params(path, kind), key=number_of)
     if not names:
-        hint = "; best ones are kept where --eval_every is given" if kind == "best" else ""
-        raise InputError(f"{path} holds no {kind} parameters{hint}")
+        if kind == "best" and plan.options.eval_every is None:
+            raise InputError(f"{path} holds no best parameters; best ones are kept where --eval_every is given")
+        raise InputError(f"{path} holds no {kind} parameters{hint_of(path)}")
     if runs is None:
         return [load_batch(path, name, plan) for name in names]
     batches = [load_batch(path, name, plan) for name in names if np.isin(runs_of(path, name, plan), runs).any()]
     missing = np.setdiff1d(runs, [run for batch in batches for run in batch.runs])
     if len(missing):
-        raise InputError(f"{path} holds no {kind} parameters of run {missing[0]}: it has not begun")
+        raise InputError(f"{path} holds no {kind} parameters of run {missing[0]}, which has not begun{hint_of(path)}")
     return [take_learners(batch, np.isin(batch.runs, runs)) for batch in batches]
+
+
+def hint_of(path: Path) -> str:
+    """What to do about parameters that are missing."""
+    return (
+        "" if run_folder.has_ended(path) else f": the training has not ended; purejaxrl resume {path} goes on with it"
+    )
 
 
 def take_learners(batch: Learners, which: np.ndarray) -> Learners:

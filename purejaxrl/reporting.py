@@ -39,9 +39,14 @@ def is_watched() -> bool:
     return hasattr(builtins, "__IPYTHON__") or hasattr(sys, "ps1")
 
 
-def bar_of(plan: Plan) -> Terminal:
-    """One line that is drawn again and again; in a notebook on standard output, as its errors have a red ground."""
+def bar_of(plan: Plan) -> Reporter:
+    """One line that is drawn again and again; in a notebook on standard output, as its errors have a red ground.
+
+    Where a program has no such stream, as pythonw has none, nothing is shown.
+    """
     stream = sys.stdout if "ipykernel" in sys.modules else sys.stderr
+    if stream is None:
+        return Silent()
     return Terminal("", plan.agent.name, goal_of(plan), stream=stream, is_live=True)
 
 

@@ -12,9 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import purejaxrl
-from purejaxrl.cli import completion, folders, listing, pictures, training
-from purejaxrl.errors import InputError, PurejaxrlError
+from purejaxrl.cli import completion, folders, listing, pictures, streams, training
+from purejaxrl.errors import InputError, PurejaxrlError, ResourceError
+from purejaxrl.training.signals import end_at_signals
 
+TRAININGS = ("train", "sweep", "resume")
+# Flags with which even these are asked for nothing but what they print.
+PRINTING = ("--json", "--dry_run", "--help", "-h")
 USAGE = """usage: purejaxrl COMMAND ...
 
 Deep reinforcement learning as pure functions in JAX.
@@ -42,40 +46,60 @@ options:
 def entry() -> NoReturn:
     """The program `purejaxrl`: `main`, with exit codes that hold whenever a signal comes.
 
-    Where nothing has begun that could be saved, SIGINT and SIGTERM end the process at once, by no exception, as that
-    would surface from whatever is being imported; a compiler that is still at work is not waited for.
+    Where nothing has begun that could be saved, signals end the process at once, by no exception, as that would surface
+    from whatever is being imported; a compiler that is still at work is not waited for.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: os._exit(128 + number))
+    streams.fill_closed()
+    end_at_signals()
     code = main()
     is_busy = any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
     if is_busy:
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code."""
+    """Run a command line and return its exit code.
+
+    Whatever becomes of standard output and standard error, a command does all that it has to do. Where its output could
+    not be written, standard error says so, unless nobody wants to read on; that is an error, but for a training, whose
+    exit code tells what became of the training.
+    """
     words = [_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     is_debugging = "--debug" in words
     words = [word for word in words if word != "--debug"]
     # It would tell of its own caches and fonts, as where the user has no home folder.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    with streams.unfailing() as output:
+        code = _run(words, is_debugging)
+        output.flush()
+        if output.failure is None or isinstance(output.failure, BrokenPipeError):
+            return code
+        print(f"purejaxrl: cannot write to standard output: {_reason(output.failure)}", file=sys.stderr)
+        is_training = bool(words) and words[0] in TRAININGS and not set(PRINTING) & set(words)
+        return code if is_training else code or ResourceError.exit_code
+
+
+def _run(words: list[str], is_debugging: bool) -> int:
+    """The exit code of a command, whose errors are printed."""
     try:
         return _dispatch(words, is_debugging)
+    except SystemExit as stop:
+        # argparse ends so after it has printed help.
+        return int(stop.code or 0)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if is_debugging:
             traceback.print_exc()
         message, code = _explain(error)
         print(f"purejaxrl: {message}", file=sys.stderr)
         return code
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the number that an OSError puts before it."""
+    return str(error.strerror or error) if isinstance(error, OSError) else str(error)
 
 
 def _explain(error: Exception) -> tuple[str, int]:
@@ -117,5 +141,5 @@ def _dispatch(words: list[str], is_debugging: bool) -> int:
         return 0
     if words[0] not in commands:
         raise InputError(f"unknown command {words[0]!r}; use one of {', '.join(commands)}")
-    takes_debug = is_debugging and words[0] in ("train", "sweep", "resume")
+    takes_debug = is_debugging and words[0] in TRAININGS
     return commands[words[0]](words[1:] + ["--debug"] * takes_debug)

@@ -6,6 +6,8 @@ import json
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +50,7 @@ def resume(words: list[str]) -> int:
     from purejaxrl import execution
     from purejaxrl.reporting import terminal_of
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = _show_warning  # type: ignore[assignment]
+    with _warning_in_one_line():
         if own["dry_run"]:
             plan, found = execution.plan_resumption(path, **flags)
             print(json.dumps(plain(plan.as_dict() | {"checkpoint": str(found.path) if found else None}), indent=2))
@@ -97,7 +97,7 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
     check_hosts(**joining)
     # Before anything that starts JAX, as making a plan does.
     everyone = start(**joining) if command == "sweep" and not own["dry_run"] else alone()
-    with everyone.telling_of_errors():
+    with everyone.telling_of_errors(), _warning_in_one_line():
         plan = plan_sweep(agent, **flags) if command == "sweep" else plan_train(agent, **flags)
         kind = "sweep-" if command == "sweep" else ""
         out = Path(own["out"] or f"results/{kind}{agent.name}-{plan.env}-{plan.options.preset}")
@@ -146,8 +146,17 @@ def _exit_code(result: Result) -> int:
     return 0 if result.stopped_by is None else 128 + result.stopped_by
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
-    print(f"purejaxrl: {message}", file=sys.stderr)
+@contextmanager
+def _warning_in_one_line() -> Iterator[None]:
+    """Show warnings as errors are shown; whatever Python's own filters say, they stop nothing."""
+
+    def show(message: Warning | str, *_: object) -> None:
+        print(f"purejaxrl: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def _prepare_jax(device: str, *, use_cache: bool, is_silent: bool) -> None:

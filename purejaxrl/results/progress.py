@@ -7,11 +7,13 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
 
+from purejaxrl.errors import in_one_line, warn
 from purejaxrl.results.recorder import Records
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -66,6 +68,40 @@ class Silent:
         """Do nothing."""
 
 
+class Unharming:
+    """A Reporter that cannot harm a training: one that fails is warned of, and told nothing more."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+
+    def start(self) -> None:
+        """Tell it."""
+        self._tell("start")
+
+    def note(self, text: str) -> None:
+        """Tell it."""
+        self._tell("note", text)
+
+    def advance(self, records: Records, seconds: float) -> None:
+        """Tell it."""
+        self._tell("advance", records, seconds)
+
+    def close(self) -> None:
+        """Tell it."""
+        self._tell("close")
+
+    def _tell(self, method: str, *arguments: Any) -> None:
+        try:
+            getattr(self.reporter, method)(*arguments)
+        except Exception as error:
+            failed, self.reporter = self.reporter, Silent()
+            if method != "close":
+                with suppress(Exception):
+                    failed.close()
+            name = f"{type(failed).__name__}.{method}"
+            warn(f"{name} failed, and training goes on without it: {in_one_line(error)}", stacklevel=4)
+
+
 class Goal(NamedTuple):
     """What progress is shown against.
 
@@ -87,7 +123,10 @@ class AboveTheBar(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        tqdm.write(self.format(record), file=sys.stderr)
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except Exception:
+            self.handleError(record)
 
 
 class Terminal:

@@ -394,6 +394,12 @@ def check_run(path: Path) -> None:
         raise InputError(f"{links[0]} is a link; a run's files must be in its folder")
 
 
+def has_ended(path: Path) -> bool:
+    """Whether a run folder's summary tells of a training that came to its end."""
+    file = path / "summary.json"
+    return file.exists() and read_json(file).get("stopped_by", "") is None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object. Raises InputError where it does not."""
     try:

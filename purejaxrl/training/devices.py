@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from jax._src import xla_bridge
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from purejaxrl.config import MAX_INT
-from purejaxrl.errors import InputError, UnsupportedError
+from purejaxrl.errors import InputError, UnsupportedError, warn
 from purejaxrl.types import PyTree
 
 RUNS = PartitionSpec("runs")
@@ -116,7 +115,7 @@ def warn_about_idle_cores(devices: list[jax.Device], limit: int | None, runs: in
     """Tell the user of a Python session where JAX had started with one CPU device before the package could ask."""
     cores = usable_cores()
     if devices[0].platform == "cpu" and len(devices) == 1 and limit is None and min(cores, runs) > 1:
-        warnings.warn(
+        warn(
             f"JAX had already started with one CPU device, so training uses one of {cores} cores; "
             f'call jax.config.update("jax_num_cpu_devices", {cores}) before using JAX',
             stacklevel=4,

@@ -17,7 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import NoReturn
 
@@ -288,8 +288,10 @@ class Hosts:
 
     def end(self, message: str) -> NoReturn:
         """End the process at once, from any thread."""
-        sys.stderr.write(f"purejaxrl: {message}\n")
-        sys.stderr.flush()
+        # Where nobody can be told, the process ends all the same.
+        with suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(f"purejaxrl: {message}\n")
+            sys.stderr.flush()
         if self.index == 0:
             # JAX aborts the others when its service goes; they first read why.
             time.sleep(0.5)

@@ -1,18 +1,41 @@
-"""SIGINT and SIGTERM as something to be asked for, so that what has been learned can be written whole."""
+"""Signals that would end a process as something to be asked for, so that what has been learned can be written whole."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from contextlib import AbstractContextManager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
+
+# Sent by people, and once by whoever manages a machine.
+ASKING = (signal.SIGINT, signal.SIGTERM)
+# Sent by a terminal that is closed, by SSH, SLURM and other schedulers before time is up; often several times.
+WARNING = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+
+
+def end_at_once(number: int, _: FrameType | None = None) -> NoReturn:
+    """End the process with the exit code of a signal, by no exception."""
+    os._exit(128 + number)
+
+
+def end_at_signals() -> None:
+    """Let every one of these signals end the process at once, but for those that it was started to ignore.
+
+    `nohup` has SIGHUP ignored. Only a program may do this; importing the package never does.
+    """
+    for number in (*ASKING, *WARNING):
+        if number in ASKING or signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, end_at_once)
 
 
 class StopSignals(AbstractContextManager["StopSignals"]):
-    """While entered, SIGINT and SIGTERM are noted instead of ending the process; a second one ends it at once.
+    """While entered, signals are noted instead of ending the process; a second SIGINT or SIGTERM ends it at once.
 
-    Signals reach Python only in the main thread; elsewhere nothing is changed.
+    SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU are left to who ignores or handles them, and may come as often as they like: a
+    terminal that is closed sends SIGHUP twice. Signals reach Python only in the main thread; elsewhere nothing is
+    changed.
     """
 
     def __init__(self) -> None:
@@ -25,17 +48,24 @@ class StopSignals(AbstractContextManager["StopSignals"]):
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+            for number in (*ASKING, *WARNING):
+                handler = signal.getsignal(number)
+                # What has no handler of Python's could not be given back its own.
+                is_ours = handler is not None if number in ASKING else handler in (signal.SIG_DFL, end_at_once)
+                if is_ours:
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
+        self._restore(*self._previous)
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        self.received = number
-        self._restore()
+        if self.received is None:
+            self.received = number
+        if number in ASKING:
+            self._restore(*ASKING)
 
-    def _restore(self) -> None:
-        while self._previous:
-            signal.signal(*self._previous.popitem())
+    def _restore(self, *numbers: int) -> None:
+        for number in numbers:
+            if number in self._previous:
+                signal.signal(number, self._previous.pop(number))

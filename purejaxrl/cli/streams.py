@@ -1,0 +1,92 @@
+"""Standard output and standard error of the program, which may be closed, full, or read by nobody."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import Any
+
+
+class Stream:
+    """A text stream whose failures raise nothing; the first one is remembered.
+
+    inner: the stream behind it, None where there is none: then what is written goes nowhere. Characters that its
+    encoding lacks are written as Python escapes them.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.failure: Exception | None = None
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with self._remembering():
+            if self.inner is not None:
+                self._write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand over what has been written."""
+        with self._remembering():
+            if self.inner is not None:
+                self.inner.flush()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        with self._remembering():
+            return self.inner is not None and bool(self.inner.isatty())
+        return False
+
+    def divert(self) -> None:
+        """Let what could not be written go: the interpreter would try it once more at its end, and fail."""
+        with suppress(OSError, ValueError, AttributeError):
+            number = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(number, self.inner.fileno())
+            os.close(number)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def _write(self, text: str) -> None:
+        try:
+            self.inner.write(text)
+        except UnicodeEncodeError:
+            encoding = self.inner.encoding
+            self.inner.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            self.failure = self.failure or error
+
+
+@contextmanager
+def unfailing() -> Iterator[Stream]:
+    """While entered, nothing that is printed or shown can fail. Yields standard output."""
+    output, errors = Stream(sys.stdout), Stream(sys.stderr)
+    with redirect_stdout(output), redirect_stderr(errors):
+        try:
+            yield output
+        finally:
+            for stream in (output, errors):
+                stream.flush()
+                if stream.failure is not None:
+                    stream.divert()
+
+
+def fill_closed() -> None:
+    """Let what is closed of standard input, output and error be the null device.
+
+    The system gives their numbers to the files that are opened next, and what a library writes to standard error would
+    land in these.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free, as those below it are taken.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
