@@ -1,6 +1,7 @@
 """Greedy policies of run folders: by hand, in gymnax, in gymnasium, and in another program."""
 
 import json
+import shutil
 
 import gymnasium
 import jax
@@ -154,6 +155,23 @@ def test_wrong_input_is_one_line(balancing, words, text, capsys):
     error = capsys.readouterr().err
     assert text in error
     assert error.count("\n") == 1
+
+
+def test_what_an_interrupted_training_lacks_is_to_be_had_by_resuming(balancing, tmp_path, capsys):
+    """Killed before any parameters were written, or before those of some runs."""
+    cut = tmp_path / "cut"
+    shutil.copytree(balancing, cut)
+    (cut / "summary.json").unlink()
+    facts = read_facts(cut, "last")
+    with RunFolder(cut) as opened:
+        first = {name: values[:1] for name, values in read_params(cut, "last").items()}
+        opened.write_params("last", first, {**facts, "runs": [0]})
+    hint = f"the training has not ended; purejaxrl resume {cut} goes on with it"
+    with pytest.raises(InputError, match=f"no last parameters of run 1, which has not begun: {hint}"):
+        purejaxrl.load(cut)[1].policy()
+    shutil.rmtree(cut / "params")
+    assert main(["evaluate", str(cut)]) == 2
+    assert capsys.readouterr().err == f"purejaxrl: {cut} holds no last parameters: {hint}\n"
 
 
 def test_gymnasium_plays_cartpole_only(tmp_path):

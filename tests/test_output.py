@@ -1,13 +1,16 @@
 """What becomes of a training and of its exit code where nobody reads what it says, or where that cannot be written."""
 
+import fcntl
 import io
 import json
 import logging
 import os
 import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import warnings
 
 import pytest
@@ -209,6 +212,27 @@ def test_a_terminal_that_goes_without_a_signal_takes_no_training_with_it(tmp_pat
     os.close(here)
     assert process.wait(timeout=60) == 0
     assert_complete(tmp_path / "run")
+
+
+@pytest.mark.usefixtures("covered_processes")
+def test_a_terminal_that_is_closed_ends_a_training_with_a_checkpoint(tmp_path):
+    here, there = pty.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    code = (
+        "import fcntl, os, sys, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'purejaxrl', *sys.argv[1:]])"
+    )
+    words = [sys.executable, "-c", code, *TINY_VPG, "--epochs", "100000", "--out", "run"]
+    process = subprocess.Popen(words, cwd=tmp_path, stdin=there, stdout=there, stderr=there, start_new_session=True)
+    os.close(there)
+    while b"return" not in os.read(here, 1000):
+        pass
+    os.close(here)
+    assert process.wait(timeout=60) == 128 + signal.SIGHUP
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["stopped_by"] == "SIGHUP"
+    assert 0 < summary["env_steps"] < 100000 * 40
+    assert (tmp_path / "run" / "checkpoints" / "000001" / "SHA256SUMS").exists()
 
 
 def test_what_is_closed_is_filled_and_what_is_open_stays(tmp_path):

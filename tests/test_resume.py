@@ -98,6 +98,57 @@ def test_interrupted_trainings_end_bitwise_as_others(arguments, files, tmp_path)
         assert whole[name] == cut[name], name
 
 
+class StopTwiceAfter(StopAfter):
+    """Sends it once more with the next chunk."""
+
+    def advance(self, records, seconds):
+        super().advance(records, seconds)
+        if self.left == 0:
+            signal.raise_signal(self.number)
+
+
+@pytest.fixture
+def default_of():
+    """A function that gives a signal the system's own handler, whatever this process was started with."""
+    previous = {}
+
+    def take(number):
+        previous[number] = signal.signal(number, signal.SIG_DFL)
+
+    yield take
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU], ids=lambda n: n.name
+)
+def test_what_terminals_and_schedulers_send_stops_as_sigterm_does(number, default_of, tmp_path):
+    """However often it comes: a terminal that is closed sends SIGHUP twice."""
+    default_of(number)
+    start(VPG, tmp_path / "whole")
+    result = start(VPG, tmp_path / "cut", StopTwiceAfter(2, number))
+    assert result.stopped_by == number
+    assert json.loads((tmp_path / "cut" / "summary.json").read_text())["stopped_by"] == number.name
+    assert 0 < result.facts["env_steps"] < 40 * 80
+    assert disk.numbers(tmp_path / "cut" / "checkpoints") == [1]
+    assert signal.getsignal(number) == signal.SIG_DFL
+    assert purejaxrl.resume(tmp_path / "cut").stopped_by is None
+    assert_same_files(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_signals_that_a_program_ignores_or_handles_are_left_to_it(default_of, tmp_path):
+    """As under nohup."""
+    numbers, received = (signal.SIGHUP, signal.SIGUSR1), []
+    for number, handler in zip(numbers, (signal.SIG_IGN, lambda number, _: received.append(number)), strict=True):
+        default_of(number)
+        signal.signal(number, handler)
+        result = start(VPG, tmp_path / number.name, StopAfter(2, number))
+        assert (result.stopped_by, result.facts["env_steps"]) == (None, 40 * 80)
+        assert signal.getsignal(number) == handler
+    assert received == [signal.SIGUSR1]
+
+
 def test_a_picture_that_fails_costs_nothing_else(tmp_path, monkeypatch):
     """Everything else has been written by then, so the training can be extended, and what it has learned be played."""
 
