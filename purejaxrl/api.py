@@ -146,4 +146,4 @@ def resume(
     """
     devices.ask_for_cpu_devices()
     shown = partial(reporter_of, progress)
-    return carry_on(Path(path), restart=restart, progress=shown, loggers=loggers, **arguments)
+    return carry_on(path, restart=restart, progress=shown, loggers=loggers, **arguments)

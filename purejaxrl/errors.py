@@ -86,6 +86,25 @@ def in_one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
+def home_path(path: str | Path) -> Path:
+    """A path with the home folder for `~`, else as it is. Raises InputError where no home folder is known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path} is not allowed: no home folder is known for it; give a path without ~") from error
+
+
+def absolute_path(path: str | Path) -> Path:
+    """A path as it is kept: no later `os.chdir` makes another of it. `~` is the home folder.
+
+    Raises InputError where no home folder is known, or the current folder is gone.
+    """
+    try:
+        return home_path(path).absolute()
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not allowed: the current folder is gone; give an absolute path") from error
+
+
 # What the system says where a disk, or a user's share of it, is full.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from purejaxrl.config import as_whole
 from purejaxrl.envs.pixels import advance, filled, frames_of, renderer_of
-from purejaxrl.errors import InputError
+from purejaxrl.errors import InputError, absolute_path
 from purejaxrl.learners import Learners, load_learners
 from purejaxrl.plan import Plan, check_whole, images_of
 from purejaxrl.results.labels import counted
@@ -73,7 +73,7 @@ def evaluate(
     Raises InputError where the folder, its parameters or an argument will not do.
     """
     episodes, seed = check_arguments(episodes, seed, backend)
-    plan, batches = load_learners(Path(path), params, **objects)
+    plan, batches = load_learners(absolute_path(path), params, **objects)
     return play_all(plan, batches, episodes, seed, backend)
 
 

@@ -14,7 +14,16 @@ import jax
 import numpy as np
 
 from purejaxrl import keeper
-from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError, in_one_line, tell, warn
+from purejaxrl.errors import (
+    CheckpointError,
+    DivergedError,
+    InputError,
+    ResourceError,
+    absolute_path,
+    in_one_line,
+    tell,
+    warn,
+)
 from purejaxrl.keeper import Keeper, Position, Start
 from purejaxrl.ledger import Ledger, Place, Stage, failed_runs, summarize, write_statistics
 from purejaxrl.loggers import Logger, check_loggers, listening
@@ -55,7 +64,7 @@ def carry_out(
     devices.warn_about_idle_cores(local, plan.options.devices, plan.runs)
     shown = Unharming(progress) if progress and everyone.index == 0 else Silent()
     if out is not None and everyone.index == 0:
-        with run_folder.create(Path(out), overwrite=overwrite) as folder:
+        with run_folder.create(absolute_path(out), overwrite=overwrite) as folder:
             return _carry_out(plan, local, folder, shown, everyone, loggers)
     path = temporary_folder()
     # What goes with the Result is of no use after an interruption.
@@ -69,9 +78,10 @@ def carry_out(
     return dataclasses.replace(result, home=Home(path))
 
 
-def carry_on(path: Path, *, progress: Any = None, loggers: Sequence[Logger] = (), **arguments: Any) -> Result:
+def carry_on(path: str | Path, *, progress: Any = None, loggers: Sequence[Logger] = (), **arguments: Any) -> Result:
     """Go on with the training of a run folder; see `purejaxrl.resume`. progress: (Plan) -> Reporter, if any."""
     check_loggers(loggers)
+    path = absolute_path(path)
     with run_folder.open_existing(path) as folder:
         plan, found = plan_resumption(path, **arguments)
         local = devices.local_devices(plan.options.device, plan.options.devices)

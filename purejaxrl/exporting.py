@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from purejaxrl import presets
-from purejaxrl.errors import InputError
+from purejaxrl.errors import InputError, absolute_path
 from purejaxrl.learners import Learners, load_learners
 from purejaxrl.learning.inputs import LIMIT
 from purejaxrl.plan import Plan, images_of, recorded, versions
@@ -39,8 +39,8 @@ def export(
     Raises InputError as `evaluate` does, ResourceError where they cannot be written, and InUseError while a training
     writes to the run folder and no other was given.
     """
-    path = Path(path)
-    target = path / FOLDER if out is None else Path(out)
+    path = absolute_path(path)
+    target = path / FOLDER if out is None else absolute_path(out)
     run_folder.check_place(target)
     plan, batches = load_learners(path, params, **objects)
     parts = [(f"{number}/" if len(batches) > 1 else "", batch) for number, batch in enumerate(batches, 1)]

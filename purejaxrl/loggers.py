@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from purejaxrl.errors import InputError, ResourceError, in_one_line, warn, writing
+from purejaxrl.errors import InputError, ResourceError, absolute_path, in_one_line, warn, writing
 
 Row = dict[str, Any]
 # Columns of a row that say whose it is and when, beside those of swept hyperparameters, which are texts.
@@ -57,7 +57,7 @@ class TensorBoard:
             from tensorboardX.summary import scalar
         except ImportError:
             raise InputError("TensorBoard: tensorboardX is missing; pip install 'purejaxrl[tensorboard]'") from None
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else absolute_path(folder)
         self.max_runs = max_runs
         # Not its SummaryWriter, which leaves writing to a thread: a full disk ends that one, a kill loses its rows.
         self._open, self._event, self._scalar = RecordWriter, Event, scalar
@@ -135,6 +135,8 @@ class Wandb:
             raise InputError("Wandb: wandb is missing; pip install 'purejaxrl[wandb]'") from None
         self.max_runs = max_runs
         self._wandb = wandb
+        if "dir" in init:
+            init["dir"] = absolute_path(init["dir"])
         self._init = {"project": project, **init}
         self._config: dict[str, Any] = {}
         self._runs: dict[int, Any] = {}

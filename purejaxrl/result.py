@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from purejaxrl.errors import InputError, ResourceError, reason_of
+from purejaxrl.errors import InputError, ResourceError, absolute_path, reason_of
 from purejaxrl.results import run_folder
 from purejaxrl.results.labels import counted, is_same, label_of, show, typed
 from purejaxrl.results.recorded import Recorded, recorded_of
@@ -47,7 +47,7 @@ def load(path: str | Path, **objects: Any) -> Result:
     without. A training that has not ended can be looked at, too: what is in its files by now.
     Raises InputError where there is no run, or an object is not one that config.json asks for.
     """
-    path = Path(path)
+    path = absolute_path(path)
     for name in objects:
         if name not in OBJECTS:
             raise InputError(f"load: {name} is unknown; objects of your own are {', '.join(OBJECTS)}")
@@ -446,10 +446,11 @@ class Result:
         """
         from purejaxrl.results import video
 
-        video.check_target(Path(path))
-        cut = video.GIF if Path(path).suffix.lower() == ".gif" else video.MP4
-        video.write(Path(path), self._film(params, seed, max_steps, *cut), video.seconds_of(cut))
-        return Path(path)
+        path = absolute_path(path)
+        video.check_target(path)
+        cut = video.GIF if path.suffix.lower() == ".gif" else video.MP4
+        video.write(path, self._film(params, seed, max_steps, *cut), video.seconds_of(cut))
+        return path
 
     def _film(self, params: str, seed: int, max_steps: int, every: int, shrink: int) -> list[np.ndarray]:
         from purejaxrl import filming
@@ -466,7 +467,7 @@ class Result:
         """
         if path == "":
             raise InputError("save: '' is not allowed; give a folder")
-        path = Path(path)
+        path = absolute_path(path)
         if path.resolve() == self.path.resolve():
             raise InputError(f"save: {path} is where the run is already; give another folder")
         run_folder.copy(self.path, path, overwrite=overwrite)

@@ -3,8 +3,10 @@
 import csv
 import gc
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import matplotlib as mpl
@@ -17,9 +19,11 @@ import purejaxrl
 from purejaxrl.cli import main
 from purejaxrl.errors import InputError, UnsupportedError
 from purejaxrl.learners import load_learners
+from purejaxrl.loggers import TensorBoard
 from purejaxrl.reporting import is_watched, reporter_of
 from purejaxrl.results.progress import Silent, Terminal
 from purejaxrl.training import devices
+from purejaxrl.training.compilation_cache import VARIABLE, cache_folder
 
 mpl.use("Agg")
 
@@ -205,6 +209,81 @@ def test_a_saved_result_is_the_same_elsewhere(result, path, tmp_path, capsys):
     result.save(saved, overwrite=True)
     with pytest.raises(InputError, match="is where the run is already"):
         result.save(path)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The user's home folder, which is not where the program runs."""
+    for name in ("home", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path / "home"
+
+
+TINY = {"epochs": 2, "steps_per_epoch": 40, "actors": 2, "train_v_iters": 1}
+
+
+def test_a_tilde_is_the_home_folder_everywhere(home, monkeypatch, capsys):
+    words = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
+    assert main(["train", "vpg", *words, "--quiet", "--out=~/one"]) == 0
+    result = purejaxrl.train("vpg", **TINY, seed=1, out="~/two")
+    assert result.path == home / "two"
+    assert purejaxrl.resume("~/two", extend=3).path == home / "two"
+    assert purejaxrl.load("~/one").save("~/three") == home / "three"
+    assert len(purejaxrl.evaluate("~/one", episodes=2)) == 2
+    assert purejaxrl.export("~/one")[0] == home / "one" / "export" / "policy.safetensors"
+    capsys.readouterr()
+    for words in (
+        ["resume", "~/one", "--extend", "3", "--quiet"],
+        ["evaluate", "~/one", "--episodes", "1"],
+        ["export", "~/one"],
+        ["plot", "~/one"],
+        ["plot", "~/one", "~/two", "--out", "~/curves.png"],
+        ["compare", "~/one", "~/two", "--out", "~/compared"],
+        ["video", "~/one", "--out", "~/film.gif", "--max_steps", "1"],
+    ):
+        assert main(words) == 0, words
+    names = ("compared/compare.png", "compared/compare.csv", "curves.png", "film.gif")
+    assert all((home / name).exists() for name in names)
+    monkeypatch.setenv(VARIABLE, "~/cache")
+    assert cache_folder() == home / "cache"
+    assert TensorBoard("~/board").folder == home / "board"
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_home_that_nobody_knows_is_one_line(home, capsys):
+    assert main(["train", "vpg", "--out=~nobody-of-that-name/run"]) == 2
+    assert capsys.readouterr().err == (
+        "purejaxrl: ~nobody-of-that-name/run is not allowed: no home folder is known for it; give a path without ~\n"
+    )
+    with pytest.raises(InputError, match="no home folder is known"):
+        purejaxrl.load("~nobody-of-that-name/run")
+
+
+class Moving(Silent):
+    """Changes the current folder as a training goes on."""
+
+    def advance(self, records, seconds):
+        os.chdir("..")
+
+
+def test_files_are_where_the_training_began(home):
+    here = Path.cwd()
+    result = purejaxrl.train("vpg", **TINY, out="run", progress=Moving())
+    assert Path.cwd() != here
+    assert result.path == here / "run"
+    assert (here / "run" / "checkpoints" / "000001").exists()
+    assert result.frame()["env_steps"].tolist() == [40, 80]
+    os.chdir(here)
+    assert purejaxrl.resume("run", extend=3, progress=Moving()).frame()["env_steps"].tolist() == [40, 80, 120]
+    os.chdir(here)
+    loaded = purejaxrl.load("run")
+    saved = loaded.save("saved")
+    os.chdir("/")
+    assert len(loaded.frame()) == 3
+    assert len(loaded.evaluate(episodes=2).returns) == 2
+    assert purejaxrl.load(saved).path == here / "saved"
 
 
 def test_what_is_no_run_is_not_loaded(path, tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from purejaxrl.errors import InputError
+from purejaxrl.errors import InputError, home_path
 
 if TYPE_CHECKING:
     from purejaxrl.config import Spec
@@ -151,7 +151,7 @@ def parse_folder(parser: Parser, words: list[str]) -> tuple[Path, dict[str, Any]
     runs, flags = parse_folders(parser, words)
     if len(runs) != 1:
         raise InputError(f"{parser.prog}: give one run folder, not {len(runs)}; {parser.prog} --help says more")
-    return Path(runs[0]), flags
+    return home_path(runs[0]), flags
 
 
 def resume_parser() -> Parser:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 from purejaxrl.cli.flags import Parser, convert_count, folder_parser, parse_folder, parse_folders, shows_help
+from purejaxrl.cli.streams import shown
 
 # Runs beyond so many are summed up only.
 MAX_SHOWN = 20
@@ -98,7 +98,7 @@ def export(words: list[str]) -> int:
     from purejaxrl import exporting
 
     for written in exporting.export(path, **known):
-        print(written)
+        print(shown(written))
     return 0
 
 
@@ -124,7 +124,7 @@ def compare(words: list[str]) -> int:
 
     comparison = comparing.compare(runs)
     if known["out"]:
-        comparing.write(comparison, runs, Path(known["out"]))
+        comparing.write(comparison, runs, known["out"])
     if known["json"]:
         from purejaxrl.results.run_folder import plain
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from purejaxrl.cli.flags import Parser, convert_count, folder_parser, parse_folder, parse_folders, shows_help
 from purejaxrl.cli.folders import use_cpu
-from purejaxrl.errors import InputError, PurejaxrlError
+from purejaxrl.cli.streams import shown
+from purejaxrl.errors import InputError, PurejaxrlError, absolute_path, home_path
 
 
 def plot_parser() -> Parser:
@@ -57,9 +58,9 @@ def plot(words: list[str]) -> int:
             raise InputError(f"plot: {len(runs)} folders are drawn into one picture; give its name with --out")
         if known["column"] is not None:
             raise InputError("--column: it goes with --out")
-        written = draw_anew(Path(runs[0]))
+        written = draw_anew(home_path(runs[0]))
     else:
-        written = [draw_together(runs, Path(known["out"]), known["column"])]
+        written = [draw_together(runs, home_path(known["out"]), known["column"])]
     for path in written:
         print(path)
     return 0
@@ -101,7 +102,7 @@ def draw_together(runs: list[str], out: Path, column: str | None) -> Path:
         if result.recorded.env != results[0].recorded.env:
             environments = f"{results[0].recorded.env} in {runs[0]}, {result.recorded.env} in {run}"
             raise InputError(f"plot: environment {environments}; give folders of one environment")
-    names = [Path(run).resolve().name for run in runs]
+    names = [absolute_path(run).resolve().name for run in runs]
     names = runs if len(set(names)) < len(names) else names
     draws = [partial(result.plot, column=column) for result in results]
     if len(runs) > 1:
@@ -129,12 +130,12 @@ def video(words: list[str]) -> int:
         if not 0 <= run < len(result):
             raise InputError(f"--run: {run} is not allowed; {path} has runs 0 to {len(result) - 1}")
         result = result[run]
-    out = Path(known["out"] or path / "video.gif")
+    out = home_path(known["out"] or path / "video.gif")
     check_target(out)
     use_cpu()
     if known["out"]:
-        print(result.video(out, params=known["params"], seed=seed, max_steps=max_steps))
+        print(shown(result.video(out, params=known["params"], seed=seed, max_steps=max_steps)))
         return 0
     with open_existing(path):
-        print(result.video(out, params=known["params"], seed=seed, max_steps=max_steps))
+        print(shown(result.video(out, params=known["params"], seed=seed, max_steps=max_steps)))
     return 0

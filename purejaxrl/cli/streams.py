@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
 from typing import Any
 
 
@@ -62,6 +63,14 @@ class Stream:
             yield
         except (OSError, ValueError) as error:
             self.failure = self.failure or error
+
+
+def shown(path: Path) -> Path:
+    """A path as it is printed: from the current folder on, where it lies in there."""
+    # Which may be gone.
+    with suppress(OSError, ValueError):
+        return path.relative_to(Path.cwd())
+    return path
 
 
 @contextmanager

@@ -8,11 +8,11 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purejaxrl.cli.flags import parse, parse_resumption, resume_parser, shows_help, training_parser
-from purejaxrl.errors import InputError
+from purejaxrl.cli.streams import shown
+from purejaxrl.errors import InputError, home_path
 
 if TYPE_CHECKING:
     from purejaxrl.loggers import Logger
@@ -100,7 +100,7 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
     with everyone.telling_of_errors(), _warning_in_one_line():
         plan = plan_sweep(agent, **flags) if command == "sweep" else plan_train(agent, **flags)
         kind = "sweep-" if command == "sweep" else ""
-        out = Path(own["out"] or f"results/{kind}{agent.name}-{plan.env}-{plan.options.preset}")
+        out = home_path(own["out"] or f"results/{kind}{agent.name}-{plan.env}-{plan.options.preset}")
         if own["dry_run"]:
             local_devices(plan.options.device, plan.options.devices)
             check_free(out, overwrite=own["overwrite"])
@@ -196,4 +196,4 @@ def _print_summary(result: Result) -> None:
 
         print(f"diverged (NaN): runs {name_runs(summary['failed_runs'])}")
     if result.curve.exists():
-        print(f"curve{'s' if result.recorded.is_sweep else ''}: {result.curve}")
+        print(f"curve{'s' if result.recorded.is_sweep else ''}: {shown(result.curve)}")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from purejaxrl.errors import InputError, ResourceError, in_one_line, warn, writing
+from purejaxrl.errors import InputError, ResourceError, absolute_path, home_path, in_one_line, warn, writing
 from purejaxrl.results.facts import facts_of
 from purejaxrl.results.labels import label_of
 from purejaxrl.results.run_folder import is_litter, replacing, write_figure
@@ -57,7 +57,7 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
     if len(paths) < 2:
         raise InputError(f"compare: {len(paths)} folders given; give two or more")
     folders = [read(path) for path in paths]
-    resolved = [Path(path).resolve() for path in paths]
+    resolved = [absolute_path(path).resolve() for path in paths]
     for number in range(1, len(resolved)):
         if resolved[number] in resolved[:number]:
             raise InputError(f"compare: {paths[number]} is given twice; give each folder once")
@@ -93,12 +93,13 @@ def in_words(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def write(comparison: Comparison, paths: Sequence[str | Path], out: Path) -> None:
+def write(comparison: Comparison, paths: Sequence[str | Path], out: str | Path) -> None:
     """Write compare.csv, where settings are few improvement.csv, and compare.png to a folder.
 
     The plot comes last, and where it cannot be drawn there is a warning. Raises InputError where the folder holds
     anything, and ResourceError naming the file that cannot be written.
     """
+    out = home_path(out)
     files = ("compare.csv", "improvement.csv", "compare.png")
     with writing(out):
         if out.exists() and (not out.is_dir() or not all(is_litter(entry.name) for entry in out.iterdir())):
@@ -133,7 +134,7 @@ def read(path: str | Path, name: str | None = None) -> Folder:
 
     Raises InputError where the folder or its summary.json is missing, cannot be read, or lacks something.
     """
-    path = Path(path)
+    path = home_path(path)
     content = _read_summary(path)
     try:
         facts = facts_of(content)
@@ -153,7 +154,7 @@ def metrics_of(paths: Sequence[str | Path]) -> pd.DataFrame:
     frames, runs = [], 0
     for path in paths:
         in_folder = sum(len(scores.is_ok) for scores in read(path).scores)
-        file = Path(path) / "metrics.csv"
+        file = home_path(path) / "metrics.csv"
         try:
             metrics = pd.read_csv(file, usecols=METRICS, dtype=np.float64).dropna(subset=["run", "env_steps"])
             if not metrics["run"].isin(range(in_folder)).all():

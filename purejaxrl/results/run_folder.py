@@ -89,7 +89,7 @@ class RunFolder:
     def write_table(self, name: str, table: dict[str, np.ndarray]) -> None:
         """Write a CSV file whole or not at all."""
         with replacing(self.path / name) as partial:
-            partial.write_text(csv_text(table))
+            partial.write_text(csv_text(table), encoding="utf-8")
 
     def write_bytes(self, name: str, content: bytes | bytearray) -> None:
         """Write a file whole or not at all."""

@@ -12,6 +12,8 @@ from pathlib import Path
 import jax
 import platformdirs
 
+from purejaxrl.errors import absolute_path
+
 VARIABLE = "PUREJAXRL_CACHE_DIR"
 
 
@@ -20,8 +22,10 @@ def cache_folder() -> Path | None:
 
     None where there is none, as for a user without a home: a container may run under an id that it has no name for.
     """
+    if os.environ.get(VARIABLE):
+        return absolute_path(os.environ[VARIABLE])
     try:
-        folder = Path(os.environ.get(VARIABLE) or platformdirs.user_cache_path("purejaxrl"))
+        folder = Path(platformdirs.user_cache_path("purejaxrl"))
     except RuntimeError:
         return None
     # Older versions of platformdirs return the path with its tilde.
