@@ -34,7 +34,7 @@ from purejaxrl.result import Home, MakePlan, Result, result_of, temporary_folder
 from purejaxrl.results import run_folder
 from purejaxrl.results.labels import counted, name_runs
 from purejaxrl.results.pictures import write_pictures
-from purejaxrl.results.progress import Reporter, Silent, Unharming
+from purejaxrl.results.progress import Reporter, SafeReporter, Silent
 from purejaxrl.results.recorded import recorded_of
 from purejaxrl.results.run_folder import RunFolder, plain, read_json
 from purejaxrl.training import devices
@@ -62,7 +62,7 @@ def carry_out(
     everyone = everyone or alone()
     local = devices.local_devices(plan.options.device, plan.options.devices)
     devices.warn_about_idle_cores(local, plan.options.devices, plan.runs)
-    shown = Unharming(progress) if progress and everyone.index == 0 else Silent()
+    shown = SafeReporter(progress) if progress and everyone.index == 0 else Silent()
     if out is not None and everyone.index == 0:
         with run_folder.create(absolute_path(out), overwrite=overwrite) as folder:
             return _carry_out(plan, local, folder, shown, everyone, loggers)
@@ -85,7 +85,7 @@ def carry_on(path: str | Path, *, progress: Any = None, loggers: Sequence[Logger
     with run_folder.open_existing(path) as folder:
         plan, found = plan_resumption(path, **arguments)
         local = devices.local_devices(plan.options.device, plan.options.devices)
-        shown = Unharming(progress(plan)) if progress else Silent()
+        shown = SafeReporter(progress(plan)) if progress else Silent()
         # What can be refused comes before this.
         if found is None:
             folder.clear()

@@ -238,7 +238,7 @@ def test_a_terminal_that_is_closed_ends_a_training_with_a_checkpoint(tmp_path):
 def test_what_is_closed_is_filled_and_what_is_open_stays(tmp_path):
     """Files that are opened later do not get the numbers of standard output and error."""
     code = (
-        "from purejaxrl.cli import streams\nimport os\nstreams.fill_closed()\n"
+        "from purejaxrl.cli import streams\nimport os\nstreams.open_closed()\n"
         "file = open('file', 'w')\nassert file.fileno() > 2\nos.write(2, b'noise')\nos.write(1, b'kept')\n"
     )
     done = subprocess.run(

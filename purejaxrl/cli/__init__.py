@@ -49,7 +49,7 @@ def entry() -> NoReturn:
     Where nothing has begun that could be saved, signals end the process at once, by no exception, as that would surface
     from whatever is being imported; a compiler that is still at work is not waited for.
     """
-    streams.fill_closed()
+    streams.open_closed()
     end_at_signals()
     code = main()
     is_busy = any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
@@ -62,15 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
     Whatever becomes of standard output and standard error, a command does all that it has to do. Where its output could
-    not be written, standard error says so, unless nobody wants to read on; that is an error, but for a training, whose
-    exit code tells what became of the training.
+    not be written, standard error says so and the exit code is 6, with two exceptions: a reader that has seen enough,
+    as `head`, is no error, and the exit code of a training tells what became of the training.
     """
     words = [_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     is_debugging = "--debug" in words
     words = [word for word in words if word != "--debug"]
     # It would tell of its own caches and fonts, as where the user has no home folder.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    with streams.unfailing() as output:
+    with streams.safe_streams() as output:
         code = _run(words, is_debugging)
         output.flush()
         if output.failure is None or isinstance(output.failure, BrokenPipeError):

@@ -74,7 +74,7 @@ def shown(path: Path) -> Path:
 
 
 @contextmanager
-def unfailing() -> Iterator[Stream]:
+def safe_streams() -> Iterator[Stream]:
     """While entered, nothing that is printed or shown can fail. Yields standard output."""
     output, errors = Stream(sys.stdout), Stream(sys.stderr)
     with redirect_stdout(output), redirect_stderr(errors):
@@ -87,15 +87,15 @@ def unfailing() -> Iterator[Stream]:
                     stream.divert()
 
 
-def fill_closed() -> None:
-    """Let what is closed of standard input, output and error be the null device.
+def open_closed() -> None:
+    """Open those of standard input, output and error that are closed, on the null device.
 
-    The system gives their numbers to the files that are opened next, and what a library writes to standard error would
-    land in these.
+    Otherwise the files that are opened next get their numbers, and what a library writes to standard error ends up in
+    these.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest number that is free, as those below it are taken.
+            # It gets this number: the lowest that is free.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)

@@ -68,7 +68,7 @@ class Silent:
         """Do nothing."""
 
 
-class Unharming:
+class SafeReporter:
     """A Reporter that cannot harm a training: one that fails is warned of, and told nothing more."""
 
     def __init__(self, reporter: Reporter) -> None:

@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any, NoReturn
 
-# Sent by people, and once by whoever manages a machine.
-ASKING = (signal.SIGINT, signal.SIGTERM)
-# Sent by a terminal that is closed, by SSH, SLURM and other schedulers before time is up; often several times.
-WARNING = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+# What asks a process to end.
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+# What closed terminals send, SSH among them, and schedulers such as SLURM before time is up: often more than once.
+NOTICES = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
 
 def end_at_once(number: int, _: FrameType | None = None) -> NoReturn:
@@ -25,8 +25,8 @@ def end_at_signals() -> None:
 
     `nohup` has SIGHUP ignored. Only a program may do this; importing the package never does.
     """
-    for number in (*ASKING, *WARNING):
-        if number in ASKING or signal.getsignal(number) == signal.SIG_DFL:
+    for number in (*INTERRUPTS, *NOTICES):
+        if number in INTERRUPTS or signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, end_at_once)
 
 
@@ -48,10 +48,10 @@ class StopSignals(AbstractContextManager["StopSignals"]):
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for number in (*ASKING, *WARNING):
+            for number in (*INTERRUPTS, *NOTICES):
                 handler = signal.getsignal(number)
-                # What has no handler of Python's could not be given back its own.
-                is_ours = handler is not None if number in ASKING else handler in (signal.SIG_DFL, end_at_once)
+                # None stands for a handler that is not Python's, which could not be restored.
+                is_ours = handler is not None if number in INTERRUPTS else handler in (signal.SIG_DFL, end_at_once)
                 if is_ours:
                     self._previous[number] = signal.signal(number, self._note)
         return self
@@ -62,8 +62,8 @@ class StopSignals(AbstractContextManager["StopSignals"]):
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.received is None:
             self.received = number
-        if number in ASKING:
-            self._restore(*ASKING)
+        if number in INTERRUPTS:
+            self._restore(*INTERRUPTS)
 
     def _restore(self, *numbers: int) -> None:
         for number in numbers:
