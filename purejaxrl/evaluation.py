@@ -19,6 +19,7 @@ from purejaxrl.learners import Learners, load_learners
 from purejaxrl.plan import Plan, check_whole, images_of
 from purejaxrl.results.labels import counted
 from purejaxrl.training import evaluate as playing
+from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.types import PyTree
 
 BACKENDS = ("gymnax", "gymnasium")
@@ -87,6 +88,7 @@ def check_arguments(episodes: Any, seed: Any, backend: str) -> tuple[int, int]:
     return episodes, seed
 
 
+@standard_jax()
 def play_all(plan: Plan, batches: list[Learners], episodes: int, seed: int, backend: str) -> pd.DataFrame:
     """What `evaluate` returns, of learners that have been loaded."""
     play = play_in_gymnax if backend == "gymnax" else play_in_gymnasium

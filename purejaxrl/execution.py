@@ -41,6 +41,7 @@ from purejaxrl.training import devices
 from purejaxrl.training.checkpoint import Checkpoint
 from purejaxrl.training.fit import StopRequestedError, compile_fitting, fit, mebibytes
 from purejaxrl.training.hosts import Hosts, alone
+from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.training.loop import without_replay
 from purejaxrl.training.signals import StopSignals
 from purejaxrl.training.sweep import batch_of, cut, group_settings, share_of, take
@@ -135,6 +136,7 @@ def check_nothing_is_lost(path: Path) -> None:
     raise InputError(f"{path} {found}; --restart trains anew and replaces what is there")
 
 
+@standard_jax()
 def _carry_out(
     plan: Plan,
     local: list[jax.Device],

@@ -16,6 +16,7 @@ from purejaxrl.envs.pixels import RENDERERS, Renderer
 from purejaxrl.errors import InputError
 from purejaxrl.learners import Learners
 from purejaxrl.plan import Plan, check_whole, images_of
+from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.types import Agent, Env, PyTree, ScalarKey
 
 # Pictures drawn by one call of a compiled program.
@@ -24,6 +25,7 @@ BATCH = 20
 HEIGHT, WIDTH = 400, 600
 
 
+@standard_jax()
 def film(plan: Plan, batch: Learners, *, seed: int, max_steps: int, every: int, shrink: int) -> list[np.ndarray]:
     """Pictures [height, width, 3] uint8 of one episode of the greedy policy of a batch's first run.
 

@@ -17,6 +17,7 @@ from purejaxrl.results import run_folder
 from purejaxrl.training.checkpoint import describe, named_leaves
 from purejaxrl.training.devices import check_process
 from purejaxrl.training.fit import shapes_of_runs
+from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.training.loop import without_replay
 from purejaxrl.training.sweep import stack_configs
 from purejaxrl.types import PyTree, RunState
@@ -100,6 +101,7 @@ def runs_of(path: Path, name: str, plan: Plan) -> list[int]:
     return list(runs)
 
 
+@standard_jax()
 def load_batch(path: Path, name: str, plan: Plan) -> Learners:
     """The learners of one file. Raises InputError where they are not those of runs of the Plan."""
     file, runs = path / "params" / f"{name}.safetensors", runs_of(path, name, plan)

@@ -22,6 +22,7 @@ from purejaxrl.results.labels import label_of, show
 from purejaxrl.results.recorded import CUSTOM
 from purejaxrl.settings import MAX_RUNS, Range, Setting, check_entries, count_settings, resolve_settings
 from purejaxrl.training.devices import device_kind
+from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.training.loop import iterations_of
 from purejaxrl.types import Agent, Env
 
@@ -251,6 +252,7 @@ def make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *
     return plan_settings(agent, dataclasses.replace(options, observation_type=observation_type), chosen, is_sweep)
 
 
+@standard_jax()
 def plan_settings(agent: Agent, options: Options, chosen: list[Setting], is_sweep: bool) -> Plan:
     """A Plan of checked Options and settings whose Configs are complete. Raises InputError as `make_plan` does."""
     made: dict[Any, Env] = {}

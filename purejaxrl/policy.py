@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Num
 
 from purejaxrl.errors import InputError
+from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.types import Agent, Continuous, Discrete, Env, PyTree
 
 
@@ -30,6 +31,7 @@ class Policy:
     env: Env
     learner: PyTree
 
+    @standard_jax()
     def __call__(self, observation: Any) -> Any:
         """The greedy action.
 

@@ -258,7 +258,10 @@ class Result:
             return self.whole_state
         import jax
 
-        return jax.tree.map(lambda leaf: leaf[self.runs], self.whole_state)
+        from purejaxrl.training.jax_settings import standard_jax
+
+        with standard_jax():
+            return jax.tree.map(lambda leaf: leaf[self.runs], self.whole_state)
 
     def _host_state(self) -> HostState | None:
         """What is pickled of `state`: that of these runs."""

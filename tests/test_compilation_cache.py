@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from purejaxrl.cli import main
@@ -14,10 +15,20 @@ from purejaxrl.training.compilation_cache import VARIABLE, cache_folder, is_priv
 TINY = ["train", "a3c", "--env_steps", "400", "--actors", "4", "--t_max", "5", "--hidden_sizes", "8", "--quiet"]
 
 
-def train(tmp_path, cache, out, *words):
+@pytest.fixture
+def settings():
+    """What sets JAX's settings for the process until the test ends."""
+    names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache")
+    before = {name: getattr(jax.config, name) for name in names}
+    yield lambda **values: [jax.config.update(name, value) for name, value in values.items()]
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def train(tmp_path, cache, out, *words, **variables):
     done = subprocess.run(
         [sys.executable, "-m", "purejaxrl", *TINY, "--out", str(tmp_path / out), *words],
-        env={**os.environ, VARIABLE: str(cache)},
+        env={**os.environ, VARIABLE: str(cache), **variables},
         capture_output=True,
         text=True,
         timeout=120,
@@ -37,9 +48,34 @@ def test_a_second_run_reads_what_the_first_compiled_and_learns_the_same(tmp_path
 
 
 def test_no_cache_keeps_nothing(tmp_path):
-    cache = tmp_path / "cache"
-    train(tmp_path, cache, "run", "--no_cache")
+    cache, given_to_jax = tmp_path / "cache", tmp_path / "given"
+    train(tmp_path, cache, "run", "--no_cache", JAX_COMPILATION_CACHE_DIR=str(given_to_jax))
     assert not cache.exists()
+    assert not given_to_jax.exists()
+
+
+def test_a_folder_that_jax_was_given_is_used_in_place_of_the_users_cache(tmp_path):
+    users, chosen = tmp_path / "users", tmp_path / "chosen"
+    train(tmp_path, "", "run", XDG_CACHE_HOME=str(users), JAX_COMPILATION_CACHE_DIR=str(chosen))
+    assert list(chosen.iterdir())
+    assert not (users / "purejaxrl").exists()
+
+
+def test_which_folder_of_several_it_is(tmp_path, monkeypatch, settings):
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "users"))
+    settings(jax_compilation_cache_dir=str(tmp_path / "jax's"))
+    assert use_compilation_cache() == tmp_path / "jax's"
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "named"))
+    assert use_compilation_cache() == tmp_path / "named"
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "named")
+
+
+def test_a_cache_that_jax_is_told_not_to_use_is_not_made(tmp_path, monkeypatch, settings):
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
+    settings(jax_enable_compilation_cache=False)
+    assert use_compilation_cache() is None
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.slow

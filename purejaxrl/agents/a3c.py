@@ -174,7 +174,7 @@ def update(
     opt_state, after_turn = take_turns(optimizer, theta, learner.opt_state, gradient[order])
 
     turn_of = jnp.argsort(order)
-    updates = progress.iteration * count + turn_of
+    updates = (progress.iteration * count + turn_of).astype(jnp.int32)
     fresh = (jax.vmap(as_theta)(after_turn[turn_of]), updates + 1)
     kept = (learner.worker_theta, learner.taken_at)
     is_taking = (progress.iteration + 1) % config.sync_every == 0

@@ -103,12 +103,15 @@ def export(words: list[str]) -> int:
 
 
 def use_cpu() -> None:
-    """Keep JAX on the CPU, with programs from the user's cache; only a program may decide that."""
+    """Keep JAX on the CPU, with programs from the user's cache; only a program may decide that.
+
+    JAX's own variables say where else.
+    """
     import jax
 
     from purejaxrl.training.compilation_cache import use_compilation_cache
 
-    if os.environ.get("JAX_PLATFORMS") is None:
+    if "JAX_PLATFORMS" not in os.environ and "JAX_PLATFORM_NAME" not in os.environ:
         jax.config.update("jax_platforms", "cpu")
     use_compilation_cache()
 

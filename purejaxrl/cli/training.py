@@ -163,15 +163,18 @@ def _prepare_jax(device: str, *, use_cache: bool, is_silent: bool) -> None:
     """Settle what JAX may use, before it starts. Only a program may do this; importing the package never does."""
     import jax
 
-    from purejaxrl.training.compilation_cache import cache_folder, use_compilation_cache, why_unused
+    from purejaxrl.training.compilation_cache import cache_folder, is_enabled, use_compilation_cache, why_unused
     from purejaxrl.training.devices import ask_for_cpu_devices
 
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_platform_name", "cpu")
     ask_for_cpu_devices()
-    kept = use_compilation_cache() if use_cache else None
+    if not use_cache:
+        jax.config.update("jax_enable_compilation_cache", False)
+    kept = use_compilation_cache()
     LOG.info("compiled programs: %s", f"kept in {kept}" if kept else "not kept")
-    if use_cache and kept is None and not is_silent:
+    if is_enabled() and kept is None and not is_silent:
         print(f"no compilation cache: {why_unused(cache_folder())}", file=sys.stderr)
 
 

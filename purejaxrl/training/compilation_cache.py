@@ -35,9 +35,15 @@ def cache_folder() -> Path | None:
 def use_compilation_cache() -> Path | None:
     """Let JAX keep compiled programs in `cache_folder`, for the whole process; only a program should decide that.
 
-    Returns the folder, or None where there is none to write to, or it is not the user's own alone (mode 0700): then
-    nothing is kept, and `why_unused` says why.
+    A folder that JAX itself was given (JAX_COMPILATION_CACHE_DIR) is used as it is, unless PUREJAXRL_CACHE_DIR names
+    another. Returns the folder, or None where nothing is kept: as JAX was told so (JAX_ENABLE_COMPILATION_CACHE=0), or
+    as there is no folder to write to, or it is not the user's own alone (mode 0700); `why_unused` tells these apart.
     """
+    if not is_enabled():
+        return None
+    given = jax.config.values["jax_compilation_cache_dir"]
+    if given and not os.environ.get(VARIABLE):
+        return Path(given)
     folder = cache_folder()
     if folder is None:
         return None
@@ -51,6 +57,11 @@ def use_compilation_cache() -> Path | None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     return folder
+
+
+def is_enabled() -> bool:
+    """Whether JAX may keep compiled programs at all."""
+    return bool(jax.config.values["jax_enable_compilation_cache"])
 
 
 def is_private(folder: Path) -> bool:

@@ -24,6 +24,7 @@ from purejaxrl.learning.keys import is_key, keys_of_bits
 from purejaxrl.training import debugging, devices
 from purejaxrl.training.devices import RUNS, RUNS_SECOND, SHARED
 from purejaxrl.training.evaluate import Best, evaluate_and_keep
+from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.training.loop import Log, Span, init_run, iterations_of, train_chunk, without_replay
 from purejaxrl.types import Agent, Env, PyTree, RunState
 
@@ -199,7 +200,9 @@ def compile_program(
         arguments = (configs, without_replay(state.learner), best, state.key, *who)
         lowered.append(lower(judge, (RUNS,) * 6, (RUNS, RUNS), (2,), *arguments))
 
-    compiled = call_interruptibly(lambda: [part.compile(devices.COMPILER_OPTIONS) for part in lowered], should_stop)
+    # JAX's settings go by thread, and compiling has one of its own.
+    compile_all = standard_jax()(lambda: [part.compile(devices.COMPILER_OPTIONS) for part in lowered])
+    compiled = call_interruptibly(compile_all, should_stop)
     held = bytes_of((configs, state, best)) // mesh.size
     # Where there is padding, the state is copied without it at the end.
     final = 0 if width == runs else bytes_of(state) // mesh.size
