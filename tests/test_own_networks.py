@@ -15,6 +15,7 @@ from purejaxrl.agents import AGENTS, a3c, dqn, vpg
 from purejaxrl.cli import main
 from purejaxrl.cli.flags import training_parser
 from purejaxrl.errors import InputError
+from purejaxrl.learning.networks import check_body
 from purejaxrl.plan import plan_train
 from purejaxrl.replan import replan
 from purejaxrl.results.labels import show
@@ -219,6 +220,138 @@ def test_who_has_an_nnx_module_is_told_how_to_wrap_it():
             plan_train("vpg", network=network)
         assert "\n" not in str(caught.value)
     plan_train("vpg", network=nnx.bridge.to_linen(Torso))
+
+
+def plain_function(function, features=6, **options):
+    """A module that applies a function to inputs and then a layer, as `function(self, layer, x)`."""
+
+    class Made(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return function(self, nn.Dense(features, **options), x)
+
+    return Made()
+
+
+def hidden_by_a_gate(self, layer, x):
+    return layer(x) + self.param("gate", nn.initializers.zeros, ()) * x.mean(keepdims=True)
+
+
+ZEROS = {"kernel_init": nn.initializers.zeros}
+MIXING = {
+    "batch as time": nn.RNN(nn.GRUCell(6)),
+    "batch as time, backwards": nn.RNN(nn.SimpleCell(6), reverse=True),
+    "attention over the batch": nn.MultiHeadDotProductAttention(2, qkv_features=4),
+    "mean": plain_function(lambda _, layer, x: layer(x - x.mean(0)[None])),
+    "a little of the mean": plain_function(lambda _, layer, x: layer(x + 0.001 * x.mean(0)[None])),
+    "mean of what must be positive": plain_function(lambda _, layer, x: layer(jnp.log(x) - jnp.log(x).mean(0)[None])),
+    "mean of categories": plain_function(lambda _, layer, x: layer(x.round() - x.round().mean(0)[None])),
+    "spread": plain_function(lambda _, layer, x: layer(x) / (layer(x).std(0)[None] + 1e-5)),
+    "softmax over the batch": plain_function(lambda _, layer, x: nn.softmax(layer(x), axis=0)),
+    "sorted": plain_function(lambda _, layer, x: jnp.sort(layer(x), axis=0)),
+    "reversed rows": plain_function(lambda _, layer, x: layer(x)[::-1]),
+    "layer norm over everything": plain_function(lambda _, layer, x: nn.LayerNorm(reduction_axes=(0, 1))(layer(x))),
+    "hidden by a last layer of zeros": plain_function(
+        lambda _, layer, x: layer(jnp.tanh(x - x.mean(0)[None])), **ZEROS
+    ),
+    "hidden by a gate of zero": plain_function(hidden_by_a_gate),
+}
+BY_PLACE = {
+    "number of the row": plain_function(lambda _, layer, x: layer(x) + jnp.arange(len(x))[:, None]),
+    "noise by row": plain_function(lambda _, layer, x: layer(x + jax.random.normal(jax.random.key(1), x.shape))),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_networks_that_mix_rows_are_refused(name):
+    with pytest.raises(InputError, match=f"^--network: {type(MIXING[name]).__name__} mixes the rows of a batch"):
+        check_body(MIXING[name], (4,))
+
+
+@pytest.mark.parametrize("name", BY_PLACE)
+def test_networks_that_tell_rows_apart_by_their_place_are_refused(name):
+    with pytest.raises(InputError, match=r"^--network: Made tells the rows of a batch apart"):
+        check_body(BY_PLACE[name], (4,))
+
+
+def over_features(_, layer, x):
+    """Attention and recurrence within an observation are nobody else's business."""
+    inside = nn.RNN(nn.GRUCell(4))(x[..., None])
+    return layer(nn.MultiHeadDotProductAttention(2, qkv_features=4)(inside).reshape(len(x), -1))
+
+
+def steps(_, layer, x):
+    """What rounding would tip over."""
+    return jnp.sign(nn.Dense(64)(jnp.sign(layer(x))))
+
+
+def deep(_, layer, x):
+    x = layer(x)
+    for _ in range(6):
+        x = x + nn.relu(nn.Dense(6, dtype=jnp.bfloat16)(nn.LayerNorm(dtype=jnp.bfloat16)(x)))
+    return x
+
+
+HONEST = {
+    "a layer": Torso(),
+    "a layer that starts at zero": plain_function(lambda _, layer, x: layer(jnp.tanh(x)), **ZEROS),
+    "nothing at all": plain_function(lambda _, layer, x: 0.0 * layer(x)),
+    "attention and recurrence inside": plain_function(over_features),
+    "steps": plain_function(steps),
+    "deep, in bfloat16": plain_function(deep),
+    "NaN of negative inputs": plain_function(lambda _, layer, x: layer(jnp.log(x))),
+    "very large": plain_function(lambda _, layer, x: jnp.exp(30 * layer(x))),
+    "categories": plain_function(lambda _, __, x: nn.Embed(9, 6)(x[:, 0].astype(int))),
+    "weight norm": plain_function(lambda _, layer, x: nn.WeightNorm(layer)(x)),
+    "a tuple of layers": nn.Sequential((nn.Dense(8), nn.tanh, nn.Dense(4))),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_networks_that_take_every_row_for_itself_are_not_refused(name):
+    check_body(HONEST[name], (4,))
+
+
+def test_convolutions_are_not_refused():
+    check_body(plain_function(lambda _, layer, x: layer(nn.Conv(4, (3, 3))(x).mean((1, 2)))), (8, 8, 3))
+
+
+def test_rows_are_looked_at_within_a_transformation_too():
+    """As when a training is differentiated; and under whatever JAX is told to look for."""
+
+    def slope(step_size, network):
+        config = vpg.Config(network=network, epochs=1, steps_per_epoch=8, actors=2, train_v_iters=1, pi_lr=step_size)
+        train = purejaxrl.make_train(vpg.agent, config, purejaxrl.make("CartPole-v0"))
+        return train(jax.random.key(0))[1].metrics["pi_loss"][-1]
+
+    log = plain_function(lambda _, layer, x: layer(jnp.log(jnp.abs(x))))
+    with jax.debug_nans(True):
+        jax.eval_shape(jax.grad(lambda step_size: slope(step_size, log)), 1e-2)
+    mixing = plain_function(lambda _, layer, x: layer(x - x.mean(0)[None]))
+    with pytest.raises(InputError, match="mixes the rows"):
+        jax.eval_shape(jax.grad(lambda step_size: slope(step_size, mixing)), 1e-2)
+    with jax.enable_x64(True), pytest.raises(InputError, match="mixes the rows"):
+        check_body(mixing, (4,))
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (nn.Dense(8, param_dtype=jnp.bfloat16), "a parameter bias of bfloat16; agents learn parameters of float32"),
+        (nn.Sequential((nn.Dense(8, param_dtype=jnp.float16),)), "a parameter layers_0/bias of float16"),
+        (plain_function(lambda _, layer, x: layer(x.squeeze())), r"makes float32 \[6\] of inputs \[1, 4\]"),
+    ],
+)
+def test_what_would_fail_within_a_training_is_refused_before(network, words):
+    with pytest.raises(InputError, match=words) as caught:
+        purejaxrl.train("vpg", network=network)
+    assert "\n" not in str(caught.value)
+
+
+def test_layers_may_compute_in_bfloat16(tmp_path):
+    network = nn.Dense(8, dtype=jnp.bfloat16)
+    result = purejaxrl.train("vpg", network=network, epochs=1, steps_per_epoch=20, actors=2)
+    assert {leaf.dtype for leaf in jax.tree.leaves(result.state.learner.pi_params)} == {jnp.dtype("float32")}
 
 
 def test_an_exception_of_the_module_is_kept():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Num
 
 from purejaxrl.errors import InputError, in_brief
@@ -25,6 +26,8 @@ SHORT_BATCH = 16
 NARROW_INPUT = 64
 # Inputs wider than this, images, stay as they are in the first layer: turning them around would cost more.
 WIDE_INPUT = 256
+# Of the batch that shows whether a network of a user's own takes every row for itself.
+ROWS = 5
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu}
 
@@ -164,7 +167,8 @@ class Headed(nn.Module):
 def check_body(body: Any, input_shape: tuple[int, ...]) -> None:
     """Raise InputError unless a network of a user's own is a Flax module that makes features [B, F] of its inputs.
 
-    Nothing is computed. An exception of the module's own is the InputError's cause.
+    Parameters and features are looked at by shapes and types; then a small batch shows whether rows are independent.
+    An exception of the module's own is the InputError's cause.
     """
     if not isinstance(body, nn.Module):
         is_class = isinstance(body, type) and issubclass(body, nn.Module)
@@ -173,23 +177,38 @@ def check_body(body: Any, input_shape: tuple[int, ...]) -> None:
             name = body.__name__ if isinstance(body, type) else type(body).__name__
             found = f"{name} of flax.nnx; flax.nnx.bridge.to_linen({name}, ...) makes one of it"
         raise InputError(f"--network: it takes a flax.linen.Module, not {found}")
-    name, rows = type(body).__name__, 2
-    inputs = jax.ShapeDtypeStruct((rows, *input_shape), jnp.zeros(()).dtype)
-    try:
-        variables = jax.eval_shape(body.init, jax.random.key(0), inputs)
-        if extra := sorted(set(variables) - {"params"}):
-            raise InputError(f"--network: {name} has {', '.join(extra)} beside its parameters, which no agent keeps")
-        features = jax.eval_shape(body.apply, variables, inputs)
-    except InputError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise InputError(f"--network: {name} fails for inputs {list(inputs.shape)}: {reason}") from error
-    is_array = isinstance(features, jax.ShapeDtypeStruct)
-    if not is_array or features.shape[:-1] != (rows,) or not jnp.issubdtype(features.dtype, jnp.floating):
-        found = f"{features.dtype} {list(features.shape)}" if is_array else f"a {type(features).__name__}"
+    name, dtype = type(body).__name__, jnp.zeros(()).dtype
+    for rows in (2, 1):
+        inputs = jax.ShapeDtypeStruct((rows, *input_shape), dtype)
+        try:
+            variables = shapes_of_variables(body, input_shape, dtype)
+            if extra := sorted(set(variables) - {"params"}):
+                raise InputError(
+                    f"--network: {name} has {', '.join(extra)} beside its parameters, which no agent keeps"
+                )
+            features = jax.eval_shape(body.apply, variables, inputs)
+        except InputError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise InputError(f"--network: {name} fails for inputs {list(inputs.shape)}: {reason}") from error
+        is_array = isinstance(features, jax.ShapeDtypeStruct)
+        if not is_array or features.shape[:-1] != (rows,) or not jnp.issubdtype(features.dtype, jnp.floating):
+            found = f"{features.dtype} {list(features.shape)}" if is_array else f"a {type(features).__name__}"
+            raise InputError(
+                f"--network: {name} makes {found} of inputs {list(inputs.shape)}; it must make features [{rows}, F] of "
+                "them"
+            )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables.get("params", {})):
+        if leaf.dtype not in (jnp.float32, dtype):
+            own_name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise InputError(
+                f"--network: {name} has a parameter {own_name} of {leaf.dtype}; agents learn parameters of float32 "
+                "(a layer computes in another type by dtype=, not by param_dtype=)"
+            )
+    if fault := row_fault(body, input_shape, dtype):
         raise InputError(
-            f"--network: {name} makes {found} of inputs {list(inputs.shape)}; it must make features [{rows}, F] of them"
+            f"--network: {name} {fault}; axis 0 is the batch, and every row must depend on its own input alone"
         )
 
 
@@ -197,6 +216,51 @@ def is_nnx(body: Any) -> bool:
     """Whether this is a module of flax.nnx, or a class of such; whoever has one has imported it."""
     nnx = sys.modules.get("flax.nnx")
     return nnx is not None and issubclass(body if isinstance(body, type) else type(body), nnx.Module)
+
+
+def shapes_of_variables(body: nn.Module, input_shape: tuple[int, ...], dtype: Any) -> Any:
+    """Shapes of what a network starts with; of one row, as `init_network` has it."""
+    return jax.eval_shape(body.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *input_shape), dtype))
+
+
+@lru_cache(256)
+def row_fault(body: nn.Module, input_shape: tuple[int, ...], dtype: Any) -> str | None:
+    """What makes the rows of a batch depend on each other in a network, in words; None where they do not.
+
+    A row's features must stay while all other rows change, and go with it to another place of the batch. Parameters are
+    random numbers and not what the network starts with, as a layer that starts at 0 would hide what stands before it.
+    """
+    draw = np.random.default_rng(0).standard_normal
+    shapes = shapes_of_variables(body, input_shape, dtype)
+    variables = jax.tree.map(
+        lambda leaf: (draw(leaf.shape) / math.sqrt(max(math.prod(leaf.shape[:-1]), 1))).astype(leaf.dtype), shapes
+    )
+    is_kept = np.eye(ROWS, dtype=bool).reshape(ROWS, ROWS, *[1] * len(input_shape))
+    batches = []
+    for inputs, others in (draw((2, ROWS, *input_shape)), 4 * np.abs(draw((2, ROWS, *input_shape)))):
+        batches += [inputs, *np.where(is_kept, inputs, others), np.roll(inputs, 1, axis=0)]
+
+    def apply_to_all(variables: Any, batches: Array) -> Array:
+        # One after another by the same code, so that equal rows give equal bits.
+        return jax.lax.map(partial(body.apply, variables), batches)
+
+    # Within a transformation of the caller's, too; a network may well make NaNs of such inputs.
+    with jax.ensure_compile_time_eval(), jax.debug_nans(False), jax.debug_infs(False), jax.transfer_guard("allow"):
+        found = jax.device_get(jax.jit(apply_to_all)(variables, np.stack(batches).astype(dtype)))
+    for features, *with_others, moved in np.split(np.asarray(found, np.float64), 2):
+        kept = np.stack([batch[row] for row, batch in enumerate(with_others)])
+        if not is_close(kept, features, 1e-5).all():
+            return "mixes the rows of a batch: what it makes of an input changes with the inputs beside it"
+        # Rounding differs between places, and may tip a step function over, in one row of many.
+        if is_close(np.roll(moved, -1, axis=0), features, 1e-2).mean() < 0.5:
+            return "tells the rows of a batch apart: what it makes of an input changes with its place among the others"
+    return None
+
+
+def is_close(found: np.ndarray, expected: np.ndarray, tolerance: float) -> np.ndarray:
+    """Whether rows [B, F] agree, each as a whole, to a share of the largest number among them."""
+    largest = np.max(np.abs(expected), where=np.isfinite(expected), initial=0.0)
+    return np.isclose(found, expected, rtol=0.0, atol=tolerance * largest, equal_nan=True).all(axis=-1)
 
 
 def check_network(config: Any, input_shape: tuple[int, ...]) -> None:
