@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Num
 
 from purejaxrl.errors import InputError
+from purejaxrl.training.devices import check_process
 from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.types import Agent, Continuous, Discrete, Env, PyTree
 
@@ -37,7 +38,9 @@ class Policy:
 
         Raises:
             InputError: If the observation is not an array of numbers of the shape that the policy was trained on.
+            UnsupportedError: In a process that was forked after JAX had started, where it would hang.
         """
+        check_process()
         is_from_jax = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(observation))
         action = self._act(self._checked(observation, is_from_jax))
         # Within a transformation the action is a tracer, even that of a constant.
