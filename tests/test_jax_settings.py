@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,6 @@ from purejaxrl import execution
 from purejaxrl.agents import AGENTS
 from purejaxrl.errors import InputError
 from purejaxrl.training import fit
-from purejaxrl.training.fit import call_interruptibly
 from purejaxrl.training.jax_settings import REQUIRED, standard_jax
 
 # A setting, its value for everything in this package, and another.
@@ -58,14 +58,19 @@ def test_each_is_held_and_given_back(name, settings):
     assert getattr(jax.config, name) == other
 
 
-def test_a_thread_holds_them_for_itself(settings):
-    """Compiling has a thread of its own, and JAX's settings go by thread."""
-    settings(jax_enable_x64=True, jax_transfer_guard="disallow")
+def test_the_thread_that_compiles_holds_them_too(settings, monkeypatch):
+    """JAX's settings go by thread."""
+    compile_lowered, seen = jax.stages.Lowered.compile, []
 
-    def work():
-        return jnp.asarray(np.ones(3)) + 1
+    def spy(lowered, *arguments):
+        seen.append((threading.current_thread() is threading.main_thread(), jax.config.jax_enable_x64))
+        return compile_lowered(lowered, *arguments)
 
-    assert call_interruptibly(standard_jax()(work), bool).dtype == jnp.float32
+    monkeypatch.setattr(jax.stages.Lowered, "compile", spy)
+    monkeypatch.setattr(execution, "compile_fitting", fit.compile_fitting)
+    settings(jax_enable_x64=True)
+    purejaxrl.train("vpg", **TINY["vpg"])
+    assert set(seen) == {(False, False)}
 
 
 FILES = ("params/last.safetensors", "metrics.csv", "episodes.csv")
