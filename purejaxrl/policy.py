@@ -80,8 +80,9 @@ class Policy:
             raise InputError(f"policy: the observation has shape {list(found.shape)}; {self._expected()}")
         if 0 in found.shape[:lead]:
             raise InputError(f"policy: the batch is empty, of shape {list(found.shape)}; {self._expected()}")
-        # Whatever a list of whole numbers or gymnasium has, environments of a training observe real numbers.
-        return found if is_from_jax else found.astype(jnp.result_type(float))
+        # Whatever a list of whole numbers, gymnasium or a session in float64 has, environments of a training observe
+        # numbers of this type.
+        return found.astype(jnp.result_type(float))
 
     def _expected(self) -> str:
         """What it takes, in words."""

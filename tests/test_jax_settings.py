@@ -122,6 +122,7 @@ def test_what_cannot_be_held_is_refused_by_name(name, value, settings):
     [
         ("vpg", {"epochs": 1, "steps_per_epoch": 20}),
         ("a3c", {"episodes": None, "env_steps": 20, "t_max": 5, "order": "random"}),
+        ("dqn", {"episodes": None, "env_steps": 20, "batch_size": 4, "memory_size": 100}),
     ],
 )
 def test_the_pure_function_keeps_the_precision_that_is_asked_for(algorithm, fields):

@@ -45,6 +45,13 @@ def test_same_integers_as_jax(limit):
     assert ours.dtype == theirs.dtype
 
 
+def test_same_integers_where_jax_computes_in_64_bits():
+    with jax.enable_x64(True):
+        ours = integers_below(jax.random.key(3), jnp.int32(10), (700,))
+    np.testing.assert_array_equal(ours, jax.random.randint(jax.random.key(3), (700,), 0, 10))
+    assert ours.dtype == jnp.int32
+
+
 @pytest.mark.parametrize("divisor", LIMITS)
 def test_remainder_is_exact(divisor):
     multiples = divisor * np.linspace(1, (2**32 - 1) // divisor, 1000, dtype=np.uint64)

@@ -151,3 +151,13 @@ def test_a_policy_is_pickled_before_and_after_its_first_call(result, swing, seei
         np.testing.assert_array_equal(again(observations), expected)
         for module in (pickle, cloudpickle):
             np.testing.assert_array_equal(module.loads(module.dumps(policy))(observations), expected)
+
+
+def test_a_session_in_float64_is_served_as_any_other(result):
+    policy = result.policy()
+    with jax.enable_x64(True):
+        observation = jnp.asarray(CARTPOLE)
+        assert observation.dtype == jnp.float64
+        action = policy(observation)
+    assert action.dtype == jnp.int32
+    assert int(action) == policy(CARTPOLE)

@@ -63,7 +63,7 @@ def split_for_scan(
 
 def integers_below(key: ScalarKey, limit: Int[Array, ""], shape: tuple[int, ...]) -> Int[Array, "*shape"]:
     """The numbers that jax.random.randint(key, shape, 0, limit) draws, sooner. Consumes `key`. limit: at least 1."""
-    high, low = (jax.random.bits(half, shape) for half in jax.random.split(key))
+    high, low = (jax.random.bits(half, shape, jnp.uint32) for half in jax.random.split(key))
     divisor = limit.astype(jnp.uint32)
     # 2^32 modulo the divisor, as what `high` counts are multiples of 2^32.
     step = jnp.square(jnp.uint32(2**16) % divisor) % divisor

@@ -12,7 +12,10 @@ from typing import Any, NoReturn
 # What asks a process to end.
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 # What closed terminals send, SSH among them, and schedulers such as SLURM before time is up: often more than once.
-NOTICES = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+# Windows has none of them; that it is not supported is said elsewhere.
+NOTICES = tuple(
+    signal.Signals[name] for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU") if name in signal.Signals.__members__
+)
 
 
 def end_at_once(number: int, _: FrameType | None = None) -> NoReturn:
