@@ -56,7 +56,9 @@ def test_no_cache_keeps_nothing(tmp_path):
 
 def test_a_folder_that_jax_was_given_is_used_in_place_of_the_users_cache(tmp_path):
     users, chosen = tmp_path / "users", tmp_path / "chosen"
-    train(tmp_path, "", "run", XDG_CACHE_HOME=str(users), JAX_COMPILATION_CACHE_DIR=str(chosen))
+    # As it is: JAX keeps only what took a second to compile, unless it is told otherwise.
+    kept = {"JAX_COMPILATION_CACHE_DIR": str(chosen), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    train(tmp_path, "", "run", XDG_CACHE_HOME=str(users), **kept)
     assert list(chosen.iterdir())
     assert not (users / "purejaxrl").exists()
 
@@ -115,7 +117,7 @@ def test_the_environment_variable_moves_the_folder(monkeypatch):
 NO_HOME = f"no compilation cache: this user has no home folder; {VARIABLE} can name another\n"
 
 
-def test_who_has_no_home_trains_without_a_cache(monkeypatch, capsys):
+def test_who_has_no_home_trains_without_a_cache(monkeypatch, capsys, settings):
     """As in a container that runs under an id which has no entry in its passwd file."""
 
     def unknown(uid):
@@ -124,6 +126,7 @@ def test_who_has_no_home_trains_without_a_cache(monkeypatch, capsys):
     for name in (VARIABLE, "HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", unknown)
+    settings(jax_compilation_cache_dir=None)
     assert cache_folder() is use_compilation_cache() is None
     assert main(["train", "vpg", "--dry_run"]) == 0
     assert capsys.readouterr().err == NO_HOME

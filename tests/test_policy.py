@@ -12,8 +12,9 @@ import pytest
 import purejaxrl
 from purejaxrl.agents import dqn, vpg
 from purejaxrl.envs import Images
-from purejaxrl.errors import InputError
+from purejaxrl.errors import InputError, UnsupportedError
 from purejaxrl.policy import Policy
+from purejaxrl.training import devices
 
 CARTPOLE = [0.01, -0.02, 0.03, 0.04]
 
@@ -161,3 +162,10 @@ def test_a_session_in_float64_is_served_as_any_other(result):
         action = policy(observation)
     assert action.dtype == jnp.int32
     assert int(action) == policy(CARTPOLE)
+
+
+def test_a_process_that_was_forked_after_jax_had_started_is_told_so(result, monkeypatch):
+    policy = result.policy()
+    monkeypatch.setattr(devices, "lacks_threads", True)
+    with pytest.raises(UnsupportedError, match="forked"):
+        policy(CARTPOLE)
