@@ -17,8 +17,6 @@ from purejaxrl.protocol import check_agent, check_record
 from purejaxrl.reporting import reporter_of
 from purejaxrl.result import Result
 from purejaxrl.training import devices, loop
-from purejaxrl.training.hosts import alone, check_hosts
-from purejaxrl.training.hosts import start as start_hosts
 from purejaxrl.training.loop import Log
 from purejaxrl.types import Agent, Env, RunState, ScalarKey
 
@@ -98,9 +96,6 @@ def sweep(
     overwrite: bool = False,
     progress: Any = None,
     loggers: Sequence[Logger] = (),
-    coordinator: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
     **arguments: Any,
 ) -> Result:
     """Train every combination of hyperparameters given as lists, each with several seeds, and compare them.
@@ -110,17 +105,12 @@ def sweep(
     which. Run r has setting r // seeds and starts from jax.random.key(seed + r % seeds).
     Real-valued hyperparameters share a compiled program; one is compiled for every combination of the others.
     yes: allow more than 100 000 runs.
-    coordinator, num_processes, process_id: train together with other processes, see `training.hosts`; the first one
-    writes the run folder, the others' Results hold their share; loggers are told of their own process's runs.
-    All else as for `train`. Raises HostError, too, where another process is lost.
+    All else as for `train`.
     """
-    check_hosts(coordinator, num_processes, process_id)
     devices.ask_for_cpu_devices()
-    everyone = alone() if coordinator is None else start_hosts(coordinator, num_processes, process_id)
-    with everyone.telling_of_errors():
-        plan = plan_sweep(algorithm, **arguments)
-        shown = reporter_of(progress, plan)
-        return carry_out(plan, out=out, overwrite=overwrite, progress=shown, everyone=everyone, loggers=loggers)
+    plan = plan_sweep(algorithm, **arguments)
+    shown = reporter_of(progress, plan)
+    return carry_out(plan, out=out, overwrite=overwrite, progress=shown, loggers=loggers)
 
 
 def resume(

@@ -25,6 +25,11 @@ T = TypeVar("T")
 Real = Any
 
 BUDGETS = ("epochs", "episodes", "env_steps")
+# Options of earlier versions, and what to say of them.
+REMOVED = dict.fromkeys(
+    ("coordinator", "num_processes", "process_id"),
+    "training over several hosts is not there in this version; train on one machine, or a part of the sweep on each",
+)
 MAX_INT = 2**31 - 1
 MAX_ENV_STEPS = MAX_INT
 # Whole numbers below are told apart by a float.

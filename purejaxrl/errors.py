@@ -56,10 +56,6 @@ class UnsupportedError(PurejaxrlError, RuntimeError):
     """The package cannot work on this system, or in a process that was started in this way."""
 
 
-class HostError(PurejaxrlError):
-    """Another process of the same training has failed or stopped, or never came."""
-
-
 def in_brief(value: Any) -> str:
     """A value as an error's one line can hold it."""
     text = " ".join(repr(value).split())

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,7 +26,6 @@ from purejaxrl.keeper import Keeper, Position, Start
 from purejaxrl.ledger import Ledger, Place, Stage, failed_runs, summarize, write_statistics
 from purejaxrl.loggers import Logger, check_loggers, listening
 from purejaxrl.plan import Plan, versions
-from purejaxrl.processes import exchange_standing, hand_over, take_in
 from purejaxrl.replan import check_same, replan
 from purejaxrl.result import Home, MakePlan, Result, result_of, temporary_folder
 from purejaxrl.results import run_folder
@@ -40,11 +37,10 @@ from purejaxrl.results.run_folder import RunFolder, plain, read_json
 from purejaxrl.training import devices
 from purejaxrl.training.checkpoint import Checkpoint
 from purejaxrl.training.fit import StopRequestedError, compile_fitting, fit, mebibytes
-from purejaxrl.training.hosts import Hosts, alone
 from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.training.loop import without_replay
 from purejaxrl.training.signals import StopSignals
-from purejaxrl.training.sweep import batch_of, cut, group_settings, share_of, take
+from purejaxrl.training.sweep import batch_of, cut, group_settings, take
 
 
 def carry_out(
@@ -53,26 +49,24 @@ def carry_out(
     out: str | Path | None = None,
     overwrite: bool = False,
     progress: Any = None,
-    everyone: Hosts | None = None,
     loggers: Sequence[Logger] = (),
 ) -> Result:
-    """Run a Plan, or this process's share of it; see `train` and `sweep`."""
+    """Run a Plan; see `train` and `sweep`."""
     check_loggers(loggers)
     if out == "":
         raise InputError("--out: '' is not allowed; it takes a folder")
-    everyone = everyone or alone()
     local = devices.local_devices(plan.options.device, plan.options.devices)
     devices.warn_about_idle_cores(local, plan.options.devices, plan.runs)
-    shown = SafeReporter(progress) if progress and everyone.index == 0 else Silent()
-    if out is not None and everyone.index == 0:
+    shown = SafeReporter(progress) if progress else Silent()
+    if out is not None:
         with run_folder.create(absolute_path(out), overwrite=overwrite) as folder:
-            return _carry_out(plan, local, folder, shown, everyone, loggers)
+            return _carry_out(plan, local, folder, shown, loggers)
     path = temporary_folder()
     # What goes with the Result is of no use after an interruption.
     plan = plan._replace(options=dataclasses.replace(plan.options, checkpoint_every=0.0))
     try:
         with run_folder.create(path, overwrite=False) as folder:
-            result = _carry_out(plan, local, folder, shown, everyone, loggers)
+            result = _carry_out(plan, local, folder, shown, loggers)
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise
@@ -90,7 +84,7 @@ def carry_on(path: str | Path, *, progress: Any = None, loggers: Sequence[Logger
         # What can be refused comes before this.
         if found is None:
             folder.clear()
-        return _carry_out(plan, local, folder, shown, alone(), loggers, found)
+        return _carry_out(plan, local, folder, shown, loggers, found)
 
 
 def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> tuple[Plan, Checkpoint | None]:
@@ -100,6 +94,7 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
     over, and of versions that differ.
     """
     content = run_folder.read_json(path / "config.json")
+    # Earlier versions could.
     if content.get("processes", 1) != 1:
         raise InputError(f"{path} was trained by {content['processes']} processes, which keep no checkpoints")
     plan = replan(content, **arguments)
@@ -142,63 +137,50 @@ def _carry_out(
     local: list[jax.Device],
     folder: RunFolder,
     progress: Reporter,
-    everyone: Hosts,
     loggers: Sequence[Logger],
     found: Checkpoint | None = None,
 ) -> Result:
-    used = min(len(local), -(-plan.runs // everyone.count))
+    used = min(len(local), plan.runs)
     ledger = Ledger(plan, folder, used)
     start = keeper.BEGINNING if found is None else keeper.restore(ledger, found)
     if start.position.is_finished:
         recorded, facts = (read_json(folder.path / name) for name in ("config.json", "summary.json"))
         return result_of(folder.path, recorded, facts, MakePlan(recorded, plan=plan))
-    config = plain({**plan.as_dict(), "devices": used, "processes": everyone.count})
+    config = plain({**plan.as_dict(), "devices": used})
     folder.write_json("config.json", config)
     tell("run folder: %s", folder.path)
     tell("devices: %s, %d of %d used", local[0].device_kind, used, len(local))
-    keeping = Keeper(ledger, plan.options.checkpoint_every if everyone.count == 1 else 0.0)
+    keeping = Keeper(ledger, plan.options.checkpoint_every)
     keeping.begin()
     with StopSignals() as signals, listening(loggers, config, folder.path) as listeners:
-        stopper = Stopper(signals, everyone)
-        look = partial(look_around, stopper, ledger, progress)
         try:
             progress.start()
             try:
-                for stage in run(plan, local, everyone, stopper.poll, progress.note, start):
+                for stage in run(plan, local, signals.is_stopping, progress.note, start):
                     has_diverged = plan.options.fail_on_nan and len(diverged_runs(stage)) > 0
-                    if has_diverged and everyone.count > 1:
-                        everyone.ask_to_stop(signal.SIGTERM)
-                    is_stopping = stopper.poll() or has_diverged
+                    is_stopping = signals.is_stopping() or has_diverged
                     listeners.log(ledger.enter(stage, is_stopping))
                     # The state before it diverged is what can still be of use.
                     if not has_diverged:
                         keeping.look(stage, is_stopping)
-                    look()
+                    progress.advance(ledger.records, ledger.seconds())
                     # A batch's arrays are to go before the next one's come.
                     del stage
                     if is_stopping:
                         break
             except StopRequestedError:
                 keeping.stop()
-            # Still within StopSignals: what has been learned is written whole.
-            if everyone.index:
-                hand_over(everyone, ledger, stopper.poll)
-            else:
-                for process in range(1, everyone.count):
-                    take_in(everyone, ledger, process, look)
         finally:
             progress.close()
-        stopped_by = signals.received or everyone.asked_to_stop
+        # Still within StopSignals: what has been learned is written whole.
+        stopped_by = signals.received
         # A signal that came with the last chunk has stopped nothing.
         summary = summarize(ledger, local[0].device_kind, None if keeping.position.is_finished else stopped_by)
-        if everyone.index == 0:
-            folder.write_json("summary.json", summary)
-            write_statistics(ledger)
+        folder.write_json("summary.json", summary)
+        write_statistics(ledger)
         keeping.finish()
-        if everyone.index == 0:
-            draw_pictures(folder, config, plain(summary))
+        draw_pictures(folder, config, plain(summary))
         listeners.finish(plain(summary))
-        everyone.finish()
     if plan.options.fail_on_nan and ledger.failed:
         shown = name_runs(sorted(ledger.failed))
         raise DivergedError(f"--fail_on_nan: training stopped as runs diverged: {shown}; see {folder.path}")
@@ -216,36 +198,14 @@ def draw_pictures(folder: RunFolder, config: dict[str, Any], summary: dict[str, 
         )
 
 
-class Stopper(NamedTuple):
-    """Who may ask a training to stop: a signal that any of its processes has received."""
-
-    signals: StopSignals
-    everyone: Hosts
-
-    def poll(self) -> bool:
-        """Whether to stop; a signal received here is passed on. Raises HostError where a process is lost."""
-        self.everyone.check()
-        if self.signals.received is not None:
-            self.everyone.ask_to_stop(self.signals.received)
-        return self.everyone.asked_to_stop is not None
-
-
-def look_around(stopper: Stopper, ledger: Ledger, progress: Reporter) -> None:
-    """Pass a signal on, exchange with other processes where the runs stand, and show it. Raises HostError."""
-    stopper.poll()
-    exchange_standing(stopper.everyone, ledger)
-    progress.advance(ledger.records, ledger.seconds())
-
-
 def run(
     plan: Plan,
     local: list[jax.Device],
-    everyone: Hosts,
     should_stop: Callable[[], bool],
     note: Callable[[str], None],
     start: Start = keeper.BEGINNING,
 ) -> Iterator[Stage]:
-    """Train a share of a Plan: group after group, compiling each; batch after batch, as they fit in memory.
+    """Train a Plan: group after group, compiling each; batch after batch, as they fit in memory.
 
     Yields a Stage after every chunk. Raises StopRequestedError if asked to stop while compiling, and ResourceError
     where not even one run fits, or not those that were trained side by side before an interruption.
@@ -255,14 +215,12 @@ def run(
     groups = group_settings([setting.config for setting in plan.settings])
     for turn, group in list(enumerate(groups))[position.group :]:
         setting = plan.settings[group.settings[0]]
-        share = share_of(batch_of(group, plan.options.seeds, plan.options.seed), everyone.index, everyone.count, turn)
-        if not len(share.runs):
-            continue
+        whole = batch_of(group, plan.options.seeds, plan.options.seed)
         program = compile_fitting(
             plan.agent,
             setting.env,
             setting.config,
-            len(share.runs),
+            len(whole.runs),
             setting.budget,
             local,
             memory_limit=limit,
@@ -286,13 +244,13 @@ def run(
                 f"{program.width} fit in {mebibytes(limit)}"
             )
         first, second = begun.done, begun.done + begun.runs
-        batches = [take(share, slice(first, second))] if begun.runs else []
-        batches += cut(take(share, slice(second, None)), program.width)
+        batches = [take(whole, slice(first, second))] if begun.runs else []
+        batches += cut(take(whole, slice(second, None)), program.width)
         if len(batches) > 1:
-            note(f"{len(share.runs)} runs in {len(batches)} batches of up to {len(batches[0].runs)}")
-        is_only = len(groups) == len(batches) == everyone.count == 1 and not begun.done
+            note(f"{len(whole.runs)} runs in {len(batches)} batches of up to {len(batches[0].runs)}")
+        is_only = len(groups) == len(batches) == 1 and not begun.done
         for batch in batches:
-            place = Place(turn, first, len(share.runs) - first - len(batch.runs), turn == len(groups) - 1)
+            place = Place(turn, first, len(whole.runs) - first - len(batch.runs), turn == len(groups) - 1)
             chunks = fit(program, batch.configs, batch.seeds, eval_every=plan.options.eval_every, standing=standing)
             first, standing = first + len(batch.runs), None
             # Without a variable of its own here: the last chunk would live on beside the next batch.

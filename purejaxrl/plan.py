@@ -12,7 +12,7 @@ import numpy as np
 
 from purejaxrl import presets
 from purejaxrl.agents import AGENTS
-from purejaxrl.config import MAX_ENV_STEPS, MAX_INT, Budget, as_whole, budget_of, check_fields, field_specs
+from purejaxrl.config import MAX_ENV_STEPS, MAX_INT, REMOVED, Budget, as_whole, budget_of, check_fields, field_specs
 from purejaxrl.envs import Images, make, name_of, with_params
 from purejaxrl.envs.params import values_of
 from purejaxrl.errors import InputError, in_brief
@@ -207,6 +207,8 @@ def split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
         for name, value in arguments.items()
     }
     names = {field.name for field in dataclasses.fields(Options)}
+    for name in arguments.keys() & REMOVED.keys():
+        raise InputError(f"--{name}: {REMOVED[name]}")
     for name, value in arguments.items():
         if name in names and isinstance(value, list | Range):
             raise InputError(f"--{name}: {show_source(value)} is a list; --{name} takes one value")

@@ -119,7 +119,7 @@ def flags_of(command, agent):
 
 FLAGS = sorted(
     {flag for command in ("train", "sweep") for agent in AGENTS.values() for flag in flags_of(command, agent)}
-    - {"--help", "-h", "--coordinator", "--num_processes", "--process_id", "--debug"}
+    - {"--help", "-h", "--debug"}
 )
 
 
@@ -293,5 +293,4 @@ def test_errors_know_their_codes():
         "DivergedError": 5,
         "ResourceError": 6,
         "UnsupportedError": 1,
-        "HostError": 1,
     }

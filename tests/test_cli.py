@@ -218,7 +218,6 @@ WRONG = [
     (["train", "vpg", "--pi_lr", "1e-50"], "--pi_lr: 1e-50 is not allowed", "in float32 1e-50 is 0"),
     (["train", "vpg", "--out", ""], "--out: '' is not allowed", "takes a value"),
     (["train", "vpg", "--env="], "--env: '' is not allowed", "takes a value"),
-    (["sweep", "vpg", "--coordinator", ""], "--coordinator: '' is not allowed", "takes a value"),
     (["train", "vpg", "--hidden_sizes", ""], "--hidden_sizes: '' is not allowed", "takes a value"),
     (["train", "dqn", "--hidden_sizes", "32,32"], "--hidden_sizes: 32,32 is a list", "is written 32x32"),
     (["sweep", "dqn", "--hidden_sizes", "32,32"], "--hidden_sizes: 32,32 is a list", "is written 32x32"),

@@ -15,7 +15,7 @@ import pytest
 
 import purejaxrl
 from purejaxrl.agents import vpg
-from purejaxrl.errors import DivergedError, HostError, InputError, ResourceError
+from purejaxrl.errors import DivergedError, InputError, ResourceError
 
 SMALL = {"epochs": 2, "steps_per_epoch": 40, "actors": 2, "train_v_iters": 2}
 STATES = np.random.default_rng(0).normal(scale=0.1, size=(20, 4))
@@ -159,7 +159,7 @@ def test_a_fork_leaves_the_folder_to_its_parent(tmp_path):
     assert not (tmp_path / "folder").exists()
 
 
-@pytest.mark.parametrize("error", [InputError, DivergedError, HostError, ResourceError])
+@pytest.mark.parametrize("error", [InputError, DivergedError, ResourceError])
 def test_errors_come_back_as_they_are(error):
     arrived = pickle.loads(pickle.dumps(error("--lr: 0 is not allowed")))
     assert (type(arrived), str(arrived)) == (error, "--lr: 0 is not allowed")

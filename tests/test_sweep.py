@@ -3,10 +3,6 @@
 import gc
 import json
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,17 +13,15 @@ from probes import Counter
 
 import purejaxrl
 from purejaxrl.agents import dqn, vpg
-from purejaxrl.cli import main
 from purejaxrl.config import budget_of
 from purejaxrl.envs import make
 from purejaxrl.errors import ResourceError
 from purejaxrl.results.run_folder import read_facts, read_params
 from purejaxrl.training import devices
 from purejaxrl.training.fit import compile_fitting, compile_program, fit
-from purejaxrl.training.links import free_port
 from purejaxrl.training.loop import slide_window
 from purejaxrl.training.rollout import Ended
-from purejaxrl.training.sweep import batch_of, cut, group_settings, share_of, stack_configs
+from purejaxrl.training.sweep import batch_of, cut, group_settings, stack_configs
 
 VECTORS = {"observation_type": "default"}
 TINY = {**VECTORS, "env_steps": 1200, "batch_size": 16, "memory_size": 64}
@@ -196,10 +190,6 @@ def test_groups_batches_and_shares():
     np.testing.assert_allclose(batch.configs.gamma, [0.99, 0.99, 0.99, 0.99, 0.5, 0.5], rtol=1e-6)
     np.testing.assert_allclose(batch.configs.eps_vals[2], np.full(6, 1e-3), rtol=1e-6)
     assert [part.runs.tolist() for part in cut(batch, 4)] == [[0, 1, 4, 5], [8, 9]]
-    assert [share_of(batch, process, 4).runs.tolist() for process in range(4)] == [[0, 1], [4, 5], [8], [9]]
-    assert share_of(batch, 6, 7).runs.tolist() == []
-    # With every group it is another process that has one run more.
-    assert [len(share_of(batch, 0, 4, turn).runs) for turn in range(4)] == [2, 2, 1, 1]
     # An optional real value makes another program: without it there is nothing to compute.
     assert len(group_settings([purejaxrl.AGENTS["a3c"].Config(max_grad_norm=norm) for norm in (None, 0.5, 1.0)])) == 2
 
@@ -305,89 +295,3 @@ def test_stop_when_solved_ends_each_run_with_the_iteration_that_solves_it():
         left = 60_000 - ends[run]
         expected = (area * ends[run] + 30 * left) / 60_000
         assert result.facts["area_under_curve_per_run"][run] == pytest.approx(expected, rel=1e-6)
-
-
-HOSTS = ["sweep", "dqn", "--seeds", "3", "--lr", "1e-3,1e-4", "--hidden_sizes", "8", "--batch_size", "16"]
-HOSTS += ["--memory_size", "64", "--devices", "2", "--observation_type", "default"]
-
-
-def launch(folder: Path, port: int, process: int, *words: str) -> subprocess.Popen:
-    joining = ["--coordinator", f"localhost:{port}", "--num_processes", "2", "--process_id", str(process)]
-    code = "import jax; jax.config.update('jax_num_cpu_devices', 2); from purejaxrl.cli import main; import sys; "
-    code += "sys.exit(main())"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *HOSTS, *joining, *words],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-@pytest.mark.usefixtures("covered_processes")
-def test_two_processes_train_what_one_does(tmp_path):
-    """Two devices each; the first writes one run folder. Every run's episodes are those of a single process."""
-    # Fifty updates: so long the two are the same but for rounding.
-    budget = ["--env_steps", "66", "--log_every", "1"]
-    port = free_port()
-    both = [launch(tmp_path, port, process, *budget, "--out", "both") for process in (0, 1)]
-    assert main([*HOSTS, *budget, "--quiet", "--out", str(tmp_path / "one")]) == 0
-    printed = [process.communicate(timeout=120) for process in both]
-    assert [process.returncode for process in both] == [0, 0], printed
-    assert "6 of 6 runs ok" in printed[0][0]
-    assert printed[1][0] == ""
-    assert {path.name for path in tmp_path.iterdir()} == {"one", "both"}
-    summary = json.loads((tmp_path / "both" / "summary.json").read_text())
-    assert (summary["runs"], summary["batches"], summary["devices"], summary["env_steps"]) == (6, 2, 4, 6 * 66)
-    one, both = (tmp_path / name for name in ("one", "both"))
-    episodes, metrics = (
-        [pd.read_csv(folder / name).sort_values(["run", order]).reset_index(drop=True) for folder in (one, both)]
-        for name, order in (("episodes.csv", "episode"), ("metrics.csv", "iteration"))
-    )
-    assert len(episodes[0]) >= 6
-    pd.testing.assert_frame_equal(*episodes)
-    pd.testing.assert_frame_equal(*metrics, rtol=1e-3, atol=1e-5)
-    expected, names = read_params(one, "last"), ("last-1", "last-2")
-    assert [run for name in names for run in read_facts(both, name)["runs"]] == list(range(6))
-    parts = [read_params(both, name) for name in names]
-    for name, values in expected.items():
-        np.testing.assert_allclose(np.concatenate([part[name] for part in parts]), values, atol=1e-5)
-
-
-@pytest.mark.usefixtures("covered_processes")
-def test_when_a_process_dies_the_other_ends_with_an_error(tmp_path):
-    port = free_port()
-    first, second = (launch(tmp_path, port, process, "--env_steps", "100000000", "--out", "run") for process in (0, 1))
-    metrics = tmp_path / "run" / "metrics.csv"
-    for _ in range(600):
-        if metrics.exists() and first.poll() is None:
-            break
-        time.sleep(0.1)
-    second.kill()
-    _, errors = first.communicate(timeout=60)
-    second.communicate()
-    assert first.returncode == 1
-    assert errors.splitlines()[-1] == "purejaxrl: process 1 of 2 has stopped; its own output may say why"
-    assert "Traceback" not in errors
-
-
-@pytest.mark.usefixtures("covered_processes")
-@pytest.mark.parametrize("receiver", [pytest.param(0, marks=pytest.mark.slow), 1])
-def test_a_signal_to_any_process_ends_all_with_everything_learned(receiver, tmp_path):
-    port = free_port()
-    both = [launch(tmp_path, port, process, "--env_steps", "100000000", "--out", "run") for process in (0, 1)]
-    metrics = tmp_path / "run" / "metrics.csv"
-    for _ in range(600):
-        if metrics.exists():
-            break
-        time.sleep(0.1)
-    time.sleep(2)
-    both[receiver].terminate()
-    errors = [process.communicate(timeout=60)[1] for process in both]
-    assert [process.returncode for process in both] == [143, 143], errors
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["stopped_by"] == "SIGTERM"
-    # The second process may have been compiling still.
-    assert summary["runs_begun"] in (3, 6)
-    assert pd.read_csv(metrics).groupby("run")["env_steps"].max().sum() == summary["env_steps"]
-    assert len(list((tmp_path / "run" / "params").iterdir())) == summary["runs_begun"] // 3

@@ -103,14 +103,14 @@ def test_convert_one(name, text, expected):
 def test_parse():
     """What is not given is left out, so that the preset decides it."""
     words = ["--lr", "1e-3,1e-4", "--gamma", "0.9", "--batch_size", "16..32", "--random=5", "--seeds", "1e2", "--yes"]
-    flags = flags_of("dqn", *words, "--max_memory", "1.5", "--coordinator", "a:1", "--stop_when_solved")
+    flags = flags_of("dqn", *words, "--max_memory", "1.5", "--stop_when_solved")
     assert flags["lr"] == [1e-3, 1e-4]
     assert flags["gamma"] == 0.9
     assert flags["batch_size"] == Range(16, 32)
-    assert (flags["random"], flags["seeds"], flags["max_memory"], flags["coordinator"]) == (5, 100, 1.5, "a:1")
+    assert (flags["random"], flags["seeds"], flags["max_memory"]) == (5, 100, 1.5)
     assert flags["yes"] is flags["stop_when_solved"] is True
-    assert not {"hidden_sizes", "solved_at", "num_processes"} & set(flags)
-    assert not {"yes", "random", "coordinator"} & set(flags_of("dqn", command="train"))
+    assert not {"hidden_sizes", "solved_at"} & set(flags)
+    assert not {"yes", "random"} & set(flags_of("dqn", command="train"))
 
 
 @pytest.mark.parametrize(
@@ -240,17 +240,8 @@ WRONG = [
     ("sweep dqn --episodes_log on,off", ["--episodes_log: 'on,off'", "auto, on or off"]),
     ("sweep dqn --seeds 60000 --lr 1e-3,1e-4", ["120000 runs", "100000", "--yes"]),
     ("sweep dqn --random 100001 --lr 1e-4..1e-3", ["100001 runs", "100000", "--yes"]),
-    ("sweep dqn --coordinator localhost:1234", ["--coordinator: --num_processes and --process_id must be given too"]),
-    ("sweep dqn --num_processes 2 --process_id 2", ["--num_processes: --coordinator must be given too"]),
-    ("sweep dqn --coordinator localhost --num_processes 2 --process_id 0", ["--coordinator: 'localhost'", "HOST:PORT"]),
-    ("sweep dqn --coordinator a:99999 --num_processes 2 --process_id 0", ["--coordinator: 'a:99999'", "to 65535"]),
-    ("sweep dqn --coordinator a:1 --num_processes 2 --process_id 2", ["--process_id: 2 is not allowed", "from 0 to 1"]),
-    (
-        "sweep dqn --coordinator a:1 --num_processes 2 --process_id -1",
-        ["--process_id: -1 is not allowed", "from 0 to 1"],
-    ),
-    ("sweep dqn --coordinator a:1 --num_processes 0 --process_id 0", ["--num_processes: 0 is not", "at least 1"]),
-    ("sweep dqn --coordinator a:1 --num_processes two --process_id 0", ["--num_processes: 'two'", "whole number"]),
+    ("sweep dqn --coordinator localhost:1234", ["--coordinator: training over several hosts is not there"]),
+    ("train dqn --process_id=2", ["--process_id: training over several hosts is not there"]),
     ("sweep dqn --max_memory 0", ["--max_memory: 0", "above 0"]),
     ("sweep dqn --max_memory -1", ["--max_memory: -1", "above 0"]),
     ("sweep dqn --max_memory nan", ["--max_memory: nan", "finite number above 0"]),
@@ -291,7 +282,8 @@ def test_wrong_input_is_refused_in_one_line(command, said, capsys, tmp_path):
         ("sweep", {"lr": [1e-3, -1.0]}, ["--lr: -1 is not allowed", "above 0"]),
         ("sweep", {"lr": Range(1e-4, 1e-2)}, ["--lr: 0.0001..0.01 is a range", "--random"]),
         ("sweep", {"lr": [1e-3, 1e-4], "seeds": 60_000}, ["120000 runs", "--yes"]),
-        ("sweep", {"lr": [1e-3], "coordinator": "localhost:1"}, ["--coordinator", "--process_id must be given too"]),
+        ("sweep", {"lr": [1e-3], "coordinator": "localhost:1"}, ["--coordinator: training over several hosts"]),
+        ("train", {"num_processes": 2}, ["--num_processes: training over several hosts"]),
         ("train", {"lr": [1e-3]}, ["--lr: 0.001", "train takes one value", "`sweep`"]),
         ("train", {"lr": []}, ["--lr: an empty list", "train takes one value", "`sweep`"]),
         ("train", {"hidden_sizes": [(8,), (4, 4)]}, ["--hidden_sizes: 8,4x4", "train takes one value", "`sweep`"]),

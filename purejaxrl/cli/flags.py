@@ -14,16 +14,6 @@ if TYPE_CHECKING:
     from purejaxrl.config import Spec
     from purejaxrl.types import Agent
 
-# Flags of `purejaxrl sweep` beside those of `train`.
-SWEEP_FLAGS = {
-    "random": "draw so many settings, from lists and from ranges as --lr 1e-4..1e-2:log",
-    "coordinator": "several hosts: HOST:PORT of the first process, with the next two; auto: as SLURM, Open MPI, "
-    "Kubernetes or a TPU pod says",
-    "num_processes": "several hosts: how many processes there are",
-    "process_id": "several hosts: which of them this one is, from 0",
-}
-
-
 VERBOSE_HELP = "say more: devices, folders, and of each program its memory, its width and how long it took to compile"
 
 
@@ -60,8 +50,9 @@ def training_parser(command: str, agent: Agent) -> Parser:
     common.add_argument("--stop_when_solved", action="store_true", help="end each run once it is solved")
     if command == "sweep":
         sweeping = parser.add_argument_group("sweep", "hyperparameters take alternatives: --lr 1e-3,3e-4")
-        for name, text in SWEEP_FLAGS.items():
-            sweeping.add_argument(f"--{name}", help=text)
+        sweeping.add_argument(
+            "--random", help="draw so many settings, from lists and from ranges as --lr 1e-4..1e-2:log"
+        )
         sweeping.add_argument("--yes", action="store_true", help="allow more than 100 000 runs")
     output = parser.add_argument_group("output")
     output.add_argument("--out", help=f"run folder (default results/{kind}ALGORITHM-ENV-PRESET)")
@@ -223,8 +214,8 @@ def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> 
     refuse_empty(flags)
     flags.setdefault("out", None)
     whole = Spec(help="", is_leaf=False, kind=int)
-    counts = ("seeds", "seed", "devices", "log_every", "eval_every", "eval_episodes", *SWEEP_FLAGS)
-    common = {name: whole for name in counts if name != "coordinator"}
+    counts = ("seeds", "seed", "devices", "log_every", "eval_every", "eval_episodes", "random")
+    common = dict.fromkeys(counts, whole)
     common |= dict.fromkeys(("solved_at", "max_memory", "checkpoint_every"), whole._replace(kind=float))
     own = field_specs(agent.Config)
     for name in flags:
@@ -247,6 +238,11 @@ def unknown_flag(word: str, parser: Parser) -> str:
     """What to say of a word that no flag takes."""
     if not word.startswith("-"):
         return f"unexpected {word!r}; flags start with --"
+    from purejaxrl.config import REMOVED
+
+    name = word.partition("=")[0].removeprefix("--")
+    if name in REMOVED:
+        return f"--{name}: {REMOVED[name]}"
     flags = [flag for action in parser._actions for flag in action.option_strings]
     close = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
     return f"unknown flag {word}; " + (

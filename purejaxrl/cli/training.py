@@ -91,13 +91,8 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
     from purejaxrl.reporting import terminal_of
     from purejaxrl.results.run_folder import check_free, plain
     from purejaxrl.training.devices import local_devices
-    from purejaxrl.training.hosts import alone, check_hosts, start
 
-    joining = {name: flags.pop(name, None) for name in ("coordinator", "num_processes", "process_id")}
-    check_hosts(**joining)
-    # Before anything that starts JAX, as making a plan does.
-    everyone = start(**joining) if command == "sweep" and not own["dry_run"] else alone()
-    with everyone.telling_of_errors(), _warning_in_one_line():
+    with _warning_in_one_line():
         plan = plan_sweep(agent, **flags) if command == "sweep" else plan_train(agent, **flags)
         kind = "sweep-" if command == "sweep" else ""
         out = home_path(own["out"] or f"results/{kind}{agent.name}-{plan.env}-{plan.options.preset}")
@@ -107,10 +102,8 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
             print(json.dumps(plain(plan.as_dict() | {"out": str(out)}), indent=2))
             return 0
         progress = None if is_silent else terminal_of(plan)
-        result = carry_out(
-            plan, out=out, overwrite=own["overwrite"], progress=progress, everyone=everyone, loggers=loggers
-        )
-    return _report(result, own) if everyone.index == 0 else _exit_code(result)
+        result = carry_out(plan, out=out, overwrite=own["overwrite"], progress=progress, loggers=loggers)
+    return _report(result, own)
 
 
 def _report(result: Result, own: dict[str, Any]) -> int:

@@ -51,14 +51,6 @@ def take(batch: Batch, which: slice | np.ndarray) -> Batch:
     return jax.tree.map(lambda leaf: leaf[which], batch)
 
 
-def share_of(batch: Batch, process: int, processes: int, turn: int = 0) -> Batch:
-    """The runs that one of several processes trains; shares are contiguous and differ by one run at most.
-
-    turn: a number that differs between batches, so that it is not always the same process that has one run more.
-    """
-    return take(batch, np.array_split(np.arange(len(batch.runs)), processes)[(process + turn) % processes])
-
-
 def cut(batch: Batch, width: int) -> list[Batch]:
     """A batch as several of at most `width` runs."""
     return [take(batch, slice(first, first + width)) for first in range(0, len(batch.runs), width)]
