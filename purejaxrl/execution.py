@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from purejaxrl import keeper
+from purejaxrl import keeper, schema
 from purejaxrl.errors import (
     CheckpointError,
     DivergedError,
@@ -26,7 +26,7 @@ from purejaxrl.keeper import Keeper, Position, Start
 from purejaxrl.ledger import Ledger, Place, Stage, failed_runs, summarize, write_statistics
 from purejaxrl.loggers import Logger, check_loggers, listening
 from purejaxrl.plan import Plan, versions
-from purejaxrl.replan import check_same, replan
+from purejaxrl.replan import check_same, replan, up_to_date
 from purejaxrl.result import Home, MakePlan, Result, result_of, temporary_folder
 from purejaxrl.results import run_folder
 from purejaxrl.results.labels import counted, name_runs
@@ -110,9 +110,15 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
     earlier = found.facts.get("config")
     if not isinstance(earlier, dict) or not isinstance(earlier.get("versions"), dict):
         raise CheckpointError(f"{found.path} does not say what it is a checkpoint of")
+    older = {**earlier["versions"], "schema_version": earlier.get("schema_version", 0)}
+    try:
+        earlier = up_to_date(earlier, plan.agent)
+    except InputError as error:
+        raise CheckpointError(f"{found.path}: {error}") from error
     check_same(plan, earlier)
-    older = earlier["versions"]
-    differing = [f"{name} {older.get(name)} -> {now}" for name, now in versions().items() if older.get(name) != now]
+    found = found._replace(facts={**found.facts, "config": earlier})
+    current = {**versions(), "schema_version": schema.SCHEMA_VERSION}
+    differing = [f"{name} {older.get(name)} -> {now}" for name, now in current.items() if older.get(name) != now]
     if differing:
         text = f"versions differ from those of the checkpoint, so the result may too: {', '.join(differing)}"
         warn(text, stacklevel=3)

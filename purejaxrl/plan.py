@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from purejaxrl import presets
+from purejaxrl import presets, schema
 from purejaxrl.agents import AGENTS
 from purejaxrl.config import MAX_ENV_STEPS, MAX_INT, REMOVED, Budget, as_whole, budget_of, check_fields, field_specs
 from purejaxrl.envs import Images, make, name_of, with_params
@@ -125,6 +125,7 @@ class Plan(NamedTuple):
             del asked[name]
         swept = list(self.settings[0].values)
         return {
+            "schema_version": schema.SCHEMA_VERSION,
             "algorithm": label_object(self.agent, self.agent.name, is_built_in(self.agent)),
             **asked,
             "env": label_object(self.options.env, self.env, isinstance(self.options.env, str)),

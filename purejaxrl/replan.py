@@ -6,15 +6,15 @@ Names in the file are looked up in fixed tables; objects of a user's own, which 
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import Any
 
+from purejaxrl import schema
 from purejaxrl.agents import AGENTS
 from purejaxrl.config import BUDGETS, as_whole, budget_of, field_specs
 from purejaxrl.envs import name_of, with_params
 from purejaxrl.envs.params import check_same as check_params
 from purejaxrl.envs.params import replaced
-from purejaxrl.errors import CheckpointError, InputError
+from purejaxrl.errors import CheckpointError, InputError, in_brief, warn
 from purejaxrl.plan import (
     Options,
     Plan,
@@ -23,14 +23,22 @@ from purejaxrl.plan import (
     check_whole,
     is_built_in,
     plan_settings,
+    recorded,
     recorded_params,
     with_whole_counts,
 )
+from purejaxrl.presets import as_dict, family_of
 from purejaxrl.results.labels import show
 from purejaxrl.results.recorded import CUSTOM, as_tuple
 from purejaxrl.results.run_folder import plain
 from purejaxrl.settings import Setting
 from purejaxrl.types import Agent, Env
+
+# Options that config.json does not hold, or not by value.
+NOT_RECORDED = ("random", "yes", "debug")
+OBJECTS = ("env", "env_params", "renderer")
+RECORDED = tuple(field.name for field in dataclasses.fields(Options) if field.name not in (*NOT_RECORDED, *OBJECTS))
+KNOWN = {*RECORDED, *OBJECTS, "schema_version", "algorithm", "config", "swept", "settings", "versions", "processes"}
 
 # Fields of config.json that do not decide what is learned; budgets may grow, too.
 MAY_CHANGE = (
@@ -55,12 +63,16 @@ def replan(
     renderer: Any = None,
     **changes: Any,
 ) -> Plan:
-    """The Plan of a config.json's content. Raises InputError where it holds what is not allowed, or lacks an object.
+    """The Plan of a config.json's content, of any schema version up to the present one.
+
+    Raises InputError where it holds what is not allowed, lacks an object, or was written by a newer version.
 
     extend: a larger budget, in its own unit. changes: Options that take the place of those recorded, and the objects
     among hyperparameters, as `network`, which have only labels there (a list where they were swept); None for none.
     """
+    refuse_newer(content)
     agent = find_agent(content, agent)
+    content = up_to_date(content, agent)
     specs = field_specs(agent.Config)
     objects = {name: changes.pop(name) for name in [*changes] if name in specs and specs[name].is_object}
     options = Options(**(recorded_options(content) | found_objects(content, env, env_params, renderer)))
@@ -72,6 +84,46 @@ def replan(
     if extend is not None:
         settings = [setting._replace(config=extended(setting.config, extend)) for setting in settings]
     return plan_settings(agent, options, settings, is_sweep="settings" in content)
+
+
+def refuse_newer(content: dict[str, Any]) -> None:
+    """Raise InputError that names the unknown fields of a config.json whose schema version is newer than ours."""
+    if schema.version_of(content) > schema.SCHEMA_VERSION:
+        label = content.get("algorithm")
+        agent = AGENTS.get(label) if isinstance(label, str) else None
+        raise InputError(schema.newer(content, unknown_names(content, agent)))
+
+
+def unknown_names(content: dict[str, Any], agent: Agent | None) -> list[str]:
+    """What config.json holds that is no option of ours, and no hyperparameter of the agent, if that is known."""
+    unknown = sorted(content.keys() - KNOWN)
+    settings = content.get("settings")
+    parts = [content.get("config"), *(settings if isinstance(settings, list) else [])]
+    fields = {name for part in parts if isinstance(part, dict) for name in part}
+    return unknown + ([] if agent is None else sorted(fields - field_specs(agent.Config).keys()))
+
+
+def up_to_date(content: dict[str, Any], agent: Agent) -> dict[str, Any]:
+    """A content of config.json as the present version of the package, and of the agent, would have it.
+
+    What an agent of a user's own has gained since is filled in with its defaults, as nothing else says what it was.
+    Raises InputError naming the fields that are unknown.
+    """
+    family = family_of(agent)
+    is_ours = family in AGENTS and issubclass(agent.Config, AGENTS[family].Config)
+    content = schema.migrate(content, family if is_ours else "")
+    unknown = unknown_names(content, agent)
+    if unknown:
+        names = ", ".join(map(in_brief, unknown))
+        raise InputError(f"config.json: this version does not know {names}; {schema.writer(content)} wrote it")
+    if is_built_in(agent):
+        return content
+    completed = schema.with_hyperparameters(content, plain(recorded(agent, as_dict(agent.Config()))))
+    if completed != content:
+        gained = completed["config"].keys() - content["config"].keys()
+        values = ", ".join(f"{name} {in_brief(completed['config'][name])}" for name in sorted(gained))
+        warn(f"config.json does not say what {agent.name} had here; its defaults are used: {values}", stacklevel=2)
+    return completed
 
 
 def find_agent(content: dict[str, Any], agent: Agent | None) -> Agent:
@@ -87,7 +139,9 @@ def find_agent(content: dict[str, Any], agent: Agent | None) -> Agent:
     if agent is not None:
         raise InputError(f"agent: config.json names {label!r}, which needs none")
     if not isinstance(label, str) or label not in AGENTS:
-        raise InputError(f"config.json: algorithm {label!r} is not one of {', '.join(AGENTS)}")
+        raise InputError(
+            f"config.json: algorithm {label!r}, of {schema.writer(content)}, is not one of {', '.join(AGENTS)}"
+        )
     return AGENTS[label]
 
 
@@ -113,7 +167,7 @@ def found_params(content: dict[str, Any], env: Any, given: Any) -> Any:
 
     Raises InputError where they are missing, or those given are not the same.
     """
-    is_named, recorded = isinstance(env, str), content.get("env_params")
+    recorded = content.get("env_params")
     if env is None or isinstance(env, Env):
         return given
     if isinstance(recorded, str):
@@ -123,11 +177,10 @@ def found_params(content: dict[str, Any], env: Any, given: Any) -> Any:
         return given
     if recorded is not None and not isinstance(recorded, dict):
         raise InputError(f"config.json: env_params {recorded!r} is neither values by name nor a label")
-    # Before they were recorded, those of a name were its defaults.
-    if "env_params" not in content and not is_named:
+    if "env_params" not in content:
         if given is None:
             text = f"config.json does not say which env_params {name_of(env)} had; its defaults are used"
-            warnings.warn(f"{text}, unless you give env_params=", stacklevel=2)
+            warn(f"{text}, unless you give env_params=", stacklevel=2)
         return given
     if recorded is None and given is None:
         return None
@@ -152,28 +205,11 @@ def objects_of(plan: Plan) -> dict[str, Any]:
 
 
 def recorded_options(content: dict[str, Any]) -> dict[str, Any]:
-    """Options as config.json has them. Raises InputError where one is missing or unknown."""
-    left_out = ("env", "env_params", "renderer", "random", "yes", "debug")
-    names = [field.name for field in dataclasses.fields(Options) if field.name not in left_out]
-    missing = [name for name in names if name not in content]
+    """Options as config.json has them. Raises InputError where one is missing."""
+    missing = [name for name in RECORDED if name not in content]
     if missing:
         raise InputError(f"config.json: {missing[0]} is missing")
-    known = {
-        *names,
-        "algorithm",
-        "env",
-        "env_params",
-        "renderer",
-        "config",
-        "swept",
-        "settings",
-        "versions",
-        "processes",
-    }
-    unknown = sorted(content.keys() - known)
-    if unknown:
-        raise InputError(f"config.json: {unknown[0]} is unknown")
-    options = {name: content[name] for name in names}
+    options = {name: content[name] for name in RECORDED}
     # Several where settings differ, each by its default.
     if isinstance(options["log_every"], list):
         options["log_every"] = None
@@ -228,12 +264,10 @@ def with_objects(
 
 
 def config_of(agent: Agent, fields: dict[str, Any]) -> Any:
-    """A Config of recorded fields; its values are checked with the plan. Raises InputError where names differ."""
-    names = field_specs(agent.Config).keys()
-    for name in sorted(names ^ fields.keys()):
-        raise InputError(
-            f"config.json: {name} is {'missing' if name in names else 'unknown'} among {agent.name}'s fields"
-        )
+    """A Config of recorded fields; its values are checked with the plan. Raises InputError where one is missing."""
+    for name in field_specs(agent.Config):
+        if name not in fields:
+            raise InputError(f"config.json: {name} is missing among {agent.name}'s fields")
     return agent.Config(**{name: as_tuple(value) for name, value in fields.items()})
 
 
@@ -249,9 +283,12 @@ def extended(config: Any, amount: Any) -> Any:
 
 
 def check_same(plan: Plan, earlier: dict[str, Any]) -> None:
-    """Raise CheckpointError naming every field that differs from what a checkpoint has, but for those that may."""
+    """Raise CheckpointError naming every field that differs from what a checkpoint has, but for those that may.
+
+    earlier: what the checkpoint holds of config.json, `up_to_date`.
+    """
     now = plain(plan.as_dict())
-    # Checkpoints of before they were recorded do not have them.
+    # Those of a user's own environment were not recorded at first.
     now, before = flat({name: now[name] for name in now if name != "env_params" or name in earlier}), flat(earlier)
     differing = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
     wrong = [name for name in differing if not may_differ(name, before.get(name), now.get(name))]

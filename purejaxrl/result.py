@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from purejaxrl import schema
 from purejaxrl.errors import InputError, ResourceError, absolute_path, reason_of
 from purejaxrl.results import run_folder
 from purejaxrl.results.labels import counted, is_same, label_of, show, typed
@@ -45,7 +46,8 @@ def load(path: str | Path, **objects: Any) -> Result:
 
     objects: agent, network, env, env_params, renderer, where config.json only names them; tables and curves do
     without. A training that has not ended can be looked at, too: what is in its files by now.
-    Raises InputError where there is no run, or an object is not one that config.json asks for.
+    Raises InputError where there is no run, a newer version of the package wrote it, or an object is not one that
+    config.json asks for.
     """
     path = absolute_path(path)
     for name in objects:
@@ -53,6 +55,11 @@ def load(path: str | Path, **objects: Any) -> Result:
             raise InputError(f"load: {name} is unknown; objects of your own are {', '.join(OBJECTS)}")
     run_folder.check_run(path)
     config = run_folder.read_json(path / "config.json")
+    if schema.version_of(config) > schema.SCHEMA_VERSION:
+        from purejaxrl.replan import refuse_newer
+
+        # It knows all fields, and so which are unknown.
+        refuse_newer(config)
     facts = run_folder.read_json(path / "summary.json") if (path / "summary.json").exists() else {}
     received = facts.get("stopped_by")
     stopped_by = signal.Signals[received].value if received in tuple(signal.Signals.__members__) else None

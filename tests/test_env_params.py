@@ -178,13 +178,17 @@ def test_what_is_not_plain_is_asked_for(changes):
     assert objects_of(plan_train("vpg", env=CARTPOLE, env_params=SHORT, **SMALL)) == {"env": CARTPOLE}
 
 
+def before_they_were_recorded(content):
+    return {name: value for name, value in content.items() if name not in ("env_params", "schema_version")}
+
+
 def test_folders_of_before_they_were_recorded(tmp_path, short):
     """They load as they did, and say what they do not know."""
-    content = {name: value for name, value in config_of(env=CARTPOLE).items() if name != "env_params"}
+    content = before_they_were_recorded(config_of(env=CARTPOLE))
     with pytest.warns(UserWarning, match="does not say which env_params CartPole-v1 had; its defaults are used"):
         assert replan(content, env=CARTPOLE).settings[0].env.max_episode_steps == 500
     assert replan(content, env=CARTPOLE, env_params=SHORT).settings[0].env.max_episode_steps == 7
-    named = {name: value for name, value in config_of().items() if name != "env_params"}
+    named = before_they_were_recorded(config_of())
     assert replan(named).settings[0].env.max_episode_steps == 200
     with pytest.raises(InputError, match=r"max_steps_in_episode is 7, and in config\.json it is 200"):
         replan(named, env_params=SHORT)
@@ -198,15 +202,15 @@ def test_a_training_of_before_goes_on(tmp_path):
     out = tmp_path / "run"
     purejaxrl.train("vpg", env=CARTPOLE, env_params=SHORT, out=out, **SMALL)
     config = json.loads((out / "config.json").read_text())
-    del config["env_params"]
-    (out / "config.json").write_text(json.dumps(config))
+    (out / "config.json").write_text(json.dumps(before_they_were_recorded(config)))
     found, _ = keeper.find(out)
     facts = json.loads((found.path / "facts.json").read_text())
-    del facts["config"]["env_params"]
+    facts["config"] = before_they_were_recorded(facts["config"])
     (found.path / "facts.json").write_text(json.dumps(facts))
     sums = [(name, checkpoint._hash_of(found.path / name)) for name in ("arrays.safetensors", "facts.json")]
     (found.path / "SHA256SUMS").write_text(checkpoint._sums_text(sums))
-    result = purejaxrl.resume(out, env=CARTPOLE, env_params=SHORT, extend=3)
+    with pytest.warns(UserWarning, match="schema_version 0 -> "):
+        result = purejaxrl.resume(out, env=CARTPOLE, env_params=SHORT, extend=3)
     assert result.frame()["iteration"].max() == 3
     assert json.loads((out / "config.json").read_text())["env_params"]["max_steps_in_episode"] == 7
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from purejaxrl.errors import InputError
 from purejaxrl.results.labels import label_of
+from purejaxrl.schema import migrate
 
 # What config.json puts before the name of an object that only its owner has.
 CUSTOM = "custom: "
@@ -58,7 +59,8 @@ class Recorded(NamedTuple):
 
 
 def recorded_of(content: dict[str, Any]) -> Recorded:
-    """Raises InputError where something is missing or not what it should be."""
+    """Raises InputError where something is missing or not what it should be, or a newer version wrote it."""
+    content = migrate(content)
     texts = [content.get(name) for name in ("algorithm", "env", "preset")]
     seeds: Any = content.get("seeds")
     seed: Any = content.get("seed")
