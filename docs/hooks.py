@@ -22,6 +22,7 @@ INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 BLOCK = re.compile(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', re.DOTALL)
 TABLE = re.compile(r"<!-- table: (\w+) (\w+) -->")
 EXAMPLE = re.compile(r"^(>>> .*(?:\n(?!\s*$).+)*)", re.MULTILINE)
+SECTION = re.compile(r"^(Args|Returns|Raises):$", re.MULTILINE)
 TERM = re.compile(r"^((?:[a-z]\w+|Config)(?:, \w+)*):\s+(?=\S)")
 
 
@@ -125,6 +126,8 @@ TABLES = {"hyperparameters": hyperparameters, "learning": learning, "flags": fla
 class DocstringsAsMarkdown(griffe.Extension):
     """Docstrings explain arguments and fields as `name: what it is`, a line each; in the site these are lists.
 
+    Those with sections, as Args and Returns, are in the style of Google; in the site these are tables.
+
     Fields of named tuples, which have no docstrings, stand before that of the class.
     """
 
@@ -132,7 +135,9 @@ class DocstringsAsMarkdown(griffe.Extension):
         """Change the docstring of one object."""
         if obj.docstring is not None:
             text = EXAMPLE.sub(r"```pycon\n\1\n```", obj.docstring.value)
-            obj.docstring.value = fields_of(obj) + as_list(text)
+            if SECTION.search(text):
+                obj.docstring.parser = griffe.Parser.google
+            obj.docstring.value = fields_of(obj) + (text if SECTION.search(text) else as_list(text))
 
 
 def fields_of(obj: griffe.Object) -> str:

@@ -5,31 +5,55 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from purejaxrl.config import check_fields, field_specs, with_whole_numbers
-from purejaxrl.envs import limit_steps, observe_images, renderer_of
+from purejaxrl.envs import Renderer, limit_steps, observe_images, renderer_of
 from purejaxrl.errors import InputError
 from purejaxrl.execution import carry_on, carry_out
 from purejaxrl.loggers import Logger
-from purejaxrl.plan import images_of, plan_sweep, plan_train, validate
+from purejaxrl.plan import (
+    Plan,
+    agent_of,
+    images_of,
+    plan_sweep,
+    plan_train,
+    refuse_unknown,
+    refuse_unknown_objects,
+    validate,
+)
 from purejaxrl.protocol import check_agent, check_record
 from purejaxrl.reporting import reporter_of
 from purejaxrl.result import Result
-from purejaxrl.training import devices, loop
+from purejaxrl.results.progress import Reporter
+from purejaxrl.training import loop
+from purejaxrl.training.devices import ask_for_cpu_devices
 from purejaxrl.training.loop import Log
 from purejaxrl.types import Agent, Env, RunState, ScalarKey
 
 __all__ = ["Result", "make_train", "resume", "sweep", "train"]
 
+Progress: TypeAlias = bool | Reporter | Callable[[Plan], Reporter] | None
+
 
 def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tuple[RunState, Log]]:
-    """The whole run as a pure function key -> (RunState, Log[iterations, ...]).
+    """The whole run as a pure function of a random key.
 
-    One `lax.scan` of fixed length: jit it, vmap it over keys, differentiate through it in reverse mode. The Log holds
-    one entry per iteration; where `active` is False the run had already ended and the entry means nothing. The config's
-    `max_ep_len` limits the environment, its `image` and what belongs to it make images of the observations.
-    Raises InputError if the config is wrong or does not fit the environment; fields that are arrays or tracers pass.
+    It is one `lax.scan` of fixed length: jit it, vmap it over keys, differentiate through it in reverse mode. It knows
+    nothing of files, progress or signals.
+
+    Args:
+        agent: The algorithm, as `purejaxrl.AGENTS["dqn"]`, or one of your own.
+        config: An `agent.Config`, with exactly one budget; fields that are arrays or tracers pass. Its `max_ep_len`
+            limits the environment, its `image` and what belongs to it make images of the observations.
+        env: What `purejaxrl.make` returns, or an Env of your own.
+
+    Returns:
+        A function key -> (RunState, Log [iterations, ...]). The Log holds an entry per iteration; where `active` is
+        False the run had already ended, and the entry means nothing.
+
+    Raises:
+        InputError: If the config is wrong, or does not fit the environment.
     """
     check_record(agent)
     if not isinstance(config, agent.Config):
@@ -52,39 +76,103 @@ def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tup
 def train(
     algorithm: str | Agent,
     *,
+    env: Any = "CartPole-v0",
+    env_params: Any = None,
+    observation_type: str | None = None,
+    renderer: Renderer | None = None,
+    preset: str = "original",
+    device: str = "cpu",
+    devices: int | None = None,
+    max_memory: float | None = None,
+    seeds: int = 1,
+    seed: int = 0,
+    log_every: int | None = None,
+    eval_every: int | None = None,
+    eval_episodes: int = 20,
+    solved_at: float | None = None,
+    stop_when_solved: bool = False,
+    episodes_log: str = "auto",
+    checkpoint_every: float = 5.0,
+    fail_on_nan: bool = False,
+    debug: bool = False,
     out: str | Path | None = None,
     overwrite: bool = False,
-    progress: Any = None,
+    progress: Progress = None,
     loggers: Sequence[Logger] = (),
-    **arguments: Any,
+    **hyperparameters: Any,
 ) -> Result:
     """Train one setting with several seeds side by side, and return what was learned.
 
-    algorithm: `vpg`, `a3c` or `dqn`, or an Agent.
-    env: a name, a gymnax environment object, or an Env.
-    env_params: the parameters of a gymnax environment where they are not its defaults: all, or a dict of those changed.
-    network: a Flax module, inputs [B, ...] -> features [B, F], to which linear heads are added.
-    observation_type: `default` for state vectors, `img` for images; renderer: how to draw an environment of your own.
-    preset: `original` or `tuned`.
-    device: `cpu`, `auto`, `cuda` or `tpu`; devices: how many of them, all by default.
-    seeds: number of runs; run i uses jax.random.key(seed + i).
-    log_every, eval_every: env steps between rows of metrics.csv, and between greedy evaluations of `eval_episodes`
-    episodes (off by default; the best parameters by them are kept).
-    solved_at: mean return over 100 episodes that counts as solved; stop_when_solved: end each run once it is.
-    episodes_log: `on`, `off`, or `auto`: episodes.csv is written up to 256 runs.
-    max_memory: GiB that may be used, by default 60% of the memory there is; runs are cut into batches that fit.
-    loggers: where else metrics go, see `purejaxrl.loggers`.
-    All else overrides a field of the algorithm's Config.
-
-    out: the run folder; without it the files live as long as the Result, and `Result.save` keeps them.
-    progress: True for a bar of one line, False for none; by default there is one where somebody looks on: in a
-    notebook, in IPython, at an interactive prompt. A Reporter of your own is taken, too.
     SIGINT and SIGTERM end the training with everything learned so far; `Result.stopped_by` then holds the signal. So do
     SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU, unless your program handles or ignores them.
-    Raises InputError before anything is compiled, and ResourceError if disk or memory do not suffice.
+
+    Args:
+        algorithm: `vpg`, `a3c`, `dqn`, or an Agent.
+        env: Name of an environment, gymnax environment object, or Env.
+        env_params: Parameters of a gymnax environment where they are not its defaults: all, or a dict of those changed.
+        observation_type: `default` for state vectors, `img` for images; by default what the preset has.
+        renderer: How to draw the images of an environment of your own.
+        preset: `original`, or `tuned` for the quickest settings found.
+        device: `cpu`, `cuda` (or `gpu`), `tpu`, or `auto`.
+        devices: How many devices to use, all by default; on a CPU every core is one.
+        max_memory: GiB that may be used, by default 60% of what there is; runs are cut into batches that fit.
+        seeds: Number of runs side by side.
+        seed: Run i starts from `jax.random.key(seed + i)`.
+        log_every: Env steps between rows of metrics.csv; by default an epoch, or 1000.
+        eval_every: Env steps between greedy evaluations, by which the best parameters are kept; by default there are
+            none.
+        eval_episodes: Episodes of an evaluation.
+        solved_at: Mean return of 100 episodes that counts as solved; by default that agreed for the environment.
+        stop_when_solved: Whether to end each run once it is solved.
+        episodes_log: `on`, `off`, or `auto`, which writes episodes.csv for up to 256 runs.
+        checkpoint_every: Minutes between checkpoints, 0 for none; they are kept where `out` is given.
+        fail_on_nan: Whether to stop, with DivergedError, when a run diverges.
+        debug: Whether to find the operation that makes a NaN or an index out of bounds; slow.
+        out: Run folder to write. Without it the files live as long as the Result, and `Result.save` keeps them.
+        overwrite: Whether to replace an earlier run in that folder.
+        progress: True for a bar of one line, False for none, or a Reporter of your own, or a function (Plan) ->
+            Reporter. By default there is a bar in a notebook, in IPython and at an interactive prompt.
+        loggers: Where else metrics go, see `purejaxrl.loggers`.
+        **hyperparameters: Fields of the algorithm's Config, as `lr` or `network`, with other values than the preset's.
+
+    Returns:
+        The Result: tables, curves, policies and the state of all runs.
+
+    Raises:
+        InputError: If an argument is unknown or not allowed; nothing has been compiled then.
+        ResourceError: If disk or memory do not suffice.
+        InUseError: If another process writes to the run folder.
+        DivergedError: If a run diverges, with `fail_on_nan` or `debug`.
     """
-    devices.ask_for_cpu_devices()
-    plan = plan_train(algorithm, **arguments)
+    for name in ("random", "yes"):
+        if name in hyperparameters:
+            raise InputError(f"--{name}: {hyperparameters[name]} is for `sweep`; train takes one setting")
+    agent = agent_of(algorithm)
+    refuse_unknown(train, hyperparameters, field_specs(agent.Config))
+    ask_for_cpu_devices()
+    plan = plan_train(
+        agent,
+        env=env,
+        env_params=env_params,
+        observation_type=observation_type,
+        renderer=renderer,
+        preset=preset,
+        device=device,
+        devices=devices,
+        max_memory=max_memory,
+        seeds=seeds,
+        seed=seed,
+        log_every=log_every,
+        eval_every=eval_every,
+        eval_episodes=eval_episodes,
+        solved_at=solved_at,
+        stop_when_solved=stop_when_solved,
+        episodes_log=episodes_log,
+        checkpoint_every=checkpoint_every,
+        fail_on_nan=fail_on_nan,
+        debug=debug,
+        **hyperparameters,
+    )
     shown = reporter_of(progress, plan)
     return carry_out(plan, out=out, overwrite=overwrite, progress=shown, loggers=loggers)
 
@@ -92,23 +180,110 @@ def train(
 def sweep(
     algorithm: str | Agent,
     *,
+    env: Any = "CartPole-v0",
+    env_params: Any = None,
+    observation_type: str | None = None,
+    renderer: Renderer | None = None,
+    preset: str = "original",
+    device: str = "cpu",
+    devices: int | None = None,
+    max_memory: float | None = None,
+    seeds: int = 1,
+    seed: int = 0,
+    log_every: int | None = None,
+    eval_every: int | None = None,
+    eval_episodes: int = 20,
+    solved_at: float | None = None,
+    stop_when_solved: bool = False,
+    episodes_log: str = "auto",
+    checkpoint_every: float = 5.0,
+    fail_on_nan: bool = False,
+    debug: bool = False,
+    random: int | None = None,
+    yes: bool = False,
     out: str | Path | None = None,
     overwrite: bool = False,
-    progress: Any = None,
+    progress: Progress = None,
     loggers: Sequence[Logger] = (),
-    **arguments: Any,
+    **hyperparameters: Any,
 ) -> Result:
     """Train every combination of hyperparameters given as lists, each with several seeds, and compare them.
 
-    `sweep("dqn", seeds=16, lr=[1e-3, 3e-4], hidden_sizes=[(32, 32), (64, 64)])`: a list holds alternatives, a tuple is
-    one value. random: draw so many settings instead, from lists and from `Range(1e-4, 1e-2, log=True)`; `seed` decides
-    which. Run r has setting r // seeds and starts from jax.random.key(seed + r % seeds).
-    Real-valued hyperparameters share a compiled program; one is compiled for every combination of the others.
-    yes: allow more than 100 000 runs.
-    All else as for `train`.
+    Run r has setting r // seeds and starts from `jax.random.key(seed + r % seeds)`. Real-valued hyperparameters share a
+    compiled program; one is compiled for every combination of the others. Signals are as for `train`.
+
+    >>> sweep("dqn", seeds=16, lr=[1e-3, 3e-4], hidden_sizes=[(32, 32), (64, 64)])
+
+    Args:
+        algorithm: `vpg`, `a3c`, `dqn`, or an Agent.
+        env: Name of an environment, gymnax environment object, or Env.
+        env_params: Parameters of a gymnax environment where they are not its defaults: all, or a dict of those changed.
+        observation_type: `default` for state vectors, `img` for images; by default what the preset has.
+        renderer: How to draw the images of an environment of your own.
+        preset: `original`, or `tuned` for the quickest settings found.
+        device: `cpu`, `cuda` (or `gpu`), `tpu`, or `auto`.
+        devices: How many devices to use, all by default; on a CPU every core is one.
+        max_memory: GiB that may be used, by default 60% of what there is; runs are cut into batches that fit.
+        seeds: Number of runs of every setting.
+        seed: First seed of every setting; it decides, too, what `random` draws.
+        log_every: Env steps between rows of metrics.csv; by default an epoch, or 1000.
+        eval_every: Env steps between greedy evaluations, by which the best parameters are kept; by default there are
+            none.
+        eval_episodes: Episodes of an evaluation.
+        solved_at: Mean return of 100 episodes that counts as solved; by default that agreed for the environment.
+        stop_when_solved: Whether to end each run once it is solved.
+        episodes_log: `on`, `off`, or `auto`, which writes episodes.csv for up to 256 runs.
+        checkpoint_every: Minutes between checkpoints, 0 for none; they are kept where `out` is given.
+        fail_on_nan: Whether to stop, with DivergedError, when a run diverges.
+        debug: Whether to find the operation that makes a NaN or an index out of bounds; slow.
+        random: Draw so many settings, from lists and from `Range(1e-4, 1e-2, log=True)`; by default all combinations of
+            the lists are taken.
+        yes: Whether to allow more than 100 000 runs.
+        out: Run folder to write. Without it the files live as long as the Result, and `Result.save` keeps them.
+        overwrite: Whether to replace an earlier run in that folder.
+        progress: True for a bar of one line, False for none, or a Reporter of your own, or a function (Plan) ->
+            Reporter. By default there is a bar in a notebook, in IPython and at an interactive prompt.
+        loggers: Where else metrics go, see `purejaxrl.loggers`.
+        **hyperparameters: Fields of the algorithm's Config: a list holds alternatives, a Range is drawn from,
+            and a tuple is one value.
+
+    Returns:
+        The Result of all settings and seeds.
+
+    Raises:
+        InputError: If an argument is unknown or not allowed; nothing has been compiled then.
+        ResourceError: If disk or memory do not suffice.
+        InUseError: If another process writes to the run folder.
+        DivergedError: If a run diverges, with `fail_on_nan` or `debug`.
     """
-    devices.ask_for_cpu_devices()
-    plan = plan_sweep(algorithm, **arguments)
+    agent = agent_of(algorithm)
+    refuse_unknown(sweep, hyperparameters, field_specs(agent.Config))
+    ask_for_cpu_devices()
+    plan = plan_sweep(
+        agent,
+        env=env,
+        env_params=env_params,
+        observation_type=observation_type,
+        renderer=renderer,
+        preset=preset,
+        device=device,
+        devices=devices,
+        max_memory=max_memory,
+        seeds=seeds,
+        seed=seed,
+        log_every=log_every,
+        eval_every=eval_every,
+        eval_episodes=eval_episodes,
+        solved_at=solved_at,
+        stop_when_solved=stop_when_solved,
+        episodes_log=episodes_log,
+        checkpoint_every=checkpoint_every,
+        fail_on_nan=fail_on_nan,
+        debug=debug,
+        random=random,
+        yes=yes,
+        **hyperparameters,
+    )
     shown = reporter_of(progress, plan)
     return carry_out(plan, out=out, overwrite=overwrite, progress=shown, loggers=loggers)
 
@@ -116,24 +291,81 @@ def sweep(
 def resume(
     path: str | Path,
     *,
+    extend: int | None = None,
     restart: bool = False,
-    progress: Any = None,
+    agent: Agent | None = None,
+    network: Any = None,
+    env: Any = None,
+    env_params: Any = None,
+    renderer: Renderer | None = None,
+    device: str | None = None,
+    devices: int | None = None,
+    max_memory: float | None = None,
+    log_every: int | None = None,
+    checkpoint_every: float | None = None,
+    fail_on_nan: bool | None = None,
+    debug: bool | None = None,
+    progress: Progress = None,
     loggers: Sequence[Logger] = (),
-    **arguments: Any,
+    **objects: Any,
 ) -> Result:
     """Go on with the training of a run folder from its newest checkpoint, as if it had never stopped.
 
-    extend: a larger budget, in the unit of the training's own. For `epochs` and `env_steps` the result is that of a
-    training with the larger budget from the start; for `episodes`, whose end freezes a run, it goes on from the frozen
-    learner. agent, network, env, env_params, renderer: the objects of your own that config.json names only.
-    device, devices, max_memory, log_every, checkpoint_every, fail_on_nan: instead of those recorded. progress: as for
-    `train`.
     On the machine, devices and versions of before, parameters and CSV files end bitwise equal to those of a training
-    that was never interrupted. Where no checkpoint was written the training begins anew, unless there are rows or
-    parameters, which that would replace; restart: True lets it do so.
-    Raises InputError, InUseError where another process writes there, and CheckpointError where no checkpoint is whole
-    or config.json differs from what it was written with. Nothing has been changed then.
+    that was never interrupted. Where no checkpoint was written the training begins anew.
+
+    Args:
+        path: The run folder.
+        extend: A larger budget, in the unit of the training's own. For `epochs` and `env_steps` the result is that of
+            a training with the larger budget from the start; for `episodes`, whose end freezes a run, it goes on from
+            the frozen learner.
+        restart: Whether to begin anew where there is no checkpoint, but rows or parameters, which that replaces.
+        agent: The Agent, where it is your own, which config.json only names.
+        network: The Flax module, where the training had one; a list of them where they were swept.
+        env: The environment object, where the training had one.
+        env_params: Its parameters, where config.json does not hold them by value.
+        renderer: How to draw its images, where that was given.
+        device: `cpu`, `cuda` (or `gpu`), `tpu`, or `auto`. It replaces what was recorded, as do the next six.
+        devices: How many devices to use.
+        max_memory: GiB that may be used.
+        log_every: Env steps between rows of metrics.csv.
+        checkpoint_every: Minutes between checkpoints, 0 for none.
+        fail_on_nan: Whether to stop, with DivergedError, when a run diverges.
+        debug: Whether to find the operation that makes a NaN or an index out of bounds; slow.
+        progress: As for `train`.
+        loggers: Where else metrics go, see `purejaxrl.loggers`.
+        **objects: Other fields of your own agent's Config that hold objects.
+
+    Returns:
+        The Result of the whole training.
+
+    Raises:
+        InputError: If there is no run, or an argument is unknown, missing or not allowed.
+        InUseError: If another process writes to the run folder.
+        CheckpointError: If no checkpoint is whole, or config.json differs from what it was written with. The folder is
+            as it was then, as it is for an InputError.
+        ResourceError: If disk or memory do not suffice.
+        DivergedError: If a run diverges, with `fail_on_nan` or `debug`.
     """
-    devices.ask_for_cpu_devices()
-    shown = partial(reporter_of, progress)
-    return carry_on(path, restart=restart, progress=shown, loggers=loggers, **arguments)
+    refuse_unknown_objects(resume, objects, agent)
+    ask_for_cpu_devices()
+    return carry_on(
+        path,
+        restart=restart,
+        progress=partial(reporter_of, progress),
+        loggers=loggers,
+        extend=extend,
+        agent=agent,
+        network=network,
+        env=env,
+        env_params=env_params,
+        renderer=renderer,
+        device=device,
+        devices=devices,
+        max_memory=max_memory,
+        log_every=log_every,
+        checkpoint_every=checkpoint_every,
+        fail_on_nan=fail_on_nan,
+        debug=debug,
+        **objects,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,10 +17,26 @@ LONGEST = 80
 LOG = logging.getLogger("purejaxrl")
 
 
+# The dashes before an option's name; not those within a quoted value or a path.
+DASHES = re.compile(r"(?<![^\s(])--(?=[a-z_]+(?![\w-]))")
+
+
 class PurejaxrlError(Exception):
-    """Base of the errors that are reported in one line, without a traceback."""
+    """Base of the errors that are reported in one line, without a traceback.
+
+    Messages are written once, and name options as flags: `--lr: 0 is not allowed; ...`. The command line shows them so,
+    by `with_flags`; `str`, and so every traceback, names the arguments of Python: `lr: 0 is not allowed; ...`.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return DASHES.sub("", self.with_flags)
+
+    @property
+    def with_flags(self) -> str:
+        """The message as it was written."""
+        return " ".join(map(str, self.args))
 
 
 class InputError(PurejaxrlError, ValueError):

@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 
 from purejaxrl.config import as_whole
-from purejaxrl.envs.pixels import advance, filled, frames_of, renderer_of
+from purejaxrl.envs.pixels import Renderer, advance, filled, frames_of, renderer_of
 from purejaxrl.errors import InputError, absolute_path
 from purejaxrl.learners import Learners, load_learners
-from purejaxrl.plan import Plan, check_whole, images_of
+from purejaxrl.plan import Plan, check_whole, images_of, refuse_unknown_objects
 from purejaxrl.results.labels import counted
 from purejaxrl.training import evaluate as playing
 from purejaxrl.training.jax_settings import standard_jax
-from purejaxrl.types import PyTree
+from purejaxrl.types import Agent, PyTree
 
 BACKENDS = ("gymnax", "gymnasium")
 # gymnasium's CartPole without its time limit, which is the run's own.
@@ -64,17 +64,47 @@ def evaluate(
     params: str = "last",
     seed: int = 0,
     backend: str = "gymnax",
+    agent: Agent | None = None,
+    network: Any = None,
+    env: Any = None,
+    env_params: Any = None,
+    renderer: Renderer | None = None,
     **objects: Any,
 ) -> pd.DataFrame:
-    """Returns of whole episodes of every run's greedy policy: one row per run and episode.
+    """Play whole episodes with the greedy policy of every run.
 
-    params: `last`, or `best` by the evaluations during training. backend: `gymnax`, or `gymnasium`, whose CartPole is
-    another implementation of the same physics. objects: agent, network, env, env_params, renderer, where config.json
-    only names them. Run r plays with keys from jax.random.key(seed) and r; gymnasium's episode k of it with seed + k.
-    Raises InputError where the folder, its parameters or an argument will not do.
+    Args:
+        path: The run folder.
+        episodes: How many of each run.
+        params: `last`, or `best` by the evaluations during training.
+        seed: Run r plays with keys from `jax.random.key(seed)` and r; gymnasium's episode k of it with seed + k.
+        backend: `gymnax`, or `gymnasium`, whose CartPole is another implementation of the same physics.
+        agent: The Agent, where it is your own, which config.json only names.
+        network: The Flax module, where the training had one; a list of them where they were swept.
+        env: The environment object, where the training had one.
+        env_params: Its parameters, where config.json does not hold them by value.
+        renderer: How to draw its images, where that was given.
+        **objects: Other fields of your own agent's Config that hold objects.
+
+    Returns:
+        A row per run and episode: run, seed, episode, return.
+
+    Raises:
+        InputError: If there is no run, its parameters are missing or damaged, or an argument is unknown, missing or not
+            allowed.
     """
+    refuse_unknown_objects(evaluate, objects, agent)
     episodes, seed = check_arguments(episodes, seed, backend)
-    plan, batches = load_learners(absolute_path(path), params, **objects)
+    plan, batches = load_learners(
+        absolute_path(path),
+        params,
+        agent=agent,
+        network=network,
+        env=env,
+        env_params=env_params,
+        renderer=renderer,
+        **objects,
+    )
     return play_all(plan, batches, episodes, seed, backend)
 
 

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from purejaxrl import presets
+from purejaxrl.envs import Renderer
 from purejaxrl.errors import InputError, absolute_path
 from purejaxrl.learners import Learners, load_learners
 from purejaxrl.learning.inputs import LIMIT
-from purejaxrl.plan import Plan, images_of, recorded, versions
+from purejaxrl.plan import Plan, images_of, recorded, refuse_unknown_objects, versions
 from purejaxrl.results import run_folder
 from purejaxrl.training.checkpoint import describe, named_leaves
-from purejaxrl.types import Discrete
+from purejaxrl.types import Agent, Discrete
 
 FOLDER = "export"
 # Parts of a learner that are no parameters, or copies of some.
@@ -29,20 +30,57 @@ HOW_TO = (
 
 
 def export(
-    path: str | Path, *, params: str = "last", out: str | Path | None = None, **objects: Any
+    path: str | Path,
+    *,
+    params: str = "last",
+    out: str | Path | None = None,
+    agent: Agent | None = None,
+    network: Any = None,
+    env: Any = None,
+    env_params: Any = None,
+    renderer: Renderer | None = None,
+    **objects: Any,
 ) -> tuple[Path, Path]:
-    """Write policy.safetensors and policy.json of a run folder, and return where they are.
+    """Write the parameters of a run folder as policy.safetensors, and policy.json, which says how to use them.
 
     The first holds the networks' parameters of all runs [runs, ...] and nothing of optimisers or replay; several
-    programs' (of other shapes) stand under 1/, 2/, ... out: the folder to write them to, export/ in the run folder by
-    default; with another one the run folder is only read, so that it may be write-protected, or in use.
-    Raises InputError as `evaluate` does, ResourceError where they cannot be written, and InUseError while a training
-    writes to the run folder and no other was given.
+    programs' (of other shapes) stand under 1/, 2/, ...
+
+    Args:
+        path: The run folder.
+        params: `last`, or `best` by the evaluations during training.
+        out: Folder to write to, by default export/ in the run folder. With another one the run folder is only read, so
+            that it may be write-protected, or in use.
+        agent: The Agent, where it is your own, which config.json only names.
+        network: The Flax module, where the training had one; a list of them where they were swept.
+        env: The environment object, where the training had one.
+        env_params: Its parameters, where config.json does not hold them by value.
+        renderer: How to draw its images, where that was given.
+        **objects: Other fields of your own agent's Config that hold objects.
+
+    Returns:
+        Where policy.safetensors and policy.json are.
+
+    Raises:
+        InputError: If there is no run, its parameters are missing or damaged, or an argument is unknown, missing or not
+            allowed.
+        ResourceError: If they cannot be written.
+        InUseError: If a training writes to the run folder, and no other was given.
     """
+    refuse_unknown_objects(export, objects, agent)
     path = absolute_path(path)
     target = path / FOLDER if out is None else absolute_path(out)
     run_folder.check_place(target)
-    plan, batches = load_learners(path, params, **objects)
+    plan, batches = load_learners(
+        path,
+        params,
+        agent=agent,
+        network=network,
+        env=env,
+        env_params=env_params,
+        renderer=renderer,
+        **objects,
+    )
     parts = [(f"{number}/" if len(batches) > 1 else "", batch) for number, batch in enumerate(batches, 1)]
     arrays = {prefix + name: leaf for prefix, batch in parts for name, leaf in parameters_of(batch).items()}
     description = {

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib.metadata
+import inspect
 import platform
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +16,7 @@ import numpy as np
 from purejaxrl import presets, schema
 from purejaxrl.agents import AGENTS
 from purejaxrl.config import MAX_ENV_STEPS, MAX_INT, REMOVED, Budget, as_whole, budget_of, check_fields, field_specs
-from purejaxrl.envs import Images, make, name_of, with_params
+from purejaxrl.envs import Images, Renderer, make, name_of, with_params
 from purejaxrl.envs.params import values_of
 from purejaxrl.errors import InputError, in_brief
 from purejaxrl.learning.networks import check_network
@@ -26,7 +29,17 @@ from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.training.loop import iterations_of
 from purejaxrl.types import Agent, Env
 
-__all__ = ["Options", "Plan", "Training", "plan_sweep", "plan_train", "validate", "versions"]
+__all__ = [
+    "Options",
+    "Plan",
+    "Training",
+    "plan_sweep",
+    "plan_train",
+    "refuse_unknown",
+    "refuse_unknown_objects",
+    "validate",
+    "versions",
+]
 
 EVAL_EPISODES = 20
 CHECKPOINT_MINUTES = 5.0
@@ -58,12 +71,15 @@ class Training(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is asked beside hyperparameters, as `purejaxrl.train` and `sweep` describe it; each takes one value."""
+    """What is asked beside hyperparameters; each takes one value.
+
+    `purejaxrl.train` and `sweep` take and describe them, with the same defaults.
+    """
 
     env: Any = "CartPole-v0"
     env_params: Any = None
     observation_type: str | None = None
-    renderer: Any = None
+    renderer: Renderer | None = None
     preset: str = "original"
     device: str = "cpu"
     devices: int | None = None
@@ -175,9 +191,6 @@ def recorded(agent: Agent, values: dict[str, Any]) -> dict[str, Any]:
 
 def plan_train(algorithm: str | Agent, **arguments: Any) -> Plan:
     """Check a training of one setting. Arguments as for `purejaxrl.train`. Raises InputError."""
-    for name in ("random", "yes"):
-        if name in arguments:
-            raise InputError(f"--{name}: {arguments[name]} is for `sweep`; train takes one setting")
     options, hyperparameters = split_options(arguments)
     agent = agent_of(algorithm)
     specs = field_specs(agent.Config)
@@ -194,8 +207,37 @@ def plan_sweep(algorithm: str | Agent, **arguments: Any) -> Plan:
     options, hyperparameters = split_options(arguments)
     runs = options.seeds * count_settings(hyperparameters, options.random)
     if runs > MAX_RUNS and not options.yes:
-        raise InputError(f"--yes: {runs} runs are more than {MAX_RUNS}; give --yes if that is what you want")
+        raise InputError(f"--yes: {runs} runs are more than {MAX_RUNS}; it must be given for so many")
     return make_plan(agent_of(algorithm), options, hyperparameters, is_sweep=True)
+
+
+def refuse_unknown(function: Callable, given: Collection[str], fields: Collection[str] = ()) -> None:
+    """Check the names that a function has received as `**`.
+
+    Args:
+        function: It, whose keyword-only arguments are what may have been meant.
+        given: The names.
+        fields: Those that are allowed.
+
+    Raises:
+        InputError: For the first that is not, naming the closest argument that there is, else all.
+    """
+    options = [it.name for it in inspect.signature(function).parameters.values() if it.kind is it.KEYWORD_ONLY]
+    known = [*fields, *options]
+    for name in given:
+        if name in REMOVED:
+            raise InputError(f"--{name}: {REMOVED[name]}")
+        if name not in fields:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"{function.__name__} takes {', '.join(known)}"
+            raise InputError(f"unknown argument {name}; {hint}")
+
+
+def refuse_unknown_objects(function: Callable, given: Collection[str], agent: Any) -> None:
+    """`refuse_unknown`, where fields of an agent of a user's own that hold objects are allowed, if there is one."""
+    if given:
+        specs = {} if agent is None else field_specs(agent_of(agent).Config)
+        refuse_unknown(function, given, [name for name, spec in specs.items() if spec.is_object])
 
 
 def split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
@@ -208,8 +250,6 @@ def split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
         for name, value in arguments.items()
     }
     names = {field.name for field in dataclasses.fields(Options)}
-    for name in arguments.keys() & REMOVED.keys():
-        raise InputError(f"--{name}: {REMOVED[name]}")
     for name, value in arguments.items():
         if name in names and isinstance(value, list | Range):
             raise InputError(f"--{name}: {show_source(value)} is a list; --{name} takes one value")

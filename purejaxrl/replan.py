@@ -77,6 +77,9 @@ def replan(
     objects = {name: changes.pop(name) for name in [*changes] if name in specs and specs[name].is_object}
     options = Options(**(recorded_options(content) | found_objects(content, env, env_params, renderer)))
     changes = with_whole_counts({name: value for name, value in changes.items() if value is not None})
+    unknown = sorted(changes.keys() - {field.name for field in dataclasses.fields(Options)})
+    if unknown:
+        raise InputError(f"{unknown[0]}: {agent.name} has no such hyperparameter")
     options = dataclasses.replace(options, **changes)
     check_options(options)
     found = [(values, config_of(agent, fields)) for values, fields in with_objects(content, agent, objects)]

@@ -70,6 +70,6 @@ def goal_of(plan: Plan) -> Goal:
         first.budget.kind.replace("_", " "),
         extent_of(plan),
         plan.solved_at is not None,
-        "; --preset tuned is quicker" if plan.options.preset == "original" and is_tuned else "",
+        "; the preset tuned is quicker" if plan.options.preset == "original" and is_tuned else "",
         plan.labels if plan.is_sweep else (),
     )

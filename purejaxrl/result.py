@@ -29,30 +29,53 @@ from purejaxrl.results.recorded import Recorded, recorded_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from purejaxrl.envs import Renderer
     from purejaxrl.evaluation import Evaluation
     from purejaxrl.learners import Learners
     from purejaxrl.plan import Plan
     from purejaxrl.policy import Policy
     from purejaxrl.results.statistics import Scores
-    from purejaxrl.types import RunState
+    from purejaxrl.types import Agent, RunState
 
 
-# Objects of one's own that a config.json only names.
-OBJECTS = ("agent", "network", "env", "env_params", "renderer")
-
-
-def load(path: str | Path, **objects: Any) -> Result:
+def load(
+    path: str | Path,
+    *,
+    agent: Agent | None = None,
+    network: Any = None,
+    env: Any = None,
+    env_params: Any = None,
+    renderer: Renderer | None = None,
+    **objects: Any,
+) -> Result:
     """The Result of a run folder, as `train`, `sweep` and `resume` return it, but for the state of the runs.
 
-    objects: agent, network, env, env_params, renderer, where config.json only names them; tables and curves do
-    without. A training that has not ended can be looked at, too: what is in its files by now.
-    Raises InputError where there is no run, a newer version of the package wrote it, or an object is not one that
-    config.json asks for.
+    A training that has not ended can be looked at, too: what is in its files by now.
+
+    Args:
+        path: The run folder.
+        agent: The Agent, where it is your own, which config.json only names. Tables
+            and curves do without it, and without the next four.
+        network: The Flax module, where the training had one; a list of them where they were swept.
+        env: The environment object, where the training had one.
+        env_params: Its parameters, where config.json does not hold them by value.
+        renderer: How to draw its images, where that was given.
+        **objects: Other fields of your own agent's Config that hold objects.
+
+    Returns:
+        The Result.
+
+    Raises:
+        InputError: If there is no run, a newer version of the package wrote it, or an argument is unknown, or not
+            one that config.json asks for.
     """
+    named = {"agent": agent, "network": network, "env": env, "env_params": env_params, "renderer": renderer}
+    given = {name: value for name, value in {**named, **objects}.items() if value is not None}
+    if objects:
+        from purejaxrl.plan import refuse_unknown_objects
+
+        refuse_unknown_objects(load, objects, agent)
     path = absolute_path(path)
-    for name in objects:
-        if name not in OBJECTS:
-            raise InputError(f"load: {name} is unknown; objects of your own are {', '.join(OBJECTS)}")
     run_folder.check_run(path)
     config = run_folder.read_json(path / "config.json")
     if schema.version_of(config) > schema.SCHEMA_VERSION:
@@ -63,8 +86,8 @@ def load(path: str | Path, **objects: Any) -> Result:
     facts = run_folder.read_json(path / "summary.json") if (path / "summary.json").exists() else {}
     received = facts.get("stopped_by")
     stopped_by = signal.Signals[received].value if received in tuple(signal.Signals.__members__) else None
-    result = result_of(path, config, facts, MakePlan(config, objects), stopped_by=stopped_by)
-    if objects:
+    result = result_of(path, config, facts, MakePlan(config, given), stopped_by=stopped_by)
+    if given:
         _ = result.plan
     return result
 
@@ -386,7 +409,7 @@ class Result:
 
         metrics, recorded = self.frame(), self.recorded
         if column is not None and column not in metrics.select_dtypes("number"):
-            raise InputError(f"plot: {column} is no column of numbers; there are {', '.join(metrics.columns)}")
+            raise InputError(f"--column: {column} is no column of numbers; there are {', '.join(metrics.columns)}")
         if axes is None:
             import matplotlib.pyplot as plt
 
@@ -457,7 +480,7 @@ class Result:
         from purejaxrl.results import video
 
         path = absolute_path(path)
-        video.check_target(path)
+        video.check_target("--path", path)
         cut = video.GIF if path.suffix.lower() == ".gif" else video.MP4
         video.write(path, self._film(params, seed, max_steps, *cut), video.seconds_of(cut))
         return path

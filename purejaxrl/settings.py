@@ -71,7 +71,7 @@ def resolve_settings(
         else:
             check_alternatives(name, value, specs[name])
     if random is not None and not swept:
-        raise InputError(f"--random: {random} settings of what? give a list or a range, as in --lr 1e-4..1e-2:log")
+        raise InputError(f"--random: {random} settings of what? give a list or a range for a hyperparameter")
     points = combinations(swept) if random is None else draws(swept, specs, random, seed)
     return [
         Setting(values, presets.resolve(agent, env_name, observation_type, preset, {**fixed, **values}))

@@ -1,5 +1,7 @@
 """Training from Python: the result, the user's own environments, and errors."""
 
+import dataclasses
+import inspect
 import subprocess
 import sys
 
@@ -12,9 +14,10 @@ from probes import Continuous, Counter
 
 import purejaxrl
 from purejaxrl.agents import dqn
-from purejaxrl.errors import InputError
+from purejaxrl.cli import main
+from purejaxrl.errors import DivergedError, InputError, PurejaxrlError
 from purejaxrl.evaluation import check_arguments
-from purejaxrl.plan import plan_train
+from purejaxrl.plan import Options, plan_train
 from purejaxrl.replan import extended
 from purejaxrl.results.run_folder import read_facts, read_params
 from purejaxrl.training.loop import without_replay
@@ -146,8 +149,9 @@ def test_wrong_arguments_of_python():
 def test_lists_are_sweeps():
     with pytest.raises(InputError, match="sweep"):
         purejaxrl.train("dqn", lr=[1e-3, 1e-4])
-    with pytest.raises(InputError, match="no such setting"):
-        purejaxrl.train("dqn", learning_rate=1e-3)
+    for name, value in (("random", 3), ("yes", True)):
+        with pytest.raises(InputError, match=f"^{name}: {value} is for `sweep`; train takes one setting"):
+            purejaxrl.train("dqn", **{name: value})
 
 
 def test_a_failed_run_is_named(monkeypatch):
@@ -209,3 +213,183 @@ def test_whole_numbers_may_be_written_as_floats():
     assert plan == plan_train("vpg", env_steps=100_000, hidden_sizes=(8,), **dict(zip(given, found, strict=True)))
     assert check_arguments(1e2, 3.0, "gymnax") == (100, 3)
     assert extended(plan.settings[0].config, 2e5).env_steps == 200_000
+
+
+def keywords_of(function):
+    return {name: it for name, it in inspect.signature(function).parameters.items() if it.kind is it.KEYWORD_ONLY}
+
+
+def test_every_option_is_an_argument_with_its_type_and_default():
+    for_sweeps = {"random", "yes"}
+    of_output = {"out", "overwrite", "progress", "loggers"}
+    options = {field.name: field for field in dataclasses.fields(Options)}
+    assert keywords_of(purejaxrl.train).keys() == options.keys() - for_sweeps | of_output
+    assert keywords_of(purejaxrl.sweep).keys() == options.keys() | of_output
+    for function in (purejaxrl.train, purejaxrl.sweep):
+        for name, argument in keywords_of(function).items():
+            if name in options:
+                assert (argument.default, argument.annotation) == (options[name].default, options[name].type), name
+    # What a training may be resumed with instead, and nothing by default.
+    for name in ("device", "devices", "max_memory", "log_every", "checkpoint_every", "fail_on_nan", "debug"):
+        argument = keywords_of(purejaxrl.resume)[name]
+        assert argument.default is None
+        assert argument.annotation == f"{options[name].type.removesuffix(' | None')} | None"
+
+
+@pytest.mark.parametrize("function", ["train", "sweep", "resume", "make_train", "evaluate", "export", "load"])
+def test_everything_public_has_types_and_says_what_it_takes(function):
+    signature = inspect.signature(getattr(purejaxrl, function))
+    assert inspect.Signature.empty not in (
+        signature.return_annotation,
+        *(it.annotation for it in signature.parameters.values()),
+    )
+    said = (
+        inspect.getdoc(getattr(purejaxrl, function)).partition("Args:\n")[2].partition("\nReturns:\n")[0].splitlines()
+    )
+    described = [line.split(":")[0].strip("* ") for line in said if line.startswith("    ") and line[4] != " "]
+    assert described == [*signature.parameters]
+
+
+@pytest.mark.parametrize(("function", "planning"), [("train", "plan_train"), ("sweep", "plan_sweep")])
+def test_every_option_arrives(function, planning, monkeypatch):
+    class PlannedError(Exception):
+        """Carries what a Plan was to be made of."""
+
+    def plan(agent, **arguments):
+        raise PlannedError(arguments)
+
+    monkeypatch.setattr(f"purejaxrl.api.{planning}", plan)
+    given = {name: object() for name in keywords_of(getattr(purejaxrl, function)) if name in Options.__annotations__}
+    with pytest.raises(PlannedError) as caught:
+        getattr(purejaxrl, function)("dqn", **given, lr=0.5)
+    assert caught.value.args[0] == {**given, "lr": 0.5}
+
+
+def test_every_change_of_a_resumed_training_arrives(monkeypatch):
+    received = {}
+    monkeypatch.setattr("purejaxrl.api.carry_on", lambda path, **arguments: received.update(arguments))
+    given = {name: object() for name in keywords_of(purejaxrl.resume)}
+    purejaxrl.resume("run", **given)
+    assert {name: received[name] for name in given if name != "progress"} == {
+        name: value for name, value in given.items() if name != "progress"
+    }
+
+
+@pytest.mark.parametrize(
+    ("function", "wrong", "said"),
+    [
+        ("train", "learning_rate", "unknown argument learning_rate; train takes episodes, "),
+        ("train", "lrr", "unknown argument lrr; did you mean lr?"),
+        ("train", "eval_evry", "unknown argument eval_evry; did you mean eval_every?"),
+        ("train", "coordinator", "unknown argument coordinator; "),
+        ("train", "overwrit", "unknown argument overwrit; did you mean overwrite?"),
+        ("sweep", "randm", "unknown argument randm; did you mean random?"),
+        ("sweep", "batchsize", "unknown argument batchsize; did you mean batch_size?"),
+        ("resume", "extent", "unknown argument extent; did you mean extend?"),
+        ("resume", "seeds", "unknown argument seeds; "),
+        ("evaluate", "episode", "unknown argument episode; did you mean episodes?"),
+        ("export", "nonsense", "unknown argument nonsense; export takes params, out, agent, network, env, "),
+        ("load", "networks", "unknown argument networks; did you mean network?"),
+    ],
+)
+def test_an_unknown_argument_is_refused_with_the_closest_there_is(function, wrong, said, tmp_path, monkeypatch):
+    monkeypatch.setattr("purejaxrl.execution.compile_fitting", lambda *_, **__: pytest.fail("compiled"))
+    first = "dqn" if function in ("train", "sweep") else tmp_path
+    with pytest.raises(InputError) as caught:
+        getattr(purejaxrl, function)(first, **{wrong: 3})
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments", "said"),
+    [
+        ("--lr 0", {"lr": 0.0}, "{lr}: 0 is not allowed; it takes a finite number above 0"),
+        ("--seeds 0", {"seeds": 0}, "{seeds}: 0 is not allowed; it takes a whole number at least 1 and at most "),
+        (
+            "--actors 300 --memory_size 200 --batch_size 8",
+            {"actors": 300, "memory_size": 200, "batch_size": 8},
+            "{actors}: 300 is more than {memory_size} 200 holds",
+        ),
+        (
+            "--env Acrobot-v1 --observation_type default --stop_when_solved",
+            {"env": "Acrobot-v1", "observation_type": "default", "stop_when_solved": True},
+            "{stop_when_solved}: no threshold is agreed for Acrobot-v1; give one with {solved_at}",
+        ),
+        (
+            "--torso conv --conv_strides 1 --conv_kernels 3",
+            {"torso": "conv", "conv_strides": (1,), "conv_kernels": (3,)},
+            "{conv_channels}, {conv_kernels} and {conv_strides}: 2, 1 and 1 layers",
+        ),
+    ],
+)
+def test_python_names_arguments_and_the_command_line_flags(words, arguments, said, capsys):
+    class Flags(dict):
+        """Every name as a flag."""
+
+        def __missing__(self, name):
+            return f"--{name}"
+
+    class Arguments(dict):
+        """Every name as it is."""
+
+        def __missing__(self, name):
+            return name
+
+    assert main(["train", "dqn", *words.split(), "--dry_run"]) == 2
+    assert capsys.readouterr().err.startswith(f"purejaxrl: {said.format_map(Flags())}")
+    with pytest.raises(InputError) as caught:
+        purejaxrl.train("dqn", **arguments)
+    assert str(caught.value).startswith(said.format_map(Arguments()))
+    assert "--" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("--a_b, --c and (--d): 1", "a_b, c and (d): 1"),
+        ("--out: /home/me/--lr/run exists", "out: /home/me/--lr/run exists"),
+        ("--preset: '--lr' is unknown", "preset: '--lr' is unknown"),
+        ("--env: a -- b --no-such --3", "env: a -- b --no-such --3"),
+        ("", ""),
+    ],
+)
+def test_only_names_lose_their_dashes(written, shown):
+    for kind in (PurejaxrlError, InputError, DivergedError):
+        assert (str(kind(written)), kind(written).with_flags) == (shown, written)
+    assert str(InputError()) == ""
+
+
+def test_saving_and_filming_name_their_own_argument(tmp_path):
+    result = purejaxrl.train("dqn", **VECTORS)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    with pytest.raises(InputError, match=r"^path: .*taken exists; use overwrite to replace it, or give another folder"):
+        result.save(tmp_path / "taken")
+    with pytest.raises(InputError, match=r"^path: .*film.avi is not allowed; a film's name ends in"):
+        result.video(tmp_path / "film.avi")
+
+
+def test_a_network_for_an_agent_that_has_none(tmp_path):
+    @purejaxrl.config.config
+    class Config:
+        """A budget, and nothing of networks."""
+
+        env_steps: int = purejaxrl.config.static(8, "a budget", at_least=1)
+
+    agent = dqn.agent._replace(
+        name="still",
+        Config=Config,
+        check=lambda config, env: None,
+        rollout_shape=lambda config: (4, 1),
+        init=lambda config, env, key: {"weight": jnp.zeros(1)},
+        act=lambda config, env, learner, observation, progress, key: jnp.zeros(observation.shape[0], int),
+        policy=lambda config, env, learner, observation: jnp.zeros(observation.shape[:-1], int),
+        update=lambda config, env, learner, batch, progress, key: (learner, {}),
+    )
+    purejaxrl.train(agent, out=tmp_path / "run")
+    with pytest.raises(InputError, match=r"^network: still has no such hyperparameter"):
+        purejaxrl.resume(tmp_path / "run", agent=agent, network=object())
+    with pytest.raises(InputError, match=r"^unknown argument torso; resume takes extend, "):
+        purejaxrl.resume(tmp_path / "run", agent=agent, torso=object())
+    assert len(purejaxrl.evaluate(tmp_path / "run", agent=agent, episodes=2)) == 2

@@ -316,7 +316,7 @@ def test_an_existing_run_is_kept_unless_told_otherwise(tmp_path, capsys):
         assert main([*TINY_VPG, *again, "--out", str(out)]) == 2
         printed = capsys.readouterr()
         assert printed.out == ""
-        assert printed.err == f"purejaxrl: --out: {out} exists; give --overwrite to replace it, or another --out\n"
+        assert printed.err == f"purejaxrl: --out: {out} exists; use --overwrite to replace it, or give another folder\n"
     assert (out / "episodes.csv").read_bytes() == before
     assert main([*words, "--overwrite", "--seed", "1"]) == 0
     assert (out / "episodes.csv").read_bytes() != before

@@ -68,7 +68,7 @@ def test_curves_of_folders_are_drawn_into_one_picture(path, tmp_path, capsys):
         (["mine", "--column", "loss"], "--column: it goes with --out"),
         (["mine", "--out", "curves.docx"], "--out: curves.docx is not allowed; a picture's name ends in one of"),
         (["mine", "--out", "mine.d"], "--out: mine.d is not allowed"),
-        (["mine", "--out", "curves.png", "--column", "los"], "plot: los is no column of numbers; there are run"),
+        (["mine", "--out", "curves.png", "--column", "los"], "--column: los is no column of numbers; there are run"),
         (["mine", "other", "--out", "curves.png"], "CartPole-v0 in mine, CartPole-v1 in other; give folders of one"),
         (["--out", "curves.png"], "plot: give a run folder"),
         (["mine", "--colum", "loss"], "unknown flag --colum; did you mean --column?"),

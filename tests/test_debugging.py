@@ -35,9 +35,7 @@ def call(function, index):
     [(read, 3, "out-of-bounds"), (write, 5, "out-of-bounds"), (divide, 1, "division by zero"), (root, 2, "nan")],
 )  # fmt: skip
 def test_it_names_what_is_wrong_and_the_line(function, index, found):
-    with pytest.raises(
-        DivergedError, match=rf"--debug: .*{found}.* at .*test_debugging\.py:\d+, in {function.__name__}"
-    ):
+    with pytest.raises(DivergedError, match=rf"debug: .*{found}.* at .*test_debugging\.py:\d+, in {function.__name__}"):
         call(function, index)
 
 

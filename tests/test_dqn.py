@@ -298,7 +298,7 @@ def test_values_of_probes():
 
 def test_a_replay_holds_a_step_of_every_actor():
     config = small_config(actors=300, memory_size=200, train_every=300)
-    with pytest.raises(InputError, match=r"--actors: 300 is more than --memory_size 200 holds"):
+    with pytest.raises(InputError, match=r"actors: 300 is more than memory_size 200 holds"):
         dqn.agent.check(config, make("CartPole-v0"))
 
 

@@ -218,13 +218,13 @@ def test_a_training_of_before_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("env_params", "words"),
     [
-        (object(), r"--env_params: <object .* is not allowed; CartPole-v1 takes gymnax.*EnvParams, or a dict"),
+        (object(), r"env_params: <object .* is not allowed; CartPole-v1 takes gymnax.*EnvParams, or a dict"),
         (
             {"gravitation": 1.0},
-            "--env_params: CartPole-v1 has no 'gravitation'; it has max_steps_in_episode, gravity, masscart",
+            "env_params: CartPole-v1 has no 'gravitation'; it has max_steps_in_episode, gravity, masscart",
         ),
-        ({"gravity": "low"}, "--env_params: CartPole-v1: gravity is 'low'; it must be of the kind of 9.8"),
-        (DEFAULTS.replace(max_steps_in_episode="7 or so"), "--env_params: CartPole-v1 cannot be reset with them"),
+        ({"gravity": "low"}, "env_params: CartPole-v1: gravity is 'low'; it must be of the kind of 9.8"),
+        (DEFAULTS.replace(max_steps_in_episode="7 or so"), "env_params: CartPole-v1 cannot be reset with them"),
         ({"max_steps_in_episode": 0}, "max_episode_steps is 0; it must be an int from 1"),
         (DEFAULTS.replace(gravity=None), "step.* raised TypeError"),
     ],

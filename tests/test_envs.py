@@ -144,9 +144,7 @@ def test_errors_name_the_value_and_what_is_allowed():
         make("CartPole-v2")
     with pytest.raises(InputError, match="Dictionary has observations of a Dict space"):
         make(Dictionary())
-    with pytest.raises(
-        InputError, match=r"--env_params: EnvParams.* is not allowed; CartPole-v1 takes gymnax.*cartpole"
-    ):
+    with pytest.raises(InputError, match=r"env_params: EnvParams.* is not allowed; CartPole-v1 takes gymnax.*cartpole"):
         make("CartPole-v1", gymnax.make("Pendulum-v1")[1])
     with pytest.raises(InputError, match="odd has actions of a Dict space; agents take Discrete or Box"):
         action_space_of("odd", gymnax.environments.spaces.Dict({}))

@@ -176,7 +176,7 @@ def test_what_an_interrupted_training_lacks_is_to_be_had_by_resuming(balancing, 
 
 def test_gymnasium_plays_cartpole_only(tmp_path):
     result = purejaxrl.train("vpg", env="Acrobot-v1", epochs=1, steps_per_epoch=40, actors=2, out=tmp_path / "run")
-    with pytest.raises(InputError, match=r"--backend: gymnasium plays CartPole-v0, CartPole-v1, not Acrobot-v1"):
+    with pytest.raises(InputError, match=r"backend: gymnasium plays CartPole-v0, CartPole-v1, not Acrobot-v1"):
         purejaxrl.evaluate(result.path, backend="gymnasium")
 
 

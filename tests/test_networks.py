@@ -166,15 +166,15 @@ def conv_config(channels, kernels, strides, torso="conv"):
 @pytest.mark.parametrize(
     ("config", "shape", "said"),
     [
-        (conv_config((4,), (3,), (1,)), (4,), r"--torso: conv takes images .*\[4\]"),
-        (conv_config((4,), (3,), (1,)), (8, 12), r"--torso: conv takes images .*\[8, 12\]"),
-        (conv_config((4, 4), (3,), (1,)), IMAGE, "--conv_channels, .*: 2, 1 and 1 layers"),
-        (conv_config((4,), (3, 3), (1,)), IMAGE, "--conv_kernels .*: 1, 2 and 1 layers"),
-        (conv_config((4,), (3,), (1, 1, 1)), IMAGE, "--conv_strides: 1, 1 and 3 layers"),
-        (conv_config((4,), (9,), (1,)), (8, 12, 3), "--conv_kernels: 9 is more than the 8 pixels that layer 1 "),
-        (conv_config((4,), (9,), (1,)), (12, 8, 3), "--conv_kernels: 9 is more than the 8 pixels that layer 1 "),
+        (conv_config((4,), (3,), (1,)), (4,), r"torso: conv takes images .*\[4\]"),
+        (conv_config((4,), (3,), (1,)), (8, 12), r"torso: conv takes images .*\[8, 12\]"),
+        (conv_config((4, 4), (3,), (1,)), IMAGE, "conv_channels, .*: 2, 1 and 1 layers"),
+        (conv_config((4,), (3, 3), (1,)), IMAGE, "conv_kernels .*: 1, 2 and 1 layers"),
+        (conv_config((4,), (3,), (1, 1, 1)), IMAGE, "conv_strides: 1, 1 and 3 layers"),
+        (conv_config((4,), (9,), (1,)), (8, 12, 3), "conv_kernels: 9 is more than the 8 pixels that layer 1 "),
+        (conv_config((4,), (9,), (1,)), (12, 8, 3), "conv_kernels: 9 is more than the 8 pixels that layer 1 "),
         # 8 pixels, seen by squares of 4 at every third place, are 2.
-        (conv_config((4, 4), (4, 3), (3, 1)), (8, 12, 3), "--conv_kernels: 3 is more than the 2 pixels that layer 2 "),
+        (conv_config((4, 4), (4, 3), (3, 1)), (8, 12, 3), "conv_kernels: 3 is more than the 2 pixels that layer 2 "),
     ],
 )
 def test_convolutions_that_do_not_fit_are_refused(config, shape, said):

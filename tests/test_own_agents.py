@@ -64,7 +64,7 @@ def test_a_hyperparameter_of_ones_own_is_swept_in_one_program(page):
     structures = {jax.tree.structure(setting.config) for setting in plan.settings}
     assert len(structures) == 1
     assert [setting.config.temperature for setting in plan.settings] == [0.5, 1.0]
-    with pytest.raises(InputError, match="--temperature: 0 is not allowed; it takes a finite number above 0"):
+    with pytest.raises(InputError, match="temperature: 0 is not allowed; it takes a finite number above 0"):
         plan_train(names["weighted_vpg"], temperature=0.0)
 
 

@@ -72,9 +72,9 @@ def test_an_env_is_taken_as_it_is():
     assert (made.name, made.max_episode_steps, made.solved_at) == ("walk", 2, 5)
     assert plan.as_dict()["env"] == "custom: walk"
     assert plan_train("vpg", env=walk_of(solved_at=7.0)).solved_at == 7
-    with pytest.raises(InputError, match="--env_params: they go with an environment of gymnax; walk is an Env"):
+    with pytest.raises(InputError, match="env_params: they go with an environment of gymnax; walk is an Env"):
         plan_train("vpg", env=walk_of(), env_params={})
-    with pytest.raises(InputError, match="--max_ep_len: walk has no time limit"):
+    with pytest.raises(InputError, match="max_ep_len: walk has no time limit"):
         plan_train("vpg", env=walk_of(max_episode_steps=2**31 - 1), max_ep_len=None)
 
 
@@ -103,7 +103,7 @@ def test_an_env_is_taken_as_it_is():
 def test_an_env_that_does_not_fit_is_refused(parts, words):
     with pytest.raises(InputError, match=words) as caught:
         plan_train("vpg", env=walk_of(**parts), epochs=1)
-    assert str(caught.value).startswith("--env: walk: ")
+    assert str(caught.value).startswith("env: walk: ")
     assert "\n" not in str(caught.value)
 
 

@@ -214,7 +214,7 @@ def test_who_has_an_nnx_module_is_told_how_to_wrap_it():
         def __call__(self, x):
             return self.dense(x)
 
-    hint = r"--network: it takes a flax.linen.Module, not Torso of flax.nnx; flax.nnx.bridge.to_linen\(Torso, ...\)"
+    hint = r"network: it takes a flax.linen.Module, not Torso of flax.nnx; flax.nnx.bridge.to_linen\(Torso, ...\)"
     for network in (Torso, Torso(nnx.Rngs(0))):
         with pytest.raises(InputError, match=hint) as caught:
             plan_train("vpg", network=network)
@@ -264,13 +264,13 @@ BY_PLACE = {
 
 @pytest.mark.parametrize("name", MIXING)
 def test_networks_that_mix_rows_are_refused(name):
-    with pytest.raises(InputError, match=f"^--network: {type(MIXING[name]).__name__} mixes the rows of a batch"):
+    with pytest.raises(InputError, match=f"^network: {type(MIXING[name]).__name__} mixes the rows of a batch"):
         check_body(MIXING[name], (4,))
 
 
 @pytest.mark.parametrize("name", BY_PLACE)
 def test_networks_that_tell_rows_apart_by_their_place_are_refused(name):
-    with pytest.raises(InputError, match=r"^--network: Made tells the rows of a batch apart"):
+    with pytest.raises(InputError, match=r"^network: Made tells the rows of a batch apart"):
         check_body(BY_PLACE[name], (4,))
 
 
@@ -362,7 +362,7 @@ def test_an_exception_of_the_module_is_kept():
 
 @pytest.mark.parametrize("other", [{"hidden_sizes": (8,)}, {"torso": "mlp"}, {"conv_channels": (8,)}])
 def test_a_module_takes_the_place_of_our_networks(other):
-    with pytest.raises(InputError, match="--network takes their place"):
+    with pytest.raises(InputError, match="network takes their place"):
         purejaxrl.train("vpg", network=Torso(), **other)
 
 

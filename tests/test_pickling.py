@@ -162,4 +162,8 @@ def test_a_fork_leaves_the_folder_to_its_parent(tmp_path):
 @pytest.mark.parametrize("error", [InputError, DivergedError, ResourceError])
 def test_errors_come_back_as_they_are(error):
     arrived = pickle.loads(pickle.dumps(error("--lr: 0 is not allowed")))
-    assert (type(arrived), str(arrived)) == (error, "--lr: 0 is not allowed")
+    assert (type(arrived), str(arrived), arrived.with_flags) == (
+        error,
+        "lr: 0 is not allowed",
+        "--lr: 0 is not allowed",
+    )

@@ -256,7 +256,7 @@ def test_an_environment_without_a_picture_says_which_have_one():
         with pytest.raises(InputError, match="Counter has none; CartPole-v0, CartPole-v1 have one") as caught:
             purejaxrl.train("dqn", env=Counter(length=3), max_ep_len=9, **arguments)
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="--renderer: it draws images"):
+    with pytest.raises(InputError, match="renderer: it draws images"):
         purejaxrl.train("vpg", env=Counter(length=3), max_ep_len=9, renderer=FIRST_NUMBER)
 
 

@@ -646,7 +646,7 @@ def test_debug_mode_names_the_operation(tmp_path):
     agent = vpg.agent._replace(name="dividing", update=dividing)
     arguments = {**VPG, "algorithm": agent, "epochs": 2}
     with pytest.raises(
-        purejaxrl.errors.DivergedError, match=r"--debug: .*(nan|zero).* at .*test_resume\.py:\d+, in dividing"
+        purejaxrl.errors.DivergedError, match=r"debug: .*(nan|zero).* at .*test_resume\.py:\d+, in dividing"
     ):
         start(arguments, tmp_path / "run", debug=True)
 

@@ -135,9 +135,9 @@ def test_leftovers_that_cannot_go_and_folders_that_cannot_be_read_are_named(run)
     assert [path.name for path in run.iterdir()] == ["config.json"]
     with refused(Path, "rglob"), pytest.raises(InputError, match=r"cannot read .*: No space"):
         run_folder.check_run(run)
-    with refused(os, "walk"), pytest.raises(InputError, match=r"--out: cannot read .*: No space"):
+    with refused(os, "walk"), pytest.raises(InputError, match=r"out: cannot read .*: No space"):
         run_folder.check_free(run, overwrite=True)
-    with refused(Path, "exists"), pytest.raises(InputError, match=r"--out: cannot read .*: No space"):
+    with refused(Path, "exists"), pytest.raises(InputError, match=r"out: cannot read .*: No space"):
         run_folder.check_place(run)
     with refused(Path, "touch"), pytest.raises(ResourceError, match=r"cannot write .*: No space"):
         run_folder.create(run, overwrite=True)
@@ -150,7 +150,7 @@ def test_what_systems_leave_in_folders_is_in_no_runs_way(run, name):
     (run / "params").mkdir()
     for place in (run / name, run / "params" / name):
         place.write_text("the system's own")
-    with pytest.raises(InputError, match="exists; give --overwrite"):
+    with pytest.raises(InputError, match=r"^out: .* exists; use overwrite"):
         run_folder.check_free(run, overwrite=False)
     run_folder.create(run, overwrite=True).close()
     assert [path.name for path in run.iterdir()] == [name]

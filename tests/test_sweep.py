@@ -229,7 +229,7 @@ def test_what_does_not_fit_in_memory_is_cut_into_batches(tmp_path):
     order = ["run", "episode"]
     frames = [result.episodes().sort_values(order).reset_index(drop=True) for result in (whole, parts)]
     pd.testing.assert_frame_equal(frames[0].query("env_steps < 400"), frames[1].query("env_steps < 400"))
-    with pytest.raises(ResourceError, match=r"--max_memory: one run needs \d+\.\d MiB, and 1\.0 MiB may be used"):
+    with pytest.raises(ResourceError, match=r"max_memory: one run needs \d+\.\d MiB, and 1\.0 MiB may be used"):
         purejaxrl.sweep("dqn", seeds=5, **settings, max_memory=0.001)
 
 

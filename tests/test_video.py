@@ -164,7 +164,7 @@ def test_an_mp4_is_what_ffmpeg_makes_of_all_pictures(fake_ffmpeg, tmp_path):
 
 def test_what_ffmpeg_complains_of_is_one_line(fake_ffmpeg, tmp_path):
     fake_ffmpeg('echo "no\nsuch codec" >&2; exit 1')
-    with pytest.raises(InputError, match=r"--out: ffmpeg cannot write film.mp4: no such codec"):
+    with pytest.raises(InputError, match=r"ffmpeg cannot write film.mp4: no such codec"):
         video.write(tmp_path / "film.mp4", [np.zeros((4, 6, 3), np.uint8)], 0.02)
     assert not list(tmp_path.glob("film*"))
 
@@ -223,7 +223,7 @@ def test_where_no_file_can_be_it_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     pictures = [np.zeros((2, 2, 3), np.uint8)]
     with pytest.raises(InputError, match=r"taken.gif is a folder; give a file"):
-        video.write(tmp_path / "taken.gif", pictures, 0.1)
+        video.check_target("--path", tmp_path / "taken.gif")
     with pytest.raises(ResourceError, match=r"cannot write .*file/film.gif: "):
         video.write(tmp_path / "file" / "film.gif", pictures, 0.1)
     assert (tmp_path / "file").read_text() == ""

@@ -104,9 +104,9 @@ def _reason(error: Exception) -> str:
 
 def _explain(error: Exception) -> tuple[str, int]:
     """One line for an error, and its exit code."""
-    text = " ".join(str(error).split())
     if isinstance(error, PurejaxrlError):
-        return text, error.exit_code
+        return " ".join(error.with_flags.split()), error.exit_code
+    text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         return f"out of memory: {text[:200]}", 6
     return f"internal error: {type(error).__name__}: {text[:200]} (--debug shows the traceback)", 1

@@ -131,7 +131,7 @@ def video(words: list[str]) -> int:
             raise InputError(f"--run: {run} is not allowed; {path} has runs 0 to {len(result) - 1}")
         result = result[run]
     out = home_path(known["out"] or path / "video.gif")
-    check_target(out)
+    check_target("--out", out)
     use_cpu()
     if known["out"]:
         print(shown(result.video(out, params=known["params"], seed=seed, max_steps=max_steps)))

@@ -212,23 +212,23 @@ def _reading(path: Path) -> Iterator[Any]:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from error
 
 
-def check_free(path: Path, *, overwrite: bool) -> list[Path]:
+def check_free(path: Path, *, overwrite: bool, name: str = "--out") -> list[Path]:
     """The files of an earlier run that would make room for a new one. Raises InputError where the path is taken.
 
-    `overwrite` lets an earlier run go, and refuses a folder that holds anything else.
+    `overwrite` lets an earlier run go, and refuses a folder that holds anything else. name: what the path was given as.
     """
-    check_place(path)
+    check_place(path, name)
     try:
         files = [file for file in files_below(path) if not is_litter(file.name)]
-        names = [entry.relative_to(path).as_posix().replace(".partial", "") for entry in files]
+        found = [entry.relative_to(path).as_posix().replace(".partial", "") for entry in files]
     except OSError as error:
-        raise InputError(f"--out: cannot read {error.filename or path}: {reason_of(error)}") from error
+        raise InputError(f"{name}: cannot read {error.filename or path}: {reason_of(error)}") from error
     if files and not overwrite:
-        raise InputError(f"--out: {path} exists; give --overwrite to replace it, or another --out")
-    strangers = [name for name in names if not is_part_of_run(name)]
-    if strangers or (files and "config.json" not in names):
+        raise InputError(f"{name}: {path} exists; use --overwrite to replace it, or give another folder")
+    strangers = [entry for entry in found if not is_part_of_run(entry)]
+    if strangers or (files and "config.json" not in found):
         which = f"holds {strangers[0]!r}, which is not part of a run" if strangers else "has no config.json"
-        raise InputError(f"--out: {path} {which}; nothing was removed")
+        raise InputError(f"{name}: {path} {which}; nothing was removed")
     return files
 
 
@@ -257,36 +257,36 @@ def is_litter(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in LITTER)
 
 
-def check_place(path: Path) -> None:
+def check_place(path: Path, name: str = "--out") -> None:
     """Raise InputError where a folder cannot be."""
     try:
         if path.exists() and not path.is_dir():
-            raise InputError(f"--out: {path} is a file; give a folder")
+            raise InputError(f"{name}: {path} is a file; give a folder")
     except OSError as error:
-        raise InputError(f"--out: cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"{name}: cannot read {path}: {error.strerror or error}") from error
 
 
-def create(path: Path, *, overwrite: bool) -> RunFolder:
+def create(path: Path, *, overwrite: bool, name: str = "--out") -> RunFolder:
     """Make and lock the folder of a new run, removing an earlier one's files where `overwrite` says so.
 
     Raises InUseError where another process writes there, and InputError where the path is taken, see `check_free`, or
     cannot be written.
     """
-    check_place(path)
+    check_place(path, name)
     try:
         path.mkdir(parents=True, exist_ok=True)
         folder = RunFolder(path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unwritable(path, error, name) from error
     try:
-        _clear(path, check_free(path, overwrite=overwrite))
+        _clear(path, check_free(path, overwrite=overwrite, name=name), name)
     except BaseException:
         folder.close()
         raise
     return folder
 
 
-def _clear(path: Path, files: list[Path]) -> None:
+def _clear(path: Path, files: list[Path], name: str) -> None:
     """Remove an earlier run's files, and make sure that new ones can be written."""
     try:
         for file in files:
@@ -298,14 +298,14 @@ def _clear(path: Path, files: list[Path]) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unwritable(path, error, name) from error
 
 
-def _unwritable(path: Path, error: OSError) -> InputError | ResourceError:
+def _unwritable(path: Path, error: OSError, name: str) -> InputError | ResourceError:
     """What to say of a folder that a run cannot have: another one will do, unless the disk is full."""
     if error.errno in FULL:
         return ResourceError(f"cannot write {path}: {reason_of(error)}")
-    return InputError(f"--out: cannot write to {path}: {reason_of(error)}")
+    return InputError(f"{name}: cannot write to {path}: {reason_of(error)}")
 
 
 def copy(source: Path, path: Path, *, overwrite: bool) -> None:
@@ -319,7 +319,7 @@ def copy(source: Path, path: Path, *, overwrite: bool) -> None:
     except OSError as error:
         raise InputError(f"cannot read {error.filename or source}: {reason_of(error)}") from error
     files = [file for file in files if is_part_of_run(file.as_posix())]
-    with create(path, overwrite=overwrite):
+    with create(path, overwrite=overwrite, name="--path"):
         try:
             for file in files:
                 _copy_file(source / file, path / file)

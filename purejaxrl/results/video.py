@@ -42,22 +42,21 @@ def seconds_of(cut: Cut) -> float:
     return STEP_SECONDS * cut.every
 
 
-def check_target(path: Path) -> None:
-    """Raise InputError where no film can be written there."""
+def check_target(name: str, path: Path) -> None:
+    """Raise InputError, which begins with the name of the flag or argument, where no film can be written there."""
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"--out: {path} is not allowed; a film's name ends in {' or '.join(SUFFIXES)}")
+        raise InputError(f"{name}: {path} is not allowed; a film's name ends in {' or '.join(SUFFIXES)}")
     if path.suffix.lower() == ".mp4" and shutil.which("ffmpeg") is None:
-        raise InputError(f"--out: {path} needs ffmpeg, which is not on the PATH; a name that ends in .gif does not")
+        raise InputError(f"{name}: {path} needs ffmpeg, which is not on the PATH; a name that ends in .gif does not")
     if path.is_dir():
-        raise InputError(f"--out: {path} is a folder; give a file")
+        raise InputError(f"{name}: {path} is a folder; give a file")
 
 
 def write(path: Path, pictures: Sequence[np.ndarray], seconds: float) -> None:
     """Write RGB pictures [height, width, 3], each shown for so many seconds, to path: whole or not at all.
 
-    Raises InputError as `check_target` does or where ffmpeg fails, and ResourceError where the disk is full.
+    Raises InputError where ffmpeg fails, and ResourceError where the disk is full.
     """
-    check_target(path)
     with replacing(path) as partial:
         if path.suffix.lower() == ".gif":
             partial.write_bytes(gif(pictures, seconds))
@@ -121,4 +120,4 @@ def write_mp4(path: Path, pictures: Sequence[np.ndarray], seconds: float) -> Non
             # ffmpeg's exit code does not tell, but it says what the system has said.
             if os.strerror(number) in said:
                 raise OSError(number, os.strerror(number))
-        raise InputError(f"--out: ffmpeg cannot write {path.stem}: {said[-200:]}")
+        raise InputError(f"ffmpeg cannot write {path.stem}: {said[-200:]}")

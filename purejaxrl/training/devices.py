@@ -98,7 +98,7 @@ def local_devices(kind: str, limit: int | None = None) -> list[jax.Device]:
     try:
         devices = jax.local_devices() if kind == "auto" else jax.local_devices(backend=kind)
     except RuntimeError as error:
-        raise InputError(f"--device: no {kind} device here ({first_line(error)}); use --device cpu or auto") from error
+        raise InputError(f"--device: no {kind} device here ({first_line(error)}); use cpu or auto") from error
     if limit is not None and not 1 <= limit <= len(devices):
         raise InputError(
             f"--devices: {limit} is not allowed; there are 1 to {len(devices)} {devices[0].platform} devices"
