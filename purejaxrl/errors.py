@@ -11,8 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-# Characters of a value that messages show.
+# Characters of a value that messages show, and of what another error says.
 LONGEST = 80
+LONGEST_REASON = 400
 
 LOG = logging.getLogger("purejaxrl")
 
@@ -96,7 +97,7 @@ def tell(text: str, *values: object) -> None:
 
 def in_one_line(error: Exception) -> str:
     """The kind of an error and the beginning of its message."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST_REASON]}"
 
 
 def home_path(path: str | Path) -> Path:

@@ -16,7 +16,7 @@ import numpy as np
 
 from purejaxrl.agents import AGENTS
 from purejaxrl.config import BUDGETS
-from purejaxrl.errors import InputError, in_brief
+from purejaxrl.errors import InputError, in_brief, in_one_line
 from purejaxrl.learning.keys import is_key, unrolled
 from purejaxrl.results.recorder import METRIC_COLUMNS
 from purejaxrl.training.checkpoint import describe, named_leaves
@@ -106,7 +106,7 @@ def check_rollout_shape(agent: Agent, config: Any) -> tuple[int, int]:
     try:
         shape = agent.rollout_shape(config)
     except Exception as error:
-        raise InputError(f"{where}: rollout_shape(config) raised {in_words(error)}") from error
+        raise InputError(f"{where}: rollout_shape(config) raised {in_one_line(error)}") from error
     is_pair = isinstance(shape, tuple) and len(shape) == 2
     if not is_pair or not all(type(number) is int and number >= 1 for number in shape):
         raise InputError(
@@ -132,7 +132,7 @@ def shapes_of(words: str, function: Callable[..., Any], *arguments: Any, look: C
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{words} raised {in_words(error)}") from error
+        raise InputError(f"{words} raised {in_one_line(error)}") from error
 
 
 def check_action(words: str, action: Any, env: Env, lead: tuple[int, ...]) -> None:
@@ -226,8 +226,3 @@ def kind_of(found: Any) -> str:
     if isinstance(found, tuple) and type(found) is tuple:
         return f"{len(found)} values"
     return "None" if found is None else f"a {type(found).__name__}"
-
-
-def in_words(error: Exception) -> str:
-    """An exception in a line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

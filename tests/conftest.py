@@ -4,13 +4,13 @@ import os
 import tempfile
 
 import jax
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
 
 # What users type wrongly must meet the package's own checks: tests/test_fuzz.py runs without these.
 CHECKER = None if "PUREJAXRL_TESTS_UNTYPED" in os.environ else "typechecking.typechecked"
 if CHECKER is not None:
-    install_import_hook("purejaxrl", CHECKER)
+    jaxtyping.install_import_hook("purejaxrl", CHECKER)
 
 if "PUREJAXRL_COVERAGE" in os.environ:
     import covering
@@ -21,6 +21,12 @@ if "PUREJAXRL_COVERAGE" in os.environ:
     def pytest_sessionfinish():
         """Leave what this process has covered."""
         covering.leave(COVERED)
+
+
+@pytest.fixture
+def untyped(monkeypatch):
+    """Calls are checked as users' are, who have none of the suite's own checks of shapes and types."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import purejaxrl
 from purejaxrl.agents import AGENTS, a3c, dqn, vpg
 from purejaxrl.config import Real, config, leaf, static
 from purejaxrl.errors import InputError
+from purejaxrl.learning.returns import generalized_advantages
 from purejaxrl.plan import plan_sweep, plan_train
 from purejaxrl.protocol import check_agent, check_metrics, check_record, check_same
 from purejaxrl.results.recorder import METRIC_COLUMNS
@@ -214,6 +215,20 @@ def test_what_is_wrong_is_said_in_a_line(parts, words):
     assert text.startswith("agent ")
     assert "\n" not in text
     assert ("raised" in text) == (caught.value.__cause__ is not None)
+
+
+def test_what_components_assert_of_shapes_is_said_in_a_line(untyped):
+    """To the end: the sentence that explains it comes last."""
+
+    def update(config, env, learner, batch, progress, key):
+        one_too_many = jnp.zeros((len(batch.reward) + 1, config.actors))
+        ending = (batch.terminated, batch.truncated)
+        advantage = generalized_advantages(batch.reward, one_too_many, batch.reward, *ending, 0.99, 0.95)
+        return learner, {"loss": jnp.mean(advantage)}
+
+    sentence = r"rewards and values are time-major, .* whose value is next_value\[-1\]\]$"
+    with pytest.raises(InputError, match=rf"^agent 'alone': update\(.* raised AssertionError: .*{sentence}"):
+        purejaxrl.train(of_alone(update=update))
 
 
 def test_make_train_takes_whole_numbers_written_as_floats(cartpole):

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -272,6 +273,11 @@ def td_loss(
     `mse` is the square of the error; `huber` is half of that up to an error of 1, and linear beyond.
     """
     q_value = select_action(q_values(config, env, params, experience.observation), experience.action)
+    chex.assert_equal_shape(
+        [q_value, target],
+        custom_message="target has one entry per row of the batch, [B], as Q(s, a) has; "
+        "[B, 1] would hold every target against every Q(s, a)",
+    )
     losses = jnp.square(q_value - target) if config.loss == "mse" else optax.huber_loss(q_value, target)
     return jnp.mean(losses), jnp.mean(q_value)
 

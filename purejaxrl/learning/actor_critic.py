@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
@@ -68,6 +69,20 @@ def next_state_value(
     The next observation is the one acted on next, so V(s'_t) = V(s_{t+1}), but where the episode is truncated or the
     batch ends. V is computed of those few only: of the first left of every actor, until there are none.
     """
+    chex.assert_rank(
+        [value, truncated], 2, custom_message="value and truncated are time-major, [T, N]; of one actor they are [T, 1]"
+    )
+    chex.assert_equal_shape(
+        [value, truncated],
+        custom_message="value is V of the T observations acted on, with one entry for each of truncated, [T, N]; "
+        "V of the observation after the last step is what this function computes",
+    )
+    chex.assert_shape(
+        next_inputs,
+        (*value.shape, ...),
+        custom_message="next_inputs holds the next observation of every step, [T, N, *input], as the network takes it",
+    )
+    chex.assert_type(truncated, bool, custom_message="truncated is a boolean per step, not a discount")
 
     def evaluate_one(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         next_value, is_left = carry
@@ -93,5 +108,12 @@ def policy_gradient_loss(
     arXiv:1602.01783, section 4). No gradient may flow through `advantage`.
     """
     entropy = jnp.mean(policies.entropy(env.action_space, distribution))
-    score = jnp.mean(policies.log_prob(env.action_space, distribution, action) * advantage)
+    log_prob = policies.log_prob(env.action_space, distribution, action)
+    chex.assert_shape(
+        advantage,
+        log_prob.shape,
+        custom_message="advantage has one entry per action, as their log-probabilities have; "
+        "with a trailing axis of 1 every advantage would be multiplied with every action's",
+    )
+    score = jnp.mean(log_prob * advantage)
     return -score - entropy_coef * entropy, entropy

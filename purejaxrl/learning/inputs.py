@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeVar
 
+import chex
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
@@ -42,6 +43,12 @@ def contrast(config: Any, drawn: Num[Array, "..."]) -> Num[Array, "..."]:
         return drawn
     if config.motion_scale is None:
         return 1.0 - drawn
+    chex.assert_shape(
+        drawn,
+        (..., config.frames * config.channels),
+        custom_message="a stack has its frames side by side in the last axis, each with its channels, as env.render "
+        "makes it: the config must be the one that the environment was made with",
+    )
     older, newest = jnp.split(drawn, [drawn.shape[-1] - config.channels], axis=-1)
     change = older - jnp.tile(newest, config.frames - 1)
     return jnp.concatenate([config.motion_scale * change, 1.0 - newest], axis=-1)
@@ -65,6 +72,7 @@ def update_moments(moments: Moments | None, inputs: Num[Array, "..."]) -> Moment
     """
     if moments is None:
         return None
+    _assert_input(moments, inputs)
     batch = inputs.reshape(-1, *moments.mean.shape)
     total = moments.seen + batch.shape[0]
     weight = batch.shape[0] / total
@@ -77,10 +85,21 @@ def update_moments(moments: Moments | None, inputs: Num[Array, "..."]) -> Moment
     )
 
 
+def _assert_input(moments: Moments, inputs: Num[Array, "..."]) -> None:
+    """Raise AssertionError unless these are inputs [..., *input] of the kind that the moments are of."""
+    chex.assert_shape(
+        inputs,
+        (..., *moments.mean.shape),
+        custom_message="inputs end in the axes of one input, env.input_shape, as the moments do; "
+        "observations of images are drawn first",
+    )
+
+
 def normalize(moments: Moments | None, inputs: Num[Array, "..."]) -> Num[Array, "..."]:
     """(inputs - mean) / standard deviation, within +-LIMIT; without moments the inputs themselves."""
     if moments is None:
         return inputs
+    _assert_input(moments, inputs)
     lead = tuple(range(inputs.ndim - moments.mean.ndim))
     mean, variance = (jnp.expand_dims(moment, lead) for moment in (moments.mean, moments.variance))
     return jnp.clip((inputs - mean) / jnp.sqrt(variance + 1e-8), -LIMIT, LIMIT)
@@ -93,6 +112,10 @@ def perceive(config: Any, env: Env, moments: Moments | None, observation: Num[Ar
 
 def draw(config: Any, env: Env, batch: Batch) -> Batch:
     """A batch of steps (a NamedTuple with observation and next_observation) with inputs in place of observations."""
+    chex.assert_equal_shape(
+        [batch.observation, batch.next_observation],
+        custom_message="observation and next_observation have one entry per step",
+    )
     observation, next_observation = env.render_step(batch.observation, batch.next_observation)
     return batch._replace(
         observation=contrast(config, observation), next_observation=contrast(config, next_observation)

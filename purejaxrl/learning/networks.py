@@ -7,13 +7,14 @@ import sys
 from functools import lru_cache, partial
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from purejaxrl.errors import InputError, in_brief
+from purejaxrl.errors import InputError, in_brief, in_one_line
 from purejaxrl.learning.products import contract, product
 from purejaxrl.learning.strips import Strips
 from purejaxrl.types import PyTree, ScalarKey
@@ -130,6 +131,12 @@ class ConvNet(nn.Module):
     @nn.compact
     def __call__(self, observation: Float[Array, "B H W C"]) -> Float[Array, "B outputs"]:
         """Apply the layers."""
+        chex.assert_rank(
+            observation,
+            4,
+            custom_message="convolutions take a batch of images, [B, H, W, C]; a single one is image[None], "
+            "and one without channels image[..., None]",
+        )
         x = observation
         for layer, (size, side, stride) in enumerate(zip(self.channels, self.kernels, self.strides, strict=True)):
             windows = windows_of(x, side, stride)
@@ -190,8 +197,9 @@ def check_body(body: Any, input_shape: tuple[int, ...]) -> None:
         except InputError:
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            raise InputError(f"--network: {name} fails for inputs {list(inputs.shape)}: {reason}") from error
+            raise InputError(
+                f"--network: {name} fails for inputs {list(inputs.shape)}: {in_one_line(error)}"
+            ) from error
         is_array = isinstance(features, jax.ShapeDtypeStruct)
         if not is_array or features.shape[:-1] != (rows,) or not jnp.issubdtype(features.dtype, jnp.floating):
             found = f"{features.dtype} {list(features.shape)}" if is_array else f"a {type(features).__name__}"
@@ -325,6 +333,12 @@ def apply_network(
     """Apply to inputs with any leading axes; the network itself sees exactly one batch axis."""
     if isinstance(inputs, Strips):
         return network.apply({"params": params}, inputs)
+    chex.assert_shape(
+        inputs,
+        (..., *input_shape),
+        custom_message="inputs end in the axes of one input, env.input_shape, with any axes before them; "
+        "observations of images are drawn first, by purejaxrl.learning.inputs.perceive",
+    )
     lead = inputs.shape[: inputs.ndim - len(input_shape)]
     outputs = network.apply({"params": params}, inputs.reshape(-1, *input_shape))
     return outputs.reshape(*lead, *outputs.shape[1:])

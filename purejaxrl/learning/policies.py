@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
@@ -32,8 +33,19 @@ def distribution_size(space: ActionSpace) -> int:
     return space.num_actions if isinstance(space, Discrete) else 2 * math.prod(space.shape)
 
 
+def _assert_distribution(space: ActionSpace, distribution: Float[Array, "*batch K"]) -> None:
+    """Raise AssertionError unless this describes distributions over actions of `space`."""
+    chex.assert_shape(
+        distribution,
+        (..., distribution_size(space)),
+        custom_message="the last axis of distribution describes one action: a logit for each discrete one, or "
+        "the means of a continuous one and then as many log standard deviations",
+    )
+
+
 def sample_action(space: ActionSpace, distribution: Float[Array, "*batch K"], key: ScalarKey) -> Num[Array, "..."]:
     """Draw an action. Continuous ones are not bounded: the environment clips what it receives. Consumes `key`."""
+    _assert_distribution(space, distribution)
     if isinstance(space, Discrete):
         return categorical_sample(key, distribution)
     action = gaussian_sample(key, *mean_and_log_std(distribution))
@@ -42,6 +54,7 @@ def sample_action(space: ActionSpace, distribution: Float[Array, "*batch K"], ke
 
 def likeliest_action(space: ActionSpace, distribution: Float[Array, "*batch K"]) -> Num[Array, "..."]:
     """The mode: the most probable action, or the mean."""
+    _assert_distribution(space, distribution)
     if isinstance(space, Discrete):
         return jnp.argmax(distribution, axis=-1)
     mean, _ = mean_and_log_std(distribution)
@@ -52,14 +65,21 @@ def log_prob(
     space: ActionSpace, distribution: Float[Array, "*batch K"], action: Num[Array, "..."]
 ) -> Float[Array, "*batch"]:
     """Log of the probability, or of the density, of an action as it was sampled."""
+    _assert_distribution(space, distribution)
     if isinstance(space, Discrete):
         return categorical_log_prob(distribution, action)
     mean, log_std = mean_and_log_std(distribution)
+    chex.assert_shape(
+        action,
+        (*mean.shape[:-1], ...),
+        custom_message="action has the leading axes of distribution, [*batch, K], and then those of one action",
+    )
     return gaussian_log_prob(mean, log_std, action.reshape(mean.shape))
 
 
 def entropy(space: ActionSpace, distribution: Float[Array, "*batch K"]) -> Float[Array, "*batch"]:
     """Entropy in nats; the differential entropy, which may be negative, of continuous actions."""
+    _assert_distribution(space, distribution)
     if isinstance(space, Discrete):
         return categorical_entropy(distribution)
     return gaussian_entropy(mean_and_log_std(distribution)[1])
@@ -79,6 +99,15 @@ def categorical_log_prob(logits: Float[Array, "*batch A"], action: Int[Array, "*
     >>> print(jnp.exp(categorical_log_prob(logits, jnp.array([1, 0]))))
     [0.75 0.5 ]
     """
+    chex.assert_type(
+        action, int, custom_message="action is the number of an action, from 0; for real ones see gaussian_log_prob"
+    )
+    chex.assert_is_broadcastable(
+        logits.shape[:-1],
+        action.shape,
+        custom_message="action is [*batch] where logits are [*batch, A]: one number per row of logits, without an axis "
+        "of its own",
+    )
     chosen = action[..., None] == jnp.arange(logits.shape[-1]).reshape((1,) * action.ndim + (-1,))
     return jnp.sum(jnp.where(chosen, jax.nn.log_softmax(logits), 0.0), axis=-1)
 
@@ -105,6 +134,12 @@ def gaussian_sample(
     key: ScalarKey, mean: Float[Array, "*batch D"], log_std: Float[Array, "*batch D"]
 ) -> Float[Array, "*batch D"]:
     """mean + std * noise, independent in every dimension. Consumes `key`."""
+    chex.assert_is_broadcastable(
+        log_std.shape,
+        mean.shape,
+        custom_message="mean has all axes of the sample, [*batch, D]; log_std may have fewer. "
+        "With fewer axes of mean, several actions would share their noise",
+    )
     return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
 
 
@@ -112,6 +147,12 @@ def gaussian_log_prob(
     mean: Float[Array, "*batch D"], log_std: Float[Array, "*batch D"], action: Float[Array, "*batch D"]
 ) -> Float[Array, "*batch"]:
     """- sum_d (((a_d - mean_d) / std_d)^2 / 2 + log std_d + log(2 pi) / 2)."""
+    for parameter in (mean, log_std):
+        chex.assert_is_broadcastable(
+            parameter.shape,
+            action.shape,
+            custom_message="action is [*batch, D] as mean and log_std are; of one dimension it is [*batch, 1]",
+        )
     deviation = (action - mean) * jnp.exp(-log_std)
     return -jnp.sum(0.5 * jnp.square(deviation) + log_std + 0.5 * LOG_2_PI, axis=-1)
 
@@ -144,6 +185,12 @@ def epsilon_greedy(key: ScalarKey, q_value: Float[Array, "N A"], epsilon: Float[
     >>> print(epsilon_greedy(jax.random.key(0), q_value, epsilon=jnp.zeros(2)))
     [1 0]
     """
+    chex.assert_shape(
+        epsilon,
+        q_value.shape[:-1],
+        custom_message="epsilon has one entry per actor, [N], where q_value is [N, A]; "
+        "with a single one all would explore at the same time: jnp.full(N, epsilon)",
+    )
     num_actions = q_value.shape[-1]
     uniform = jax.random.uniform(key, epsilon.shape)
     random_action = jnp.minimum((uniform / epsilon * num_actions).astype(jnp.int32), num_actions - 1)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -52,12 +53,23 @@ def layout_of(example: PyTree) -> Layout:
 
 def pack(items: PyTree, lead: int = 1) -> Float[Array, "*lead width"]:
     """Concatenate the leaves of items with `lead` leading batch axes into rows."""
-    leaves = [leaf.reshape(*leaf.shape[:lead], -1).astype(jnp.float32) for leaf in jax.tree.leaves(items)]
+    leaves = jax.tree.leaves(items)
+    chex.assert_equal_shape_prefix(
+        leaves,
+        lead,
+        custom_message="every leaf starts with the same batch axes, as many as lead says; one number per item is [B]",
+    )
+    leaves = [leaf.reshape(*leaf.shape[:lead], -1).astype(jnp.float32) for leaf in leaves]
     return jnp.concatenate(leaves, axis=-1)
 
 
 def unpack(rows: Float[Array, "*lead width"], layout: Layout) -> PyTree:
     """Undo `pack`."""
+    chex.assert_shape(
+        rows,
+        (..., sum(map(math.prod, layout.shapes))),
+        custom_message="rows end in the axis that pack made, as wide as all numbers of one item in layout",
+    )
     leaves, start = [], 0
     for shape, dtype in zip(layout.shapes, layout.dtypes, strict=True):
         size = math.prod(shape)
@@ -82,9 +94,35 @@ def init_replay(capacity: int, block: int, layout: Layout) -> Replay:
 
 def add(replay: Replay, rows: Float[Array, "block width"], iteration: Int[Array, ""]) -> Replay:
     """Write the block of the given iteration over the oldest one. Every iteration writes one block of the same size."""
+    chex.assert_shape(
+        rows,
+        (None, replay.rows.shape[1]),
+        custom_message="rows are [block, width], packed by the layout that init_replay was given; narrower ones would "
+        "leave old numbers beside them",
+    )
+    chex.assert_type(rows, replay.rows.dtype, custom_message="rows are float32, as pack makes them")
     slots, block = replay.rows.shape[0], rows.shape[0]
+    _assert_blocks(slots, block)
+    _assert_clock(iteration)
     position = iteration % (slots // block) * block
     return Replay(jax.lax.dynamic_update_slice_in_dim(replay.rows, rows, position, axis=0))
+
+
+def _assert_blocks(slots: int, block: int) -> None:
+    """Raise AssertionError unless the ring is of whole blocks."""
+    chex.assert_is_divisible(
+        slots,
+        block,
+        custom_message="the slots of a ring hold whole blocks, each the rows of one iteration: every call takes the "
+        "block that init_replay was given",
+    )
+
+
+def _assert_clock(iteration: Int[Array, ""]) -> None:
+    """Raise AssertionError unless this is one whole number."""
+    message = "iteration is the clock that all runs share, one whole number, as Progress.iteration is"
+    chex.assert_rank(iteration, 0, custom_message=message)
+    chex.assert_type(iteration, int, custom_message=message)
 
 
 def sample(
@@ -103,6 +141,9 @@ def sample(
 
     To be called after `add` of the same iteration, so that (iteration + 1) * block rows have been written.
     """
+    chex.assert_rank(replay.rows, 2, custom_message="the rows of a Replay are [slots, width]")
+    _assert_blocks(replay.rows.shape[0], block)
+    _assert_clock(iteration)
     blocks = replay.rows.shape[0] // block
     newest = iteration % blocks * block + block - 1
     stored = jnp.minimum(jnp.minimum(iteration + 1, blocks) * block, capacity)

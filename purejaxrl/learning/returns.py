@@ -6,9 +6,36 @@ gone on, so V of the true next observation stands for the rest. Nothing flows fr
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+
+def _assert_steps(
+    reward: Float[Array, "T *N"],
+    values: tuple[Float[Array, "T *N"], ...],
+    terminated: Bool[Array, "T *N"],
+    truncated: Bool[Array, "T *N"],
+) -> None:
+    """Raise AssertionError unless all are of the same steps, time first; one actor's may be [T]."""
+    chex.assert_shape(reward, (None, ...), custom_message="reward is time-major, [T, N]: the first axis is time")
+    chex.assert_equal_shape(
+        [reward, *values],
+        custom_message="rewards and values are time-major, [T, N], with one entry per step; "
+        "value has none for the observation after the last step, whose value is next_value[-1]",
+    )
+    chex.assert_shape(
+        [terminated, truncated],
+        reward.shape,
+        custom_message="terminated and truncated are time-major like reward, with one entry per step",
+    )
+    chex.assert_type(
+        [terminated, truncated],
+        bool,
+        custom_message="terminated and truncated are booleans that say where an episode ended; "
+        "a discount, such as gamma * (1 - terminated), is neither",
+    )
 
 
 def generalized_advantages(
@@ -34,6 +61,7 @@ def generalized_advantages(
     >>> print(generalized_advantages(reward, value, next_value, no, at_last, 1.0, 0.5).ravel())
     [0. 0.]
     """
+    _assert_steps(reward, (value, next_value), terminated, truncated)
     delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
     decay = gamma * lam * (1.0 - (terminated | truncated))
 
@@ -68,6 +96,7 @@ def discounted_returns(
     >>> print(discounted_returns(reward, next_value, no, at_second, gamma=0.5).ravel())
     [3.5 5.  3. ]
     """
+    _assert_steps(reward, (next_value,), terminated, truncated)
     bootstrap = reward + gamma * jnp.where(terminated, 0.0, next_value)
     done = terminated | truncated
 

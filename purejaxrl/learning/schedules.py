@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -12,4 +13,10 @@ def linear_to_zero(fraction: Float[Array, ""]) -> Float[Array, ""]:
     >>> print(linear_to_zero(jnp.float32(0.25)))
     0.75
     """
+    chex.assert_type(
+        fraction,
+        float,
+        custom_message="fraction is the share of the budget that is used, from 0 to 1, as Progress.fraction is; "
+        "a count of steps or iterations is not",
+    )
     return jnp.clip(1.0 - fraction, 0.0, 1.0)
