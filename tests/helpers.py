@@ -9,6 +9,7 @@ import resource
 import sys
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,12 +65,19 @@ def train_many(agent, config, env, runs, *, seed=0, devices_used=2, configs=None
 
 def bits(tree):
     """The bytes of every leaf, keys included, to compare trees bitwise."""
+    return [bytes_of(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
 
-    def raw(leaf):
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes()
 
-    return [raw(leaf) for leaf in jax.tree.leaves(tree)]
+def bytes_of(leaf):
+    """The bytes of an array or a key, as an array."""
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf).ravel().view(np.uint8)
+
+
+def assert_same_bits(*trees):
+    """Fail, naming the array, unless these trees hold the same bits in arrays of the same shapes and types."""
+    chex.assert_trees_all_equal_shapes_and_dtypes(*trees)
+    chex.assert_trees_all_equal(*(jax.tree.map(bytes_of, tree) for tree in trees))
 
 
 def flat(tree):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import PROGRESS, bits, flat, train_one
+from helpers import PROGRESS, assert_same_bits, flat, train_one
 from probes import Endless, OneStep, Signal, TwoSteps
 
 from purejaxrl.agents import a3c
@@ -197,7 +197,7 @@ def test_with_one_actor_async_is_sync():
         train_one(a3c.agent, dataclasses.replace(BASE, actors=1, env_steps=300, mode=mode), ENV)[0]
         for mode in ("async", "sync")
     ]
-    assert bits(states[0]) == bits(states[1])
+    assert_same_bits(states[0], states[1])
 
 
 @pytest.mark.parametrize("actors", [pytest.param(1, marks=pytest.mark.slow), 5])

@@ -2,13 +2,14 @@
 
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import rlax
-from helpers import bits, train_one
+from helpers import assert_same_bits, bits, train_one
 from probes import FIRST_NUMBER, Choice, Counter, Endless, Signal, TwoSteps
 
 from purejaxrl.agents import dqn
@@ -90,8 +91,8 @@ def test_a_gradient_step_is_adam_on_the_loss():
     )
     step, _ = optimizer.update(gradient, optimizer.init(learner.params))
     expected = optax.apply_updates(learner.params, step)
-    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-6), params, expected)
-    assert bits(target_params) == bits(learner.target_params)
+    chex.assert_trees_all_close(params, expected, atol=1e-6)
+    assert_same_bits(target_params, learner.target_params)
 
 
 def test_multi_step_targets_against_a_loop():
@@ -193,9 +194,9 @@ def test_target_copies_at_exactly_the_right_episodes(actors):
         has_learned = bits(after.learner.params) != bits(before.learner.params)
         if is_due:
             copies += 1
-            assert bits(after.learner.target_params) == bits(after.learner.params)
+            assert_same_bits(after.learner.target_params, after.learner.params)
         else:
-            assert bits(after.learner.target_params) == bits(before.learner.target_params)
+            assert_same_bits(after.learner.target_params, before.learner.target_params)
             if has_learned:
                 assert bits(after.learner.target_params) != bits(after.learner.params)
     assert copies >= 2
@@ -213,7 +214,7 @@ def test_stepwise_and_soft_target_copies():
         expected = jax.tree.map(
             lambda q, target: 0.25 * q + 0.75 * target, after.learner.params, before.learner.target_params
         )
-        jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-6), after.learner.target_params, expected)
+        chex.assert_trees_all_close(after.learner.target_params, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What agents learn from: images by hand, moments against numpy over everything seen, and the reward scale."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -158,7 +159,7 @@ def test_dqn_learns_from_normalized_observations():
         replay = dqn.ring.Replay(dqn.ring.pack(steps))
         step = (config, CARTPOLE, replay, given, PROGRESS._replace(iteration=jnp.int32(15)), dqn.q_target, trained)
         results.append(dqn.gradient_step(*step, jax.random.key(2))[0][0])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *results)
+    chex.assert_trees_all_close(*results, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["vpg", "a3c"])

@@ -1,5 +1,6 @@
 """Networks against plain numpy and JAX's convolution, their start against PyTorch's rule, gradients against others."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +62,7 @@ def test_gradients_of_wide_inputs_add_up_over_the_rows():
     gradient = jax.jit(jax.grad(lambda params, x: jnp.sum(jnp.sin(apply_network(network, params, x, shape)))))
     rows = [gradient(params, row) for row in inputs]
     expected = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *rows)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), gradient(params, inputs), expected)
+    chex.assert_trees_all_close(gradient(params, inputs), expected, atol=1e-4)
 
 
 def convolve(image, kernel, stride):
@@ -130,7 +131,7 @@ def test_convolutions_and_their_gradients_are_those_of_jax():
 
     np.testing.assert_allclose(ours(params, images), by_jax(params, images), atol=1e-5)
     gradients = [jax.grad(lambda p, f=f: jnp.sum(jnp.sin(f(p, images))))(params) for f in (ours, by_jax)]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *gradients)
+    chex.assert_trees_all_close(*gradients, atol=1e-4)
     assert all(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(gradients[0]))
 
 
@@ -216,8 +217,7 @@ def test_affine_and_its_gradients_are_those_of_the_plain_formula():
         jax.grad(lambda *xs, f=f: jnp.sum(weights * jnp.sin(f(*xs))), argnums=(0, 1, 2))(*arguments)
         for f in (affine, plain)
     )
-    for a, e in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(a, e, atol=1e-5)
+    chex.assert_trees_all_close(actual, expected, atol=1e-5)
 
 
 def test_gradient_of_a_gradient():

@@ -1,5 +1,6 @@
 """Agents of a user's own: the variants of the page in docs/, whose presets they have, and what is checked."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,7 +98,7 @@ def test_vpg_takes_another_advantage(cartpole):
         return jnp.zeros_like(value)
 
     after, _ = vpg.update(settings, cartpole, learner, batch, PROGRESS, jax.random.key(2), advantage=none)
-    jax.tree.map(np.testing.assert_array_equal, after.pi_params, learner.pi_params)
+    chex.assert_trees_all_equal(after.pi_params, learner.pi_params)
     assert np.abs(after.v_params["kernel_0"] - learner.v_params["kernel_0"]).max() > 1e-4
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -98,7 +99,7 @@ def test_the_module_itself_learns(cartpole):
     adam = optax.adam(0.1)
     step, _ = adam.update(jax.grad(loss)(learner.v_params), adam.init(learner.v_params))
     expected = optax.apply_updates(learner.v_params, step)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), after.v_params, expected)
+    chex.assert_trees_all_close(after.v_params, expected, atol=1e-4)
 
 
 def test_gaussian_policies_have_the_module_beneath_their_mean():

@@ -9,9 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 import cloudpickle
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_same_bits
 
 import purejaxrl
 from purejaxrl.agents import vpg
@@ -37,12 +37,6 @@ def train_elsewhere(seed):
     return result, result.policy(), result.evaluate(episodes=3).mean, result.policy()(STATES)
 
 
-def bits_of(state):
-    is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(state)]
-    leaves = zip(jax.tree.leaves(state), is_key, strict=True)
-    return [np.asarray(jax.random.key_data(leaf) if key else leaf).tobytes() for leaf, key in leaves]
-
-
 @pytest.fixture(scope="module")
 def swept():
     return purejaxrl.sweep("vpg", pi_lr=[1e-2, 1e-3], seeds=2, hidden_sizes=(4,), **SMALL)
@@ -58,7 +52,7 @@ def test_a_result_comes_back_from_a_process_that_has_ended(covered_processes):
         assert result.evaluate(episodes=3).mean == mean
         assert policy(STATES).tolist() == result.policy()(STATES).tolist() == actions.tolist()
         here = purejaxrl.train("vpg", network=Torso(), seed=3, **SMALL)
-        assert bits_of(result.state.learner) == bits_of(here.state.learner)
+        assert_same_bits(result.state.learner, here.state.learner)
 
 
 @pytest.mark.parametrize("module", [pickle, cloudpickle])
@@ -71,9 +65,9 @@ def test_what_arrives_is_what_was_sent(swept, module):
     assert arrived.frame().equals(some.frame())
     assert arrived.evaluate(episodes=2).returns.equals(some.evaluate(episodes=2).returns)
     assert jax.tree.structure(arrived.state) == jax.tree.structure(some.state)
-    assert bits_of(arrived.state) == bits_of(some.state)
+    assert_same_bits(arrived.state, some.state)
     again = module.loads(module.dumps(arrived[1]))
-    assert bits_of(again.state) == bits_of(swept[1].state)
+    assert_same_bits(again.state, swept[1].state)
     path = arrived.path
     del arrived
     assert not path.exists()

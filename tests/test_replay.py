@@ -1,5 +1,6 @@
 """The ring holds exactly the newest rows, however it is written, and packing loses nothing."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +53,7 @@ def test_pack_and_unpack():
     rows = ring.pack(items)
     assert rows.shape == (2, 14)
     layout = ring.layout_of(jax.tree.map(lambda x: x[0], items))
-    jax.tree.map(np.testing.assert_array_equal, ring.unpack(rows, layout), items)
+    chex.assert_trees_all_equal(ring.unpack(rows, layout), items, strict=True)
 
 
 def test_state_transitions_are_small():

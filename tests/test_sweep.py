@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import bits
+from helpers import assert_same_bits, bits
 from probes import Counter
 
 import purejaxrl
@@ -205,7 +205,7 @@ def test_a_diverged_setting_is_named_and_touches_nobody():
     assert pd.read_csv(sick.path / "sweep.csv")["runs_ok"].tolist() == [2, 0]
     for run in (0, 1):
         pick = lambda state, run=run: jax.tree.map(lambda leaf: leaf[run], state)  # noqa: E731
-        assert bits(pick(sick.state)) == bits(pick(healthy.state))
+        assert_same_bits(pick(sick.state), pick(healthy.state))
     rows = [result.episodes().query("run < 2").reset_index(drop=True) for result in (healthy, sick)]
     pd.testing.assert_frame_equal(rows[0], rows[1])
 

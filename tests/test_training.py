@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bits, flat, train_many, train_one
+from helpers import assert_same_bits, bits, flat, train_many, train_one
 from probes import Choice, Counter, Endless
 
 from purejaxrl.agents import a3c, dqn, vpg
@@ -39,8 +39,8 @@ def test_the_same_training_twice_is_bitwise_equal(agent, config):
     first, log = train_many(agent, config, CARTPOLE, 3)
     # Cut into chunks in another way.
     second, other = train_many(agent, config, CARTPOLE, 3, chunk_seconds=1e-6)
-    assert bits(first) == bits(second)
-    assert bits(log.ended) == bits(other.ended)
+    assert_same_bits(first, second)
+    assert_same_bits(log.ended, other.ended)
 
 
 @CASES
@@ -92,7 +92,7 @@ def test_a_diverged_run_leaves_the_others_bitwise_as_they_are(agent, config):
     pick = lambda tree, run: jax.tree.map(lambda leaf: leaf[run], tree)  # noqa: E731
     assert np.isnan(flat(without_replay(pick(state, 1).learner))).any()
     for run in (0, 2, 3):
-        assert bits(pick(state, run)) == bits(pick(healthy_state, run))
+        assert_same_bits(pick(state, run), pick(healthy_state, run))
 
 
 def test_runs_with_an_episode_budget_end_exactly_and_stay_frozen():
@@ -241,7 +241,7 @@ def test_best_learner_is_replaced_only_by_a_better_one():
             dqn.agent, env, 2, config, learners[0], best, jax.random.key(0), jnp.int32(0), jnp.bool_(True)
         )
         assert eval_return == kept.eval_return == 6
-        assert bits(kept.learner) == bits(expected)
+        assert_same_bits(kept.learner, expected)
 
 
 def test_replay_is_not_part_of_what_is_evaluated():
