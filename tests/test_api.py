@@ -281,7 +281,7 @@ def test_every_change_of_a_resumed_training_arrives(monkeypatch):
         ("train", "learning_rate", "unknown argument learning_rate; train takes episodes, "),
         ("train", "lrr", "unknown argument lrr; did you mean lr?"),
         ("train", "eval_evry", "unknown argument eval_evry; did you mean eval_every?"),
-        ("train", "coordinator", "unknown argument coordinator; "),
+        ("train", "zzz", "unknown argument zzz; "),
         ("train", "overwrit", "unknown argument overwrit; did you mean overwrite?"),
         ("sweep", "randm", "unknown argument randm; did you mean random?"),
         ("sweep", "batchsize", "unknown argument batchsize; did you mean batch_size?"),

@@ -47,6 +47,7 @@ ARRAY = re.compile(r" = \w+\[([\d,]+)\]\S* ([\w-]+)\(")
 IN_PLACE = {"parameter", "get-tuple-element", "bitcast", "dynamic-update-slice", "fusion"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_programs_do_as_much_as_was_recorded(name):
     recorded = json.loads(RECORDED.read_text())

@@ -5,6 +5,8 @@ import pytest
 
 import purejaxrl
 
+pytestmark = pytest.mark.slow
+
 
 def test_vpg_learns_cartpole():
     result = purejaxrl.train("vpg", preset="tuned", env="CartPole-v0", seeds=4, env_steps=200_000)
@@ -12,14 +14,12 @@ def test_vpg_learns_cartpole():
     assert np.all(final > 150), final
 
 
-@pytest.mark.slow
 def test_dqn_learns_cartpole():
     result = purejaxrl.train("dqn", preset="tuned", env="CartPole-v0", seeds=4, env_steps=40_000)
     final = np.array(result.facts["final_return_per_run"])
     assert np.mean(final > 150) >= 0.75, final
 
 
-@pytest.mark.slow
 def test_vpg_learns_cartpole_from_images():
     result = purejaxrl.train(
         "vpg", preset="tuned", observation_type="img", env="CartPole-v0", seeds=2, env_steps=100_000
@@ -28,7 +28,6 @@ def test_vpg_learns_cartpole_from_images():
     assert np.all(final > 150), final
 
 
-@pytest.mark.slow
 def test_dqn_learns_cartpole_from_images():
     result = purejaxrl.train("dqn", preset="tuned", observation_type="img", env="CartPole-v0", seeds=4)
     assert result.facts["solved_runs"] >= 3
@@ -41,7 +40,6 @@ def test_a3c_learns_cartpole(mode):
     assert np.mean(final > 400) >= 0.75, final
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["vpg", "a3c"])
 def test_presets_swing_the_pendulum_up(algorithm):
     result = purejaxrl.train(algorithm, preset="tuned", env="Pendulum-v1", seeds=8)
@@ -49,7 +47,6 @@ def test_presets_swing_the_pendulum_up(algorithm):
     assert np.sum(final > -700) >= 6, final
 
 
-@pytest.mark.slow
 def test_presets_solve_cartpole_v1():
     for algorithm, env_steps in (("vpg", 500_000), ("a3c", 500_000), ("dqn", 200_000)):
         result = purejaxrl.train(algorithm, preset="tuned", env="CartPole-v1", seeds=8, env_steps=env_steps)

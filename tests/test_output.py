@@ -217,21 +217,22 @@ def test_a_terminal_that_goes_without_a_signal_takes_no_training_with_it(tmp_pat
 @pytest.mark.usefixtures("covered_processes")
 def test_a_terminal_that_is_closed_ends_a_training_with_a_checkpoint(tmp_path):
     here, there = pty.openpty()
-    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
     code = (
         "import fcntl, os, sys, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
         "os.execv(sys.executable, [sys.executable, '-m', 'purejaxrl', *sys.argv[1:]])"
     )
-    words = [sys.executable, "-c", code, *TINY_VPG, "--epochs", "100000", "--out", "run"]
+    words = [sys.executable, "-c", code, *TINY_VPG, "--epochs", "10000000", "--out", "run"]
     process = subprocess.Popen(words, cwd=tmp_path, stdin=there, stdout=there, stderr=there, start_new_session=True)
     os.close(there)
-    while b"return" not in os.read(here, 1000):
-        pass
+    shown = b""
+    while b"return" not in shown:
+        shown += os.read(here, 1000)
     os.close(here)
     assert process.wait(timeout=60) == 128 + signal.SIGHUP
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["stopped_by"] == "SIGHUP"
-    assert 0 < summary["env_steps"] < 100000 * 40
+    assert 0 < summary["env_steps"] < 10_000_000 * 40
     assert (tmp_path / "run" / "checkpoints" / "000001" / "SHA256SUMS").exists()
 
 

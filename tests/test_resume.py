@@ -81,7 +81,7 @@ def assert_same_files(one, other, files=FILES):
         ({**VPG, "seeds": 3, **EVALUATED}, (*FILES, "params/best.safetensors")),
         pytest.param({**VPG, "epochs": 30, "lr_anneal": True, "normalize_observations": True}, FILES, marks=SLOW),
         ({**VECTORS, "seeds": 3}, FILES),
-        ({**IMAGES, "seeds": 2}, FILES),
+        pytest.param({**IMAGES, "seeds": 2}, FILES, marks=SLOW),
         ({**A3C, "seeds": 3}, FILES),
         pytest.param({**A3C, "mode": "sync"}, FILES, marks=SLOW),
         ({**VPG, "seeds": 2, "pi_lr": [1e-3, 1e-2], "hidden_sizes": [(8,), (4, 4)]}, (*FILES[:2], *OF_SWEEPS)),

@@ -71,7 +71,9 @@ def play(path, tmp_path):
 @pytest.mark.parametrize(
     "is_gaining", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["one more", "as it is"]
 )
-@pytest.mark.parametrize("path", KEPT, ids=name_of)
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=pytest.mark.slow if "images" in path.name else ()) for path in KEPT], ids=name_of
+)
 def test_kept_folders_open_in_every_way(path, is_gaining, tmp_path, monkeypatch):
     """By a package that has one more hyperparameter, and by the one at hand."""
     if is_gaining:
