@@ -35,7 +35,7 @@ CASES = {
     "sweep of two programs": "sweep a3c --actors 4 --episodes 80 --seeds 2 --mode async,sync --lr 1e-3,3e-3",
     "evaluations": f"{DQN} --env_steps 1500 --eval_every 400 --eval_episodes 3",
     "an early end": f"{A3C} --preset tuned --episodes 3000 --solved_at 60 --stop_when_solved",
-    "batches": "train vpg --steps_per_epoch 4000 --actors 20 --epochs 3 --seeds 6 --max_memory 0.02",
+    "batches": "train vpg --steps_per_epoch 4000 --actors 20 --epochs 3 --seeds 6 --max_memory 0.08",
     "resumed": f"{VPG} --epochs 300",
     "extended": f"{VPG} --epochs 6",
 }
@@ -101,11 +101,14 @@ def differences(before, after):
 
 
 def compare(before, after, case):
-    """Train a case by both checkouts and say what differs."""
+    """Train a case by both checkouts and say what differs, or which command failed."""
     with tempfile.TemporaryDirectory() as folder:
         folders = [Path(folder, "before"), Path(folder, "after")]
         for checkout, own in zip((before, after), folders, strict=True):
-            train(checkout, case, own)
+            try:
+                train(checkout, case, own)
+            except RuntimeError as error:
+                return [str(error)]
         return differences(*folders)
 
 
