@@ -29,9 +29,9 @@ def state() -> Any:
     import jax
     import numpy as np
 
-    from purejaxrl.learning.keys import is_key
-    from purejaxrl.plan import plan_train
-    from purejaxrl.training.fit import shapes_of_runs
+    from purejaxrl.experiment.plan import plan_train
+    from purejaxrl.kernels.threefry import is_key
+    from purejaxrl.training.compilation import shapes_of_runs
 
     setting = plan_train("dqn", observation_type="default", seeds=SEEDS).settings[0]
     agent = plan_train("dqn").agent
@@ -48,7 +48,7 @@ def state() -> Any:
 
 def ours(folder: Path) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """Write and read."""
-    from purejaxrl.training import checkpoint as disk
+    from purejaxrl.storage import checkpoint as disk
 
     def read(tree: Any) -> Any:
         newest = folder / f"{disk.numbers(folder)[0]:06d}"

@@ -32,7 +32,7 @@ def play_ours(devices: list[Any], environments: int = ENVIRONMENTS, steps: int =
     import numpy as np
 
     from purejaxrl.envs import make
-    from purejaxrl.learning.keys import split_for_scan, unrolled
+    from purejaxrl.kernels.threefry import split_for_scan, unrolled
     from purejaxrl.training.devices import RUNS, mesh_for, shard_over_runs
 
     env = make("CartPole-v1")

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import purejaxrl
-from purejaxrl.results import plots
+from purejaxrl.analysis import plots
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 RUNS = Path("results/figures")

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import machine
 
-from purejaxrl.learning.keys import unrolled
+from purejaxrl.kernels.threefry import unrolled
 
 FILE = Path(__file__).with_name("floor.json")
 HIDDEN = (32, 32)

@@ -43,8 +43,8 @@ def consume(case: Case) -> Callable[..., Any]:
     import jax
     import jax.numpy as jnp
 
-    from purejaxrl.envs.cartpole_image import render_observation
-    from purejaxrl.envs.cartpole_rgb import render_rgb
+    from purejaxrl.envs.cartpole.image import render_observation
+    from purejaxrl.envs.cartpole.rgb import render_rgb
 
     weights = jnp.linspace(0.5, 1.5, case.height * case.width * max(case.channels, 3 * (case.channels == 0)))
 

@@ -10,7 +10,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from purejaxrl.plan import versions
+from purejaxrl.experiment.plan import versions
 
 
 def describe() -> dict[str, Any]:

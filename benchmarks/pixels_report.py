@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pixels import ABLATION, COSTS, ORIGINAL, SIDE_BY_SIDE
 from tables import section, table_line
 
-from purejaxrl.results.plots import COLORS
+from purejaxrl.analysis.plots import COLORS
 
 HERE = Path(__file__).parent
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tables import duration, machine_line, microseconds, section, table_line
 
-from purejaxrl.results.plots import COLORS
+from purejaxrl.analysis.plots import COLORS
 
 HERE = Path(__file__).parent
 MANY = 512

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scaling import ACTORS, SEEDS, SETTINGS
 from tables import ON_AN_ACCELERATOR, machine_line, microseconds
 
-from purejaxrl.results.plots import COLORS
+from purejaxrl.analysis.plots import COLORS
 
 
 def scaling_lines(scaling: dict[str, Any]) -> list[str]:

@@ -79,13 +79,13 @@ def compile_case(case: Case, local: list[Any]) -> tuple[Any, Any, Any]:
     """The compiled program of a case on these devices, and its settings and seeds, one per run."""
     import numpy as np
 
-    from purejaxrl import presets
     from purejaxrl.agents import AGENTS
-    from purejaxrl.config import budget_of
+    from purejaxrl.components.hyperparameters import budget_of
     from purejaxrl.envs import make
-    from purejaxrl.plan import images_of
-    from purejaxrl.training.fit import compile_program
-    from purejaxrl.training.sweep import stack_configs
+    from purejaxrl.experiment import presets
+    from purejaxrl.experiment.plan import images_of
+    from purejaxrl.training.batches import stack_configs
+    from purejaxrl.training.compilation import compile_program
 
     agent = AGENTS[case.algorithm]
     # A budget that outlasts the timing; the presets' own would end within it.
@@ -100,7 +100,7 @@ def time_chunks(case: Case, program: Any, configs: Any, seeds: Any, repetitions:
     """Seconds of one iteration per run: chunks of `case.iterations` each, after one to warm up."""
     import numpy as np
 
-    from purejaxrl.training.fit import place_runs, span_of
+    from purejaxrl.training.runner import place_runs, span_of
 
     configs, numbers = place_runs((configs, seeds), program.width, program.mesh)
     state, iteration = program.start(configs, numbers)[0], 0

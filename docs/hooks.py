@@ -53,8 +53,8 @@ def on_page_content(content: str, **_: Any) -> str:
 def hyperparameters(algorithm: str) -> str:
     """Every field of a Config: its flag, what it is, what it takes, and its value in the presets for CartPole-v0."""
     from purejaxrl.agents import AGENTS
-    from purejaxrl.config import ImageConfig, field_specs
-    from purejaxrl.presets import TUNED
+    from purejaxrl.components.hyperparameters import ImageConfig, field_specs
+    from purejaxrl.experiment.presets import TUNED
 
     agent = AGENTS[algorithm]
     tuned = next(entry for key, entry in TUNED.items() if key[:3] == (algorithm, "CartPole-v0", "default"))

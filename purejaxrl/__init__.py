@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from purejaxrl.agents import AGENTS as AGENTS
+    from purejaxrl.analysis.evaluation import Evaluation as Evaluation
+    from purejaxrl.analysis.evaluation import evaluate as evaluate
+    from purejaxrl.analysis.export import export as export
+    from purejaxrl.analysis.result import Result as Result
+    from purejaxrl.analysis.result import load as load
     from purejaxrl.api import make_train as make_train
     from purejaxrl.api import resume as resume
     from purejaxrl.api import sweep as sweep
@@ -20,12 +25,7 @@ if TYPE_CHECKING:
     from purejaxrl.envs import from_stoa as from_stoa
     from purejaxrl.envs import make as make
     from purejaxrl.errors import InputError as InputError
-    from purejaxrl.evaluation import Evaluation as Evaluation
-    from purejaxrl.evaluation import evaluate as evaluate
-    from purejaxrl.exporting import export as export
-    from purejaxrl.result import Result as Result
-    from purejaxrl.result import load as load
-    from purejaxrl.settings import Range as Range
+    from purejaxrl.experiment.settings import Range as Range
     from purejaxrl.types import Agent as Agent
     from purejaxrl.types import Continuous as Continuous
     from purejaxrl.types import Discrete as Discrete
@@ -40,18 +40,18 @@ _HOMES = {
     "Continuous": "purejaxrl.types",
     "Discrete": "purejaxrl.types",
     "Env": "purejaxrl.types",
-    "Evaluation": "purejaxrl.evaluation",
+    "Evaluation": "purejaxrl.analysis.evaluation",
     "Images": "purejaxrl.envs",
     "InputError": "purejaxrl.errors",
     "PixelObservation": "purejaxrl.envs",
-    "Range": "purejaxrl.settings",
+    "Range": "purejaxrl.experiment.settings",
     "Renderer": "purejaxrl.envs",
-    "Result": "purejaxrl.result",
+    "Result": "purejaxrl.analysis.result",
     "Timestep": "purejaxrl.types",
-    "evaluate": "purejaxrl.evaluation",
-    "export": "purejaxrl.exporting",
+    "evaluate": "purejaxrl.analysis.evaluation",
+    "export": "purejaxrl.analysis.export",
     "from_stoa": "purejaxrl.envs",
-    "load": "purejaxrl.result",
+    "load": "purejaxrl.analysis.result",
     "make": "purejaxrl.envs",
     "make_train": "purejaxrl.api",
     "resume": "purejaxrl.api",

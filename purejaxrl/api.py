@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from purejaxrl.config import check_fields, field_specs, with_whole_numbers
+from purejaxrl.analysis.figures import try_to_draw, write_statistics
+from purejaxrl.analysis.result import Home, MakePlan, Result, result_of, temporary_folder
+from purejaxrl.components.hyperparameters import check_fields, field_specs, with_whole_numbers
 from purejaxrl.envs import Renderer, limit_steps, observe_images, renderer_of
-from purejaxrl.errors import InputError
-from purejaxrl.execution import carry_on, carry_out
-from purejaxrl.loggers import Logger
-from purejaxrl.plan import (
+from purejaxrl.errors import InputError, absolute_path
+from purejaxrl.experiment.loggers import Logger
+from purejaxrl.experiment.plan import (
     Plan,
     agent_of,
     images_of,
@@ -22,16 +24,17 @@ from purejaxrl.plan import (
     refuse_unknown_objects,
     validate,
 )
-from purejaxrl.protocol import check_agent, check_record
-from purejaxrl.reporting import reporter_of
-from purejaxrl.result import Result
-from purejaxrl.results.progress import Reporter
+from purejaxrl.experiment.progress import Reporter, reporter_of
+from purejaxrl.experiment.run import Finishers, Outcome, resume_experiment, run_experiment
+from purejaxrl.experiment.validation import check_agent, check_record
 from purejaxrl.training import loop
 from purejaxrl.training.devices import ask_for_cpu_devices
 from purejaxrl.training.loop import Log
 from purejaxrl.types import Agent, Env, RunState, ScalarKey
 
 __all__ = ["Result", "make_train", "resume", "sweep", "train"]
+
+FINISHERS = Finishers(write_statistics, try_to_draw)
 
 Progress: TypeAlias = bool | Reporter | Callable[[Plan], Reporter] | None
 
@@ -132,7 +135,7 @@ def train(
         overwrite: Whether to replace an earlier run in that folder.
         progress: True for a bar of one line, False for none, or a Reporter of your own, or a function (Plan) ->
             Reporter. By default there is a bar in a notebook, in IPython and at an interactive prompt.
-        loggers: Where else metrics go, see `purejaxrl.loggers`.
+        loggers: Where else metrics go, see `purejaxrl.experiment.loggers`.
         **hyperparameters: Fields of the algorithm's Config, as `lr` or `network`, with other values than the preset's.
 
     Returns:
@@ -174,7 +177,7 @@ def train(
         **hyperparameters,
     )
     shown = reporter_of(progress, plan)
-    return carry_out(plan, out=out, overwrite=overwrite, progress=shown, loggers=loggers)
+    return train_plan(plan, out=out, overwrite=overwrite, progress=shown, loggers=loggers)
 
 
 def sweep(
@@ -243,7 +246,7 @@ def sweep(
         overwrite: Whether to replace an earlier run in that folder.
         progress: True for a bar of one line, False for none, or a Reporter of your own, or a function (Plan) ->
             Reporter. By default there is a bar in a notebook, in IPython and at an interactive prompt.
-        loggers: Where else metrics go, see `purejaxrl.loggers`.
+        loggers: Where else metrics go, see `purejaxrl.experiment.loggers`.
         **hyperparameters: Fields of the algorithm's Config: a list holds alternatives, a Range is drawn from,
             and a tuple is one value.
 
@@ -285,7 +288,7 @@ def sweep(
         **hyperparameters,
     )
     shown = reporter_of(progress, plan)
-    return carry_out(plan, out=out, overwrite=overwrite, progress=shown, loggers=loggers)
+    return train_plan(plan, out=out, overwrite=overwrite, progress=shown, loggers=loggers)
 
 
 def resume(
@@ -333,7 +336,7 @@ def resume(
         fail_on_nan: Whether to stop, with DivergedError, when a run diverges.
         debug: Whether to find the operation that makes a NaN or an index out of bounds; slow.
         progress: As for `train`.
-        loggers: Where else metrics go, see `purejaxrl.loggers`.
+        loggers: Where else metrics go, see `purejaxrl.experiment.loggers`.
         **objects: Other fields of your own agent's Config that hold objects.
 
     Returns:
@@ -349,7 +352,7 @@ def resume(
     """
     refuse_unknown_objects(resume, objects, agent)
     ask_for_cpu_devices()
-    return carry_on(
+    return resume_run(
         path,
         restart=restart,
         progress=partial(reporter_of, progress),
@@ -369,3 +372,31 @@ def resume(
         debug=debug,
         **objects,
     )
+
+
+def train_plan(
+    plan: Plan, *, out: str | Path | None, overwrite: bool, progress: Reporter | None, loggers: Sequence[Logger]
+) -> Result:
+    """Run a Plan, in the folder `out` or in one that lives as long as the Result."""
+    if out == "":
+        raise InputError("--out: '' is not allowed; it takes a folder")
+    if out is not None:
+        path, home = absolute_path(out), None
+    else:
+        path = temporary_folder()
+        home = Home(path)
+        # What goes with the Result is of no use after an interruption.
+        plan = plan._replace(options=dataclasses.replace(plan.options, checkpoint_every=0.0))
+    outcome = run_experiment(plan, path, FINISHERS, overwrite=overwrite, progress=progress, loggers=loggers)
+    return result_of_outcome(outcome, home)
+
+
+def resume_run(path: str | Path, **arguments: Any) -> Result:
+    """Go on with the training of a run folder; arguments as for `resume_experiment`."""
+    return result_of_outcome(resume_experiment(path, FINISHERS, **arguments))
+
+
+def result_of_outcome(outcome: Outcome, home: Home | None = None) -> Result:
+    """The Result of what a training has left."""
+    make_plan = MakePlan(outcome.config, plan=outcome.plan)
+    return result_of(outcome.path, outcome.config, outcome.summary, make_plan, outcome.state, outcome.stopped_by, home)

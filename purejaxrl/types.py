@@ -68,7 +68,7 @@ class Env(NamedTuple):
     few numbers that they are drawn from, and are drawn where a network consumes them.
     render_step: (observation, next_observation) of one step -> what `render` makes of each; it may draw once what both
     show.
-    render_strips: the same of a batch [B, ...], as `purejaxrl.learning.strips.Strips`, which are drawn where a layer
+    render_strips: the same of a batch [B, ...], as `kernels.sparse_images.Strips`, which are drawn where a layer
     multiplies them; None where pictures are not mostly 0.
     """
 
@@ -146,7 +146,7 @@ class RunState(NamedTuple):
 class Agent(NamedTuple):
     """An algorithm as a record of pure functions.
 
-    Config:        dataclass of hyperparameters, see `purejaxrl.config`
+    Config:        dataclass of hyperparameters, see `purejaxrl.components.hyperparameters`
     check:         (config, env) -> None; raises InputError where fields contradict each other or the environment
     rollout_shape: (config) -> (T, N), the steps and actors of one iteration
     init:          (config, env, key) -> Learner

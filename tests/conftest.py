@@ -60,9 +60,10 @@ def compiled_once():
     """Trainings of the same shape share a program, as most of the suite's time would be spent making it again."""
     from helpers import remembered
 
-    from purejaxrl import execution, plan
+    from purejaxrl.experiment import plan
+    from purejaxrl.experiment import run as run_module
 
-    compile_fitting, programs = execution.compile_fitting, {}
+    compile_fitting, programs = run_module.compile_fitting, {}
 
     def compiled(agent, env, config, runs, budget, local, *, memory_limit, should_stop, **options):
         # Only what a test gives as the limit is small; else it is what this machine has at the moment.
@@ -77,7 +78,7 @@ def compiled_once():
         return programs[shape]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execution, "compile_fitting", compiled)
+        patch.setattr(run_module, "compile_fitting", compiled)
         # Environments of the same name and options are one object, or their programs would be told apart.
         patch.setattr(plan, "make", remembered(plan.make))
         yield

@@ -16,7 +16,7 @@ from purejaxrl.agents import AGENTS
 from purejaxrl.cli import main
 from purejaxrl.cli.flags import training_parser
 from purejaxrl.errors import InputError, PurejaxrlError
-from purejaxrl.plan import plan_sweep, plan_train
+from purejaxrl.experiment.plan import plan_sweep, plan_train
 
 FUZZING = settings(
     max_examples=700,
@@ -145,7 +145,7 @@ def command_lines(draw):
 @given(words=command_lines())
 def test_no_command_line_prints_a_traceback(words, capsys, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path_factory.getbasetemp())
-    monkeypatch.setattr("purejaxrl.execution.compile_fitting", lambda *_, **__: pytest.fail("compiled"))
+    monkeypatch.setattr("purejaxrl.experiment.run.compile_fitting", lambda *_, **__: pytest.fail("compiled"))
     code = main(words)
     printed = capsys.readouterr()
     assert code in (0, 2), printed.err

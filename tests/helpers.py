@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxrl.config import budget_of
+from purejaxrl.components.hyperparameters import budget_of
 from purejaxrl.training import devices
-from purejaxrl.training.fit import compile_program, fit
+from purejaxrl.training.batches import stack_configs
+from purejaxrl.training.compilation import compile_program
 from purejaxrl.training.loop import make_train
-from purejaxrl.training.sweep import stack_configs
+from purejaxrl.training.runner import fit
 from purejaxrl.types import Progress
 
 PROGRESS = Progress(jnp.int32(0), jnp.int32(0), jnp.float32(0), jnp.int32(0))

@@ -9,9 +9,9 @@ import pytest
 from probes import Target
 
 from purejaxrl.agents import a3c, vpg
+from purejaxrl.components.actor_critic import next_state_value, policy_gradient_loss
+from purejaxrl.components.distributions import sample_action
 from purejaxrl.envs import make
-from purejaxrl.learning.actor_critic import next_state_value, policy_gradient_loss
-from purejaxrl.learning.policies import sample_action
 from purejaxrl.training.loop import make_train
 from purejaxrl.types import Continuous, Discrete
 

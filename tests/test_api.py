@@ -14,12 +14,12 @@ from probes import Continuous, Counter
 
 import purejaxrl
 from purejaxrl.agents import dqn
+from purejaxrl.analysis.evaluation import check_arguments
 from purejaxrl.cli import main
 from purejaxrl.errors import DivergedError, InputError, PurejaxrlError
-from purejaxrl.evaluation import check_arguments
-from purejaxrl.plan import Options, plan_train
-from purejaxrl.replan import extended
-from purejaxrl.results.run_folder import read_facts, read_params
+from purejaxrl.experiment.plan import Options, plan_train
+from purejaxrl.experiment.plan_from_config import extended
+from purejaxrl.storage.run_folder import read_facts, read_params
 from purejaxrl.training.loop import without_replay
 
 TINY = {"episodes": 6, "batch_size": 16, "memory_size": 64, "hidden_sizes": (8,)}
@@ -267,7 +267,7 @@ def test_every_option_arrives(function, planning, monkeypatch):
 
 def test_every_change_of_a_resumed_training_arrives(monkeypatch):
     received = {}
-    monkeypatch.setattr("purejaxrl.api.carry_on", lambda path, **arguments: received.update(arguments))
+    monkeypatch.setattr("purejaxrl.api.resume_run", lambda path, **arguments: received.update(arguments))
     given = {name: object() for name in keywords_of(purejaxrl.resume)}
     purejaxrl.resume("run", **given)
     assert {name: received[name] for name in given if name != "progress"} == {
@@ -293,7 +293,7 @@ def test_every_change_of_a_resumed_training_arrives(monkeypatch):
     ],
 )
 def test_an_unknown_argument_is_refused_with_the_closest_there_is(function, wrong, said, tmp_path, monkeypatch):
-    monkeypatch.setattr("purejaxrl.execution.compile_fitting", lambda *_, **__: pytest.fail("compiled"))
+    monkeypatch.setattr("purejaxrl.experiment.run.compile_fitting", lambda *_, **__: pytest.fail("compiled"))
     first = "dqn" if function in ("train", "sweep") else tmp_path
     with pytest.raises(InputError) as caught:
         getattr(purejaxrl, function)(first, **{wrong: 3})
@@ -371,11 +371,11 @@ def test_saving_and_filming_name_their_own_argument(tmp_path):
 
 
 def test_a_network_for_an_agent_that_has_none(tmp_path):
-    @purejaxrl.config.config
+    @purejaxrl.components.hyperparameters.config
     class Config:
         """A budget, and nothing of networks."""
 
-        env_steps: int = purejaxrl.config.static(8, "a budget", at_least=1)
+        env_steps: int = purejaxrl.components.hyperparameters.static(8, "a budget", at_least=1)
 
     agent = dqn.agent._replace(
         name="still",

@@ -9,14 +9,14 @@ from helpers import PROGRESS
 from probes import Target
 
 from purejaxrl.agents import dqn, vpg
+from purejaxrl.components import actor_critic, distributions, exploration, networks, preprocessing, returns, schedules
+from purejaxrl.components import replay as ring
 from purejaxrl.envs import make
-from purejaxrl.learning import actor_critic, inputs, networks, policies, returns, schedules
-from purejaxrl.learning import replay as ring
 from purejaxrl.types import Continuous, Discrete, Transition
 
 STEPS, LONGER, NEVER = jnp.ones((5, 2)), jnp.ones((6, 2)), jnp.zeros((5, 2), bool)
 CARTPOLE = make("CartPole-v0")
-MOMENTS = inputs.Moments(jnp.float32(1), jnp.zeros(4), jnp.ones(4))
+MOMENTS = preprocessing.Moments(jnp.float32(1), jnp.zeros(4), jnp.ones(4))
 ROWS = ring.Replay(jnp.zeros((6, 3)))
 FIRST = jnp.int32(0)
 KEY = np.array([0, 1], np.uint32)
@@ -38,13 +38,13 @@ def loss_of(advantage):
 
 
 def multiplied(config, drawn):
-    return inputs.contrast(dqn.Config(image="stack", frames=3, channels=1, motion_scale=2.0), drawn)
+    return preprocessing.contrast(dqn.Config(image="stack", frames=3, channels=1, motion_scale=2.0), drawn)
 
 
 def drawn_batch(observation, next_observation):
     empty = jnp.zeros(5)
     batch = Transition(observation, empty, empty, empty, empty, next_observation)
-    return inputs.draw(vpg.Config(), CARTPOLE, batch)
+    return preprocessing.draw(vpg.Config(), CARTPOLE, batch)
 
 
 def convolved(images):
@@ -90,21 +90,29 @@ WRONG = [
     (next_value_of, (STEPS, jnp.ones((6, 2, 4)), NEVER), "next_inputs holds the next observation of every step"),
     (next_value_of, (STEPS, jnp.ones((5, 2, 4)), NEVER.astype(int)), "truncated is a boolean per step"),
     (loss_of, (jnp.ones((5, 1)),), "with a trailing axis of 1 every advantage"),
-    (policies.sample_action, (Discrete(3), jnp.zeros((5, 2)), KEY), "a logit for each discrete one"),
-    (policies.likeliest_action, (Discrete(3), jnp.zeros((5, 4))), "the last axis of distribution describes one action"),
-    (policies.log_prob, (PAIR, jnp.zeros((5, 2)), jnp.zeros((5, 2))), "as many log standard deviations"),
-    (policies.log_prob, (PAIR, jnp.zeros((5, 4)), jnp.zeros((2, 5))), "action has the leading axes of distribution"),
-    (policies.entropy, (Discrete(3), jnp.zeros(())), "the last axis of distribution describes one action"),
-    (policies.categorical_log_prob, (jnp.zeros((5, 3)), jnp.zeros((5, 1), int)), "without an axis of its own"),
-    (policies.categorical_log_prob, (jnp.zeros((5, 3)), jnp.zeros(5)), "for real ones see gaussian_log_prob"),
-    (policies.gaussian_sample, (KEY, jnp.zeros(2), jnp.zeros((5, 2))), "several actions would share their noise"),
+    (distributions.sample_action, (Discrete(3), jnp.zeros((5, 2)), KEY), "a logit for each discrete one"),
     (
-        policies.gaussian_log_prob,
+        distributions.likeliest_action,
+        (Discrete(3), jnp.zeros((5, 4))),
+        "the last axis of distribution describes one action",
+    ),
+    (distributions.log_prob, (PAIR, jnp.zeros((5, 2)), jnp.zeros((5, 2))), "as many log standard deviations"),
+    (
+        distributions.log_prob,
+        (PAIR, jnp.zeros((5, 4)), jnp.zeros((2, 5))),
+        "action has the leading axes of distribution",
+    ),
+    (distributions.entropy, (Discrete(3), jnp.zeros(())), "the last axis of distribution describes one action"),
+    (distributions.categorical_log_prob, (jnp.zeros((5, 3)), jnp.zeros((5, 1), int)), "without an axis of its own"),
+    (distributions.categorical_log_prob, (jnp.zeros((5, 3)), jnp.zeros(5)), "for real ones see gaussian_log_prob"),
+    (distributions.gaussian_sample, (KEY, jnp.zeros(2), jnp.zeros((5, 2))), "several actions would share their noise"),
+    (
+        distributions.gaussian_log_prob,
         (jnp.zeros((5, 1)), jnp.zeros((5, 1)), jnp.zeros(5)),
         r"of one dimension .*\[\*batch, 1\]",
     ),
-    (policies.epsilon_greedy, (KEY, jnp.zeros((5, 2)), jnp.float32(0.1)), "all would explore at the same time"),
-    (policies.epsilon_greedy, (KEY, jnp.zeros((5, 2)), 0.1), r"jnp\.full\(N, epsilon\)"),
+    (exploration.epsilon_greedy, (KEY, jnp.zeros((5, 2)), jnp.float32(0.1)), "all would explore at the same time"),
+    (exploration.epsilon_greedy, (KEY, jnp.zeros((5, 2)), 0.1), r"jnp\.full\(N, epsilon\)"),
     (schedules.linear_to_zero, (jnp.int32(7),), "a count of steps or iterations is not"),
     (ring.pack, ({"a": jnp.ones((5, 2)), "b": jnp.ones(4)},), "every leaf starts with the same batch axes"),
     (ring.unpack, (jnp.ones((5, 3)), ring.layout_of(jnp.ones(2))), "as wide as all numbers of one item in layout"),
@@ -117,8 +125,8 @@ WRONG = [
     (ring.sample, (KEY, ROWS, 1, 6, 4, FIRST), "the block that init_replay was given"),
     (ring.sample, (KEY, ROWS, 1, 6, 2, jnp.zeros(2, int)), "the clock that all runs share"),
     (ring.sample, (KEY, ring.Replay(jnp.zeros(6)), 1, 6, 2, FIRST), r"rows of a Replay are \[slots, width\]"),
-    (inputs.update_moments, (MOMENTS, jnp.ones((4, 5))), "inputs end in the axes of one input"),
-    (inputs.normalize, (MOMENTS, jnp.ones((5, 1))), "observations of images are drawn first"),
+    (preprocessing.update_moments, (MOMENTS, jnp.ones((4, 5))), "inputs end in the axes of one input"),
+    (preprocessing.normalize, (MOMENTS, jnp.ones((5, 1))), "observations of images are drawn first"),
     (multiplied, (None, jnp.ones((5, 4, 4, 2))), "a stack has its frames side by side in the last axis"),
     (drawn_batch, (jnp.ones((5, 4)), jnp.ones((6, 4))), "observation and next_observation have one entry per step"),
     (convolved, (jnp.ones((4, 4, 3)),), r"a single one is image\[None\]"),
@@ -141,13 +149,13 @@ RIGHT = [
     (discounted, (jnp.ones((5, 2, 3)), jnp.ones((5, 2, 3)), *jnp.zeros((2, 5, 2, 3), bool)), (5, 2, 3)),
     (discounted, tuple(map(np.asarray, (STEPS, STEPS, NEVER, NEVER))), (5, 2)),
     (discounted, (STEPS.astype(int), STEPS, NEVER, NEVER), (5, 2)),
-    (policies.categorical_log_prob, (jnp.zeros(3), jnp.zeros((5, 2), int)), (5, 2)),
-    (policies.gaussian_log_prob, (jnp.zeros((5, 2)), jnp.zeros(2), jnp.zeros((5, 2))), (5,)),
-    (policies.log_prob, (Continuous((1,), -1.0, 1.0), jnp.zeros((5, 2)), jnp.zeros(5)), (5,)),
-    (policies.epsilon_greedy, (KEY, jnp.zeros(2), jnp.float32(0.1)), ()),
+    (distributions.categorical_log_prob, (jnp.zeros(3), jnp.zeros((5, 2), int)), (5, 2)),
+    (distributions.gaussian_log_prob, (jnp.zeros((5, 2)), jnp.zeros(2), jnp.zeros((5, 2))), (5,)),
+    (distributions.log_prob, (Continuous((1,), -1.0, 1.0), jnp.zeros((5, 2)), jnp.zeros(5)), (5,)),
+    (exploration.epsilon_greedy, (KEY, jnp.zeros(2), jnp.float32(0.1)), ()),
     (schedules.linear_to_zero, (0.25,), ()),
     (schedules.linear_to_zero, (jnp.linspace(0.0, 1.0, 3),), (3,)),
-    (inputs.normalize, (MOMENTS, jnp.ones(4)), (4,)),
+    (preprocessing.normalize, (MOMENTS, jnp.ones(4)), (4,)),
     (applied, (jnp.ones(4),), (2,)),
 ]
 
@@ -238,11 +246,11 @@ class JittedAndNot(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_greedy_actions_by_hand(self):
         q_value = jnp.array([[0.0, 1.0], [3.0, 2.0]])
-        np.testing.assert_array_equal(self.variant(policies.epsilon_greedy)(key(), q_value, jnp.zeros(2)), [1, 0])
+        np.testing.assert_array_equal(self.variant(exploration.epsilon_greedy)(key(), q_value, jnp.zeros(2)), [1, 0])
 
     @chex.variants(with_jit=True, without_jit=True)
     def test_moments_by_hand(self):
         """Of 1 and 3 the mean is 2 and the variance 1."""
-        start = inputs.Moments(jnp.zeros(()), jnp.zeros(1), jnp.ones(1))
-        found = self.variant(inputs.update_moments)(start, jnp.array([[1.0], [3.0]]))
-        chex.assert_trees_all_close(found, inputs.Moments(2.0, np.array([2.0]), np.array([1.0])))
+        start = preprocessing.Moments(jnp.zeros(()), jnp.zeros(1), jnp.ones(1))
+        found = self.variant(preprocessing.update_moments)(start, jnp.array([[1.0], [3.0]]))
+        chex.assert_trees_all_close(found, preprocessing.Moments(2.0, np.array([2.0]), np.array([1.0])))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxrl.learning.networks import MLP
+from purejaxrl.components.networks import MLP
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import accelerator_report

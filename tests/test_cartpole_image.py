@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxrl.envs.cartpole_image import render_observation
+from purejaxrl.envs.cartpole.image import render_observation
 
 pytestmark = [pytest.mark.filterwarnings("ignore:.*pkg_resources")]
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxrl.envs.cartpole_rgb import render_rgb
+from purejaxrl.envs.cartpole.rgb import render_rgb
 
 pytestmark = [pytest.mark.filterwarnings("ignore:.*pkg_resources")]
 

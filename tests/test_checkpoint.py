@@ -19,9 +19,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from purejaxrl.errors import CheckpointError, ResourceError
-from purejaxrl.learning.keys import keys_of_bits, unrolled
-from purejaxrl.training import checkpoint as disk
-from purejaxrl.training.checkpoint import Rows
+from purejaxrl.kernels.threefry import keys_of_bits, unrolled
+from purejaxrl.storage import checkpoint as disk
+from purejaxrl.storage.checkpoint import Rows
 
 ARRAYS = {
     "state/kernel": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -112,7 +112,7 @@ def test_json_prints_the_summary_and_nothing_else(tmp_path, capsys):
 
 
 def test_dry_run_prints_the_configuration_and_compiles_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("purejaxrl.execution.compile_fitting", lambda *_, **__: pytest.fail("compiled"))
+    monkeypatch.setattr("purejaxrl.experiment.run.compile_fitting", lambda *_, **__: pytest.fail("compiled"))
     out = tmp_path / "run"
     assert main([*TINY_DQN, "--eps-vals", "(0.5,0.1,0.01)", "--dry_run", "--out", str(out)]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -444,7 +444,7 @@ def test_internal_errors_are_one_line_without_debug(capsys, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("something\nlong")
 
-    monkeypatch.setattr("purejaxrl.plan.plan_train", broken)
+    monkeypatch.setattr("purejaxrl.experiment.plan.plan_train", broken)
     assert main(["train", "dqn", "--dry_run"]) == 1
     assert (
         capsys.readouterr().err

@@ -9,10 +9,10 @@ from by_hand import CONFIG, SUMMARY, write_run
 from PIL import Image
 
 import purejaxrl
+from purejaxrl.analysis.figures import write_curves
 from purejaxrl.cli import completion, main
 from purejaxrl.errors import InputError, ResourceError
-from purejaxrl.results.pictures import write_curves
-from purejaxrl.results.run_folder import RunFolder
+from purejaxrl.storage.run_folder import RunFolder
 
 
 @pytest.fixture

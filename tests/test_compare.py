@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from purejaxrl.analysis import statistics
+from purejaxrl.analysis.compare import compare, in_words, metrics_of, read, write
 from purejaxrl.cli import main
 from purejaxrl.errors import InputError, ResourceError
-from purejaxrl.results import statistics
-from purejaxrl.results.compare import compare, in_words, metrics_of, read, write
 
 PLAIN = {
     "algorithm": "dqn",
@@ -485,7 +485,7 @@ def test_wrong_input_to_compare(folders, tmp_path, capsys, monkeypatch, words, s
 
 
 def test_a_picture_that_fails_costs_no_table(folders, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("purejaxrl.results.plots.sweep", lambda *_: [][0])
+    monkeypatch.setattr("purejaxrl.analysis.plots.sweep", lambda *_: [][0])
     out = tmp_path / "out"
     with pytest.warns(UserWarning, match=r"cannot draw .*compare\.png: IndexError"):
         assert main(["compare", *map(str, folders(poor=POOR, good=GOOD)), "--out", str(out)]) == 0

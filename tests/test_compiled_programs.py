@@ -22,12 +22,12 @@ import numpy as np
 import pytest
 from quickly import CAN_DO_WITHOUT_EMITTERS
 
-from purejaxrl import presets
 from purejaxrl.agents import AGENTS
-from purejaxrl.config import budget_of
+from purejaxrl.components.hyperparameters import budget_of
 from purejaxrl.envs import make
-from purejaxrl.plan import images_of
-from purejaxrl.training.fit import A_SPAN
+from purejaxrl.experiment import presets
+from purejaxrl.experiment.plan import images_of
+from purejaxrl.training.compilation import A_SPAN
 from purejaxrl.training.loop import init_run, train_chunk
 
 RECORDED = Path(__file__).with_name("compiled_programs.json")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from purejaxrl.config import MAX_INT
+from purejaxrl.components.hyperparameters import MAX_INT
 from purejaxrl.training import devices
 
 

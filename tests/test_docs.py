@@ -15,13 +15,14 @@ from purejaxrl import api
 
 ROOT = Path(__file__).parents[1]
 WITH_EXAMPLES = (
-    "envs.make",
-    "learning.policies",
-    "learning.replay",
-    "learning.returns",
-    "learning.schedules",
-    "results.statistics",
-    "settings",
+    "envs.registry",
+    "components.distributions",
+    "components.exploration",
+    "components.replay",
+    "components.returns",
+    "components.schedules",
+    "analysis.statistics",
+    "experiment.settings",
 )
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Pages that tests of their own run.

@@ -13,10 +13,10 @@ from helpers import assert_same_bits, bits, train_one
 from probes import FIRST_NUMBER, Choice, Counter, Endless, Signal, TwoSteps
 
 from purejaxrl.agents import dqn
-from purejaxrl.config import Budget
+from purejaxrl.components.hyperparameters import Budget
 from purejaxrl.envs import Images, make
 from purejaxrl.errors import InputError
-from purejaxrl.presets import check_image_settings
+from purejaxrl.experiment.presets import check_image_settings
 from purejaxrl.training.loop import init_run, iterate
 from purejaxrl.types import Progress
 

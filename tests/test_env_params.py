@@ -15,9 +15,9 @@ import purejaxrl
 from purejaxrl.cli import main
 from purejaxrl.envs import make
 from purejaxrl.errors import InputError
-from purejaxrl.plan import plan_train
-from purejaxrl.replan import objects_of, replan
-from purejaxrl.results.run_folder import plain
+from purejaxrl.experiment.plan import plan_train
+from purejaxrl.experiment.plan_from_config import objects_of, replan
+from purejaxrl.storage.run_folder import plain
 
 SMALL = {"epochs": 2, "steps_per_epoch": 40, "actors": 2, "train_v_iters": 2, "hidden_sizes": (4,)}
 CARTPOLE, DEFAULTS = gymnax.make("CartPole-v1")
@@ -196,14 +196,14 @@ def test_folders_of_before_they_were_recorded(tmp_path, short):
 
 def test_a_training_of_before_goes_on(tmp_path):
     """Whose checkpoint does not have them either."""
-    from purejaxrl import keeper
-    from purejaxrl.training import checkpoint
+    from purejaxrl.experiment import checkpointing
+    from purejaxrl.storage import checkpoint
 
     out = tmp_path / "run"
     purejaxrl.train("vpg", env=CARTPOLE, env_params=SHORT, out=out, **SMALL)
     config = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps(before_they_were_recorded(config)))
-    found, _ = keeper.find(out)
+    found, _ = checkpointing.find(out)
     facts = json.loads((found.path / "facts.json").read_text())
     facts["config"] = before_they_were_recorded(facts["config"])
     (found.path / "facts.json").write_text(json.dumps(facts))

@@ -16,7 +16,7 @@ from probes import Continuous, Counter, Dictionary, Echo, Endless
 
 from purejaxrl.agents import vpg
 from purejaxrl.envs import make, names
-from purejaxrl.envs.make import action_space_of
+from purejaxrl.envs.registry import action_space_of
 from purejaxrl.errors import InputError
 from purejaxrl.training.loop import init_run
 from purejaxrl.training.rollout import rollout

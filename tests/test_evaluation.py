@@ -12,10 +12,10 @@ from safetensors.numpy import load_file
 
 import purejaxrl
 from purejaxrl.agents import dqn, vpg
+from purejaxrl.analysis.learned_params import load_learners
 from purejaxrl.cli import main
 from purejaxrl.errors import InputError
-from purejaxrl.learners import load_learners
-from purejaxrl.results.run_folder import RunFolder, read_facts, read_params
+from purejaxrl.storage.run_folder import RunFolder, read_facts, read_params
 
 SMALL = {"batch_size": 8, "memory_size": 64, "observation_type": "default", "hidden_sizes": (2,), "env_steps": 60}
 

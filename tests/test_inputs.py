@@ -10,9 +10,8 @@ from probes import LEANING_POLE, Endless
 
 import purejaxrl
 from purejaxrl.agents import a3c, dqn, vpg
-from purejaxrl.config import budget_of
-from purejaxrl.envs import Images, make
-from purejaxrl.learning.inputs import (
+from purejaxrl.components.hyperparameters import budget_of
+from purejaxrl.components.preprocessing import (
     LIMIT,
     Moments,
     init_moments,
@@ -21,6 +20,7 @@ from purejaxrl.learning.inputs import (
     perceive,
     update_moments,
 )
+from purejaxrl.envs import Images, make
 from purejaxrl.training.loop import init_run, iterate, without_replay
 from purejaxrl.training.rollout import rollout
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import purejaxrl
-from purejaxrl import execution
 from purejaxrl.agents import AGENTS
 from purejaxrl.errors import InputError
-from purejaxrl.training import fit
+from purejaxrl.experiment import run as run_module
+from purejaxrl.training import compilation
 from purejaxrl.training.jax_settings import REQUIRED, standard_jax
 
 # A setting, its value for everything in this package, and another.
@@ -67,7 +67,7 @@ def test_the_thread_that_compiles_holds_them_too(settings, monkeypatch):
         return compile_lowered(lowered, *arguments)
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", spy)
-    monkeypatch.setattr(execution, "compile_fitting", fit.compile_fitting)
+    monkeypatch.setattr(run_module, "compile_fitting", compilation.compile_fitting)
     settings(jax_enable_x64=True)
     purejaxrl.train("vpg", **TINY["vpg"])
     assert set(seen) == {(False, False)}
@@ -79,7 +79,7 @@ FILES = ("params/last.safetensors", "metrics.csv", "episodes.csv")
 @pytest.mark.parametrize("algorithm", AGENTS)
 def test_trainings_are_the_same_under_all_of_them(algorithm, settings, tmp_path, monkeypatch):
     # Programs that other tests have compiled would not be traced under these settings.
-    monkeypatch.setattr(execution, "compile_fitting", fit.compile_fitting)
+    monkeypatch.setattr(run_module, "compile_fitting", compilation.compile_fitting)
     for name in ("standard", "other"):
         purejaxrl.train(algorithm, out=tmp_path / name, **TINY[algorithm])
         settings(**{name: other for name, (_, other) in HELD.items()})

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxrl.learning.keys import integers_below, remainder, split_for_scan, unrolled
+from purejaxrl.kernels.threefry import integers_below, remainder, split_for_scan, unrolled
 
 DRAWS = {
     "split": lambda key: jax.random.key_data(jax.random.split(key)),

@@ -13,8 +13,8 @@ from helpers import files_up_to
 import purejaxrl
 from purejaxrl.cli import main
 from purejaxrl.errors import InputError
-from purejaxrl.loggers import TensorBoard, Wandb, check_loggers, kept_steps, listening
-from purejaxrl.results.progress import Silent
+from purejaxrl.experiment.loggers import TensorBoard, Wandb, check_loggers, kept_steps, listening
+from purejaxrl.experiment.progress import Silent
 
 TINY = {"epochs": 3, "steps_per_epoch": 40, "actors": 4, "hidden_sizes": (4,), "max_ep_len": 10}
 
@@ -190,7 +190,7 @@ class KilledAfter(Silent):
 def test_tensorboard_holds_no_step_twice(log_every, tmp_path, monkeypatch):
     """The first checkpoint is that of the second chunk, and two more chunks are told; the second run ends early."""
     pytest.importorskip("tensorboardX", reason="needs the extra tensorboard")
-    monkeypatch.setattr("purejaxrl.training.fit.next_length", lambda *_: 7)
+    monkeypatch.setattr("purejaxrl.training.runner.next_length", lambda *_: 7)
     arguments = {**TINY, "epochs": 40, "pi_lr": [1e-3, 1e-2], "log_every": log_every, "checkpoint_every": 0}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     purejaxrl.sweep("vpg", **arguments, out=whole)

@@ -8,8 +8,7 @@ import pytest
 from jax.test_util import check_grads
 
 from purejaxrl.agents import vpg
-from purejaxrl.errors import InputError
-from purejaxrl.learning.networks import (
+from purejaxrl.components.networks import (
     LONG_BATCH,
     MLP,
     WIDE_INPUT,
@@ -19,6 +18,7 @@ from purejaxrl.learning.networks import (
     check_network,
     init_network,
 )
+from purejaxrl.errors import InputError
 
 
 def forward(params, x, activation):

@@ -16,9 +16,9 @@ import warnings
 import pytest
 
 import purejaxrl
-from purejaxrl import keeper
 from purejaxrl.cli import main
-from purejaxrl.results.progress import Silent
+from purejaxrl.experiment import checkpointing
+from purejaxrl.experiment.progress import Silent
 
 TINY_VPG = ["train", "vpg", "--epochs", "2", "--steps_per_epoch", "40", "--actors", "2", "--train_v_iters", "1"]
 IN_PYTHON = {"epochs": 2, "steps_per_epoch": 40, "actors": 2, "train_v_iters": 1}
@@ -110,7 +110,7 @@ def test_a_summary_that_was_asked_for_is_such_output(broken, tmp_path, monkeypat
 
 @pytest.mark.parametrize("flag", [[], ["--json"]], ids=["plain", "json"])
 def test_an_interrupted_training_says_so_even_if_nobody_reads(flag, broken, tmp_path, monkeypatch):
-    keep = keeper.Keeper.look
+    keep = checkpointing.Keeper.look
     kept = []
 
     def interrupted(*arguments):
@@ -119,7 +119,7 @@ def test_an_interrupted_training_says_so_even_if_nobody_reads(flag, broken, tmp_
         if len(kept) == 2:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(keeper.Keeper, "look", interrupted)
+    monkeypatch.setattr(checkpointing.Keeper, "look", interrupted)
     monkeypatch.setattr(sys, "stdout", broken("unread"))
     assert main([*TINY_VPG, "--epochs", "100000", *flag, "--out", str(tmp_path / "run")]) == 143
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["stopped_by"] == "SIGTERM"

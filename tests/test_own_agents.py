@@ -9,12 +9,12 @@ from helpers import PROGRESS, run_page
 
 import purejaxrl
 from purejaxrl.agents import AGENTS, a3c, dqn, vpg
-from purejaxrl.config import Real, config, leaf, static
+from purejaxrl.components.hyperparameters import Real, config, leaf, static
+from purejaxrl.components.returns import generalized_advantages
 from purejaxrl.errors import InputError
-from purejaxrl.learning.returns import generalized_advantages
-from purejaxrl.plan import plan_sweep, plan_train
-from purejaxrl.protocol import check_agent, check_metrics, check_record, check_same
-from purejaxrl.results.recorder import METRIC_COLUMNS
+from purejaxrl.experiment.plan import plan_sweep, plan_train
+from purejaxrl.experiment.validation import check_agent, check_metrics, check_record, check_same
+from purejaxrl.training.metrics import METRIC_COLUMNS
 from purejaxrl.types import Transition
 
 

@@ -11,8 +11,8 @@ from probes import Counter
 
 import purejaxrl
 from purejaxrl import Continuous, Discrete, Env, InputError, Timestep
-from purejaxrl.plan import plan_train
-from purejaxrl.protocol import check_env
+from purejaxrl.experiment.plan import plan_train
+from purejaxrl.experiment.validation import check_env
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,12 @@ import purejaxrl
 from purejaxrl.agents import AGENTS, a3c, dqn, vpg
 from purejaxrl.cli import main
 from purejaxrl.cli.flags import training_parser
+from purejaxrl.components.networks import check_body
 from purejaxrl.errors import InputError
-from purejaxrl.learning.networks import check_body
-from purejaxrl.plan import plan_train
-from purejaxrl.replan import replan
-from purejaxrl.results.labels import show
-from purejaxrl.results.run_folder import plain
+from purejaxrl.experiment.labels import show
+from purejaxrl.experiment.plan import plan_train
+from purejaxrl.experiment.plan_from_config import replan
+from purejaxrl.storage.run_folder import plain
 from purejaxrl.types import Transition
 
 TINY = {"observation_type": "default", "batch_size": 16, "memory_size": 64, "env_steps": 120}

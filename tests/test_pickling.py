@@ -134,7 +134,7 @@ def test_a_fork_leaves_the_folder_to_its_parent(tmp_path):
     """One that ends, or lets go of what it has inherited."""
     code = (
         "import os, sys, pathlib\n"
-        "from purejaxrl.result import Home\n"
+        "from purejaxrl.analysis.result import Home\n"
         "home = Home(pathlib.Path('folder'))\n"
         "child = os.fork()\n"
         "if not child: sys.exit()\n"

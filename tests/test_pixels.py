@@ -13,11 +13,11 @@ from probes import FIRST_NUMBER, LEANING_POLE, Counter, Signal
 import purejaxrl
 from purejaxrl.agents import dqn, vpg
 from purejaxrl.envs import Images, PixelObservation, make
-from purejaxrl.envs.cartpole_image import render_observation
-from purejaxrl.envs.pixels import observe_images, renderer_of
+from purejaxrl.envs.cartpole.image import render_observation
+from purejaxrl.envs.images import observe_images, renderer_of
 from purejaxrl.errors import InputError
-from purejaxrl.presets import resolve
-from purejaxrl.results.run_folder import read_params
+from purejaxrl.experiment.presets import resolve
+from purejaxrl.storage.run_folder import read_params
 from purejaxrl.training.loop import init_run
 from purejaxrl.training.rollout import rollout
 

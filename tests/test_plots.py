@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from purejaxrl.results import plots, statistics
-from purejaxrl.results.statistics import Scores
+from purejaxrl.analysis import plots, statistics
+from purejaxrl.analysis.statistics import Scores
 
 
 def metrics_of(curves, env_steps=None, return_100=True):

@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from purejaxrl.learning.policies import (
+from purejaxrl.components.distributions import (
     categorical_entropy,
     categorical_log_prob,
     categorical_sample,
     entropy,
-    epsilon_at,
-    epsilon_greedy,
     gaussian_entropy,
     gaussian_log_prob,
     likeliest_action,
     log_prob,
     sample_action,
 )
+from purejaxrl.components.exploration import epsilon_at, epsilon_greedy
 from purejaxrl.types import Continuous, Discrete
 
 LOGITS = jnp.array([[0.0, 0.0, 0.0], [1.0, -2.0, 0.5], [50.0, -50.0, 0.0]])

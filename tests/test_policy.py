@@ -11,9 +11,9 @@ import pytest
 
 import purejaxrl
 from purejaxrl.agents import dqn, vpg
+from purejaxrl.analysis.policy import Policy
 from purejaxrl.envs import Images
 from purejaxrl.errors import InputError, UnsupportedError
-from purejaxrl.policy import Policy
 from purejaxrl.training import devices
 
 CARTPOLE = [0.01, -0.02, 0.03, 0.04]

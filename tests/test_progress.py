@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from purejaxrl.results import progress
-from purejaxrl.results.progress import Extent, Goal, Terminal, mean_of_settings
-from purejaxrl.results.recorder import Records
+from purejaxrl.experiment import progress
+from purejaxrl.experiment.progress import Extent, Goal, Terminal, mean_of_settings
+from purejaxrl.training.metrics import Records
 
 NAN = np.nan
 

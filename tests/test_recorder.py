@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from purejaxrl.results.recorder import Recorder, Tally
+from purejaxrl.training.metrics import Recorder, Tally
 
 YES, NO = np.ones(1, bool), np.zeros(1, bool)
 

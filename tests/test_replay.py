@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxrl.learning import replay as ring
+from purejaxrl.components import replay as ring
+from purejaxrl.envs import make
 
 LAYOUT = ring.layout_of(jax.ShapeDtypeStruct((), jnp.int32))
 
@@ -59,7 +60,6 @@ def test_pack_and_unpack():
 def test_state_transitions_are_small():
     """100 000 CartPole transitions take under 6 MB."""
     from purejaxrl.agents import dqn
-    from purejaxrl.envs import make
 
     replay = jax.eval_shape(lambda: ring.init_replay(100_000, 1, dqn.step_layout(make("CartPole-v0"))))
     assert replay.rows.size * 4 < 6e6

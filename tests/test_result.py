@@ -16,12 +16,11 @@ from by_hand import CONFIG, FINAL, SUMMARY, write_run
 from helpers import flat
 
 import purejaxrl
+from purejaxrl.analysis.learned_params import load_learners
 from purejaxrl.cli import main
 from purejaxrl.errors import InputError, UnsupportedError
-from purejaxrl.learners import load_learners
-from purejaxrl.loggers import TensorBoard
-from purejaxrl.reporting import is_watched, reporter_of
-from purejaxrl.results.progress import Silent, Terminal
+from purejaxrl.experiment.loggers import TensorBoard
+from purejaxrl.experiment.progress import Silent, Terminal, is_watched, reporter_of
 from purejaxrl.training import devices
 from purejaxrl.training.compilation_cache import VARIABLE, cache_folder
 

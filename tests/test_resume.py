@@ -16,15 +16,16 @@ import pandas as pd
 import pytest
 
 import purejaxrl
-from purejaxrl import execution, keeper
 from purejaxrl.agents import vpg
 from purejaxrl.cli import main
 from purejaxrl.cli.flags import parse_resumption, resume_parser
 from purejaxrl.errors import CheckpointError, InputError, InUseError
-from purejaxrl.results.progress import Silent
-from purejaxrl.results.run_folder import RunFolder, read_params
-from purejaxrl.training import checkpoint as disk
-from purejaxrl.training.fit import StopRequestedError
+from purejaxrl.experiment import checkpointing
+from purejaxrl.experiment import run as run_module
+from purejaxrl.experiment.progress import Silent
+from purejaxrl.storage import checkpoint as disk
+from purejaxrl.storage.run_folder import RunFolder, read_params
+from purejaxrl.training.compilation import StopRequestedError
 
 VPG = {"algorithm": "vpg", "epochs": 40, "steps_per_epoch": 80, "actors": 4, "train_v_iters": 1, "hidden_sizes": (8,)}
 DQN = {"algorithm": "dqn", "batch_size": 8, "memory_size": 64, "hidden_sizes": (8,)}
@@ -40,7 +41,7 @@ EVALUATED = {"log_every": 200, "eval_every": 700, "eval_episodes": 2}
 @pytest.fixture(autouse=True)
 def chunks_of_seven_iterations(monkeypatch):
     """Instead of about a second, so that interruptions fall where they fell the last time."""
-    monkeypatch.setattr("purejaxrl.training.fit.next_length", lambda *_: 7)
+    monkeypatch.setattr("purejaxrl.training.runner.next_length", lambda *_: 7)
 
 
 class StopAfter(Silent):
@@ -157,7 +158,7 @@ def test_a_picture_that_fails_costs_nothing_else(tmp_path, monkeypatch):
         raise MemoryError("std::bad_alloc")
 
     start(VPG, tmp_path / "whole", epochs=12)
-    monkeypatch.setattr("purejaxrl.execution.write_pictures", no_memory)
+    monkeypatch.setattr("purejaxrl.analysis.figures.write_pictures", no_memory)
     with pytest.warns(UserWarning, match=r"pictures could not be drawn.*: MemoryError: std::bad_alloc; purejaxrl plot"):
         result = start(VPG, tmp_path / "cut", epochs=8)
     assert result.facts["env_steps"] == 8 * 80
@@ -300,7 +301,7 @@ def test_a_signal_between_two_programs_leaves_a_checkpoint(tmp_path, monkeypatch
     """What the first batch has learned is gone on from; a second signal before anything is learned changes nothing."""
     arguments = {**VPG, "epochs": 10, "hidden_sizes": [(8,), (4, 4)]}
     start(arguments, tmp_path / "whole")
-    compiled, count = execution.compile_fitting, 0
+    compiled, count = run_module.compile_fitting, 0
 
     def stop_at_the_second(*args, **options):
         nonlocal count
@@ -310,12 +311,12 @@ def test_a_signal_between_two_programs_leaves_a_checkpoint(tmp_path, monkeypatch
             raise StopRequestedError
         return compiled(*args, **options)
 
-    monkeypatch.setattr(execution, "compile_fitting", stop_at_the_second)
+    monkeypatch.setattr(run_module, "compile_fitting", stop_at_the_second)
     assert start(arguments, tmp_path / "cut").stopped_by == signal.SIGTERM
     assert disk.numbers(tmp_path / "cut" / "checkpoints") == [1]
     assert purejaxrl.resume(tmp_path / "cut").stopped_by == signal.SIGTERM
     assert disk.numbers(tmp_path / "cut" / "checkpoints") == [1]
-    monkeypatch.setattr(execution, "compile_fitting", compiled)
+    monkeypatch.setattr(run_module, "compile_fitting", compiled)
     purejaxrl.resume(tmp_path / "cut")
     assert_same_files(tmp_path / "whole", tmp_path / "cut", (*FILES[:2], *OF_SWEEPS))
 
@@ -336,7 +337,7 @@ def interrupted(tmp_path_factory):
     """A training with two checkpoints, which nobody may change."""
     out = tmp_path_factory.mktemp("interrupted") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("purejaxrl.training.fit.next_length", lambda *_: 7)
+        patch.setattr("purejaxrl.training.runner.next_length", lambda *_: 7)
         start(VPG, out, StopAfter(2), seeds=2, checkpoint_every=1e-6)
     assert len(disk.numbers(out / "checkpoints")) == 2
     return out
@@ -450,7 +451,7 @@ def test_no_run_folder_is_one_line(tmp_path, capsys):
 
 
 def test_other_versions_are_told(folder, monkeypatch, tmp_path):
-    monkeypatch.setattr("purejaxrl.execution.versions", lambda: {"jax": "0.0.1", "python": "4"})
+    monkeypatch.setattr("purejaxrl.experiment.run.versions", lambda: {"jax": "0.0.1", "python": "4"})
     with pytest.warns(UserWarning, match=r"versions differ.*jax .* -> 0\.0\.1, python .* -> 4"):
         purejaxrl.resume(folder)
 
@@ -468,7 +469,7 @@ def test_two_processes_cannot_have_one_folder(folder, capsys):
 
 
 def test_the_lock_of_a_dead_process_is_none(folder):
-    code = f"from purejaxrl.results.run_folder import RunFolder; RunFolder(__import__('pathlib').Path({str(folder)!r}))"
+    code = f"from purejaxrl.storage.run_folder import RunFolder; RunFolder(__import__('pathlib').Path({str(folder)!r}))"
     hold = subprocess.Popen([sys.executable, "-c", code + "; print('held', flush=True); input()"],
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
     assert hold.stdout.readline() == "held\n"
@@ -710,7 +711,7 @@ def test_an_environment_is_not_taken_where_one_is_named(folder):
 def test_a_checkpoint_of_a_group_that_is_none_is_refused(folder):
     plan = purejaxrl.load(folder).plan
     with pytest.raises(CheckpointError, match=r"its group 1 is not one of 1"):
-        keeper.shapes_at(plan, keeper.Position(group=1))
+        checkpointing.shapes_at(plan, checkpointing.Position(group=1))
 
 
 def test_flags_of_resume_are_numbers():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rlax
 
-from purejaxrl.learning import returns
+from purejaxrl.components import returns
 
 # Traced once for all tests.
 discounted_returns, generalized_advantages = map(jax.jit, (returns.discounted_returns, returns.generalized_advantages))

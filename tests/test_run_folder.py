@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 import purejaxrl
 from purejaxrl.cli import main
 from purejaxrl.errors import CheckpointError, InputError, InUseError, ResourceError
-from purejaxrl.results import locking, run_folder
-from purejaxrl.results.logs import Logs
-from purejaxrl.results.run_folder import RunFolder
+from purejaxrl.storage import locking, run_folder
+from purejaxrl.storage.csv_files import Logs
+from purejaxrl.storage.run_folder import RunFolder
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 ROWS = {"run": np.array([0, 1]), "loss": np.array([0.5, np.nan])}

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 import purejaxrl
-from purejaxrl import schema
 from purejaxrl.agents import AGENTS, vpg
 from purejaxrl.cli import main
-from purejaxrl.config import Real, config, field_specs, leaf
+from purejaxrl.components.hyperparameters import Real, config, field_specs, leaf
 from purejaxrl.errors import CheckpointError, InputError
-from purejaxrl.plan import plan_train
-from purejaxrl.replan import check_same, replan, unknown_names, up_to_date
-from purejaxrl.results.recorded import recorded_of
-from purejaxrl.results.run_folder import plain
+from purejaxrl.experiment import schema
+from purejaxrl.experiment.plan import plan_train
+from purejaxrl.experiment.plan_from_config import check_same, replan, unknown_names, up_to_date
+from purejaxrl.experiment.run_config import recorded_of
+from purejaxrl.storage.run_folder import plain
 
 KEPT = sorted(path.parent for path in (Path(__file__).parent / "folders").glob("*/*/config.json"))
 VPG = next(path for path in KEPT if path.name == "vpg")
@@ -120,7 +120,7 @@ def undeclared():
     return sorted(found)
 
 
-ADVICE = "older run folders do not say what these were: append a step to MIGRATIONS in purejaxrl/schema.py"
+ADVICE = "older run folders do not say what these were: append a step to MIGRATIONS in purejaxrl/experiment/schema.py"
 
 
 def test_every_hyperparameter_and_option_is_declared():
@@ -230,7 +230,7 @@ def test_who_wrote_it_may_be_unknown():
 
 
 def test_a_checkpoint_of_a_newer_version_is_refused(folder, monkeypatch):
-    from purejaxrl.training import checkpoint as disk
+    from purejaxrl.storage import checkpoint as disk
 
     found, _ = disk.newest(folder / "checkpoints")
     newer = {**found.facts, "config": {**found.facts["config"], "schema_version": 9}}

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from purejaxrl import config as configs
 from purejaxrl.agents import AGENTS
-from purejaxrl.config import Real, check_fields, field_specs, leaf, static
+from purejaxrl.components import hyperparameters as configs
+from purejaxrl.components.hyperparameters import Real, check_fields, field_specs, leaf, static
 from purejaxrl.errors import InputError
-from purejaxrl.results.labels import columns_of, label_of, show
-from purejaxrl.settings import Range, count_settings, draws, resolve_settings, rounded
+from purejaxrl.experiment.labels import columns_of, label_of, show
+from purejaxrl.experiment.settings import Range, count_settings, draws, resolve_settings, rounded
 
 DQN, A3C = AGENTS["dqn"], AGENTS["a3c"]
 INF, NAN = math.inf, math.nan

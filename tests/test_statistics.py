@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from purejaxrl.results import statistics
-from purejaxrl.results.statistics import Scores
+from purejaxrl.analysis import statistics
+from purejaxrl.analysis.statistics import Scores
 
 INF, NAN = np.inf, np.nan
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from purejaxrl.envs import make
-from purejaxrl.envs.pixels import Images
-from purejaxrl.learning.strips import (
+from purejaxrl.envs.images import Images
+from purejaxrl.kernels.sparse_images import (
     ROWS,
     as_rows,
     bundled_cotangent,

@@ -13,15 +13,16 @@ from probes import Counter
 
 import purejaxrl
 from purejaxrl.agents import dqn, vpg
-from purejaxrl.config import budget_of
+from purejaxrl.components.hyperparameters import budget_of
 from purejaxrl.envs import make
 from purejaxrl.errors import ResourceError
-from purejaxrl.results.run_folder import read_facts, read_params
+from purejaxrl.storage.run_folder import read_facts, read_params
 from purejaxrl.training import devices
-from purejaxrl.training.fit import compile_fitting, compile_program, fit
+from purejaxrl.training.batches import batch_of, cut, group_settings, stack_configs
+from purejaxrl.training.compilation import compile_fitting, compile_program
 from purejaxrl.training.loop import slide_window
 from purejaxrl.training.rollout import Ended
-from purejaxrl.training.sweep import batch_of, cut, group_settings, stack_configs
+from purejaxrl.training.runner import fit
 
 VECTORS = {"observation_type": "default"}
 TINY = {**VECTORS, "env_steps": 1200, "batch_size": 16, "memory_size": 64}
@@ -171,7 +172,8 @@ def test_a_batch_makes_room_for_the_next(monkeypatch):
         alive.append(sum(array.nbytes for array in jax.live_arrays() if array.nbytes >= replay))
         return fit(program, *arguments, **options)
 
-    monkeypatch.setattr("purejaxrl.execution.fit", counting)
+    monkeypatch.setattr("purejaxrl.experiment.run.fit", counting)
+    gc.collect()
     before = sum(array.nbytes for array in jax.live_arrays() if array.nbytes >= replay)
     result = purejaxrl.sweep("dqn", seeds=6, **settings, max_memory=2.5 * replay / 2**30)
     assert result.facts["batches"] == 3

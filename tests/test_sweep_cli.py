@@ -9,15 +9,15 @@ import purejaxrl
 from purejaxrl.agents import AGENTS
 from purejaxrl.cli import main
 from purejaxrl.cli.flags import convert_one, convert_sources, parse, split_alternatives, training_parser
-from purejaxrl.config import field_specs
+from purejaxrl.components.hyperparameters import field_specs
 from purejaxrl.errors import InputError
-from purejaxrl.settings import Range
+from purejaxrl.experiment.settings import Range
 
 
 @pytest.fixture(autouse=True)
 def _nothing_compiles(monkeypatch, tmp_path):
     """In a folder of its own, where default run folders would show."""
-    monkeypatch.setattr("purejaxrl.execution.compile_fitting", lambda *_, **__: pytest.fail("compiled"))
+    monkeypatch.setattr("purejaxrl.experiment.run.compile_fitting", lambda *_, **__: pytest.fail("compiled"))
     monkeypatch.chdir(tmp_path)
 
 
@@ -189,7 +189,7 @@ def test_many_runs_want_a_yes(planned, capsys):
 
 def test_a_huge_grid_is_refused_before_it_is_made(capsys, monkeypatch):
     """A million combinations, a thousand by a thousand, would take minutes."""
-    monkeypatch.setattr("purejaxrl.plan.resolve_settings", lambda *_, **__: pytest.fail("made"))
+    monkeypatch.setattr("purejaxrl.experiment.plan.resolve_settings", lambda *_, **__: pytest.fail("made"))
     alternatives = ",".join(f"0.{n:04d}" for n in range(1, 1001))
     assert main(["sweep", "dqn", "--lr", alternatives, "--gamma", alternatives]) == 2
     assert "1000000 runs are more than 100000" in capsys.readouterr().err

@@ -14,11 +14,11 @@ from helpers import PROGRESS
 from purejaxrl.agents import a3c as jax_a3c
 from purejaxrl.agents import dqn as jax_dqn
 from purejaxrl.agents import vpg as jax_vpg
-from purejaxrl.config import field_specs
+from purejaxrl.components.exploration import epsilon_at
+from purejaxrl.components.hyperparameters import field_specs
+from purejaxrl.components.returns import discounted_returns, generalized_advantages
 from purejaxrl.envs import make
-from purejaxrl.envs.cartpole_image import render_observation
-from purejaxrl.learning.policies import epsilon_at
-from purejaxrl.learning.returns import discounted_returns, generalized_advantages
+from purejaxrl.envs.cartpole.image import render_observation
 from purejaxrl.types import Transition
 
 torch = pytest.importorskip("torch", reason="PyTorch comes with the extra bench; make test-full installs it")

@@ -11,14 +11,14 @@ from helpers import assert_same_bits, bits, flat, train_many, train_one
 from probes import Choice, Counter, Endless
 
 from purejaxrl.agents import a3c, dqn, vpg
-from purejaxrl.config import Budget
+from purejaxrl.components.hyperparameters import Budget
+from purejaxrl.components.replay import Replay
 from purejaxrl.envs import make
-from purejaxrl.learning.replay import Replay
 from purejaxrl.training import devices
-from purejaxrl.training.evaluate import Best, evaluate, evaluate_and_keep
-from purejaxrl.training.fit import next_length
+from purejaxrl.training.batches import stack_configs
+from purejaxrl.training.evaluation import Best, evaluate, evaluate_and_keep
 from purejaxrl.training.loop import Span, fraction_used, init_run, iterate, iterations_of, train_chunk, without_replay
-from purejaxrl.training.sweep import stack_configs
+from purejaxrl.training.runner import next_length
 
 CARTPOLE = make("CartPole-v0")
 VPG = vpg.Config(epochs=50, steps_per_epoch=100, actors=5, train_v_iters=3, hidden_sizes=(16,))

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 import purejaxrl
-from purejaxrl import filming
+from purejaxrl.analysis import video
 from purejaxrl.cli import main
-from purejaxrl.envs.cartpole_rgb import render_rgb
+from purejaxrl.envs.cartpole.rgb import render_rgb
 from purejaxrl.errors import InputError, ResourceError
-from purejaxrl.results import video
+from purejaxrl.storage import video_files
 
 SMALL = {"epochs": 3, "steps_per_epoch": 80, "actors": 4, "train_v_iters": 2, "hidden_sizes": (4,)}
 IMAGES = {
@@ -48,7 +48,7 @@ def halved_picture(x, theta):
 
 def test_the_states_are_those_of_gymnasiums_physics_under_the_policy(result):
     (batch,) = result[1]._learners("last")
-    states = filming.play(result.plan, batch, 3, 500)
+    states = video.play(result.plan, batch, 3, 500)
     policy, env = result[1].policy(), gymnasium.make("CartPole-v1").unwrapped
     env.reset(seed=0)
     env.state = tuple(states[0])
@@ -60,7 +60,7 @@ def test_the_states_are_those_of_gymnasiums_physics_under_the_policy(result):
 
 def test_a_gif_shows_every_second_step_in_real_time(result, tmp_path):
     (batch,) = result[1]._learners("last")
-    states = filming.play(result.plan, batch, 3, 500)
+    states = video.play(result.plan, batch, 3, 500)
     assert result[1].video(tmp_path / "a" / "film.gif", seed=3) == tmp_path / "a" / "film.gif"
     shown = pictures_of(tmp_path / "a" / "film.gif")
     last = len(states) - 1
@@ -78,7 +78,7 @@ def test_a_gif_shows_every_second_step_in_real_time(result, tmp_path):
 
 def test_an_episode_is_cut(result, tmp_path):
     (batch,) = result[0]._learners("last")
-    assert len(filming.play(result.plan, batch, 0, 4)) == 5
+    assert len(video.play(result.plan, batch, 0, 4)) == 5
     result.video(tmp_path / "short.gif", max_steps=4)
     assert sum(time for _, time in pictures_of(tmp_path / "short.gif")) == 2 * 40 + 1000
 
@@ -87,8 +87,8 @@ def test_an_episode_is_cut(result, tmp_path):
 def test_a_policy_of_images_is_filmed_from_its_newest_frame(tmp_path):
     result = purejaxrl.train("dqn", **IMAGES)
     (batch,) = result._learners("last")
-    observations = filming.play(result.plan, batch, 1, 500)
-    numbers = filming.numbers_of(result.plan, batch, observations)
+    observations = video.play(result.plan, batch, 1, 500)
+    numbers = video.numbers_of(result.plan, batch, observations)
     assert observations.shape[1:] == (2, 2)
     # Two frames, one step apart: the older one is the newest of the observation before.
     np.testing.assert_array_equal(observations[1:, 0], numbers[:-1])
@@ -122,7 +122,7 @@ def test_few_colours_are_exact_and_stay(tmp_path):
     pictures[0][:4] = (255, 254, 253)
     pictures[1][2] = (1, 2, 3)
     pictures[2][:, 5] = (200, 100, 50)
-    video.write(tmp_path / "film.gif", pictures, 0.04)
+    video_files.write(tmp_path / "film.gif", pictures, 0.04)
     for (found, _), expected in zip(pictures_of(tmp_path / "film.gif"), pictures, strict=True):
         np.testing.assert_array_equal(found, expected)
 
@@ -153,7 +153,7 @@ def fake_ffmpeg(tmp_path, monkeypatch):
 def test_an_mp4_is_what_ffmpeg_makes_of_all_pictures(fake_ffmpeg, tmp_path):
     folder = fake_ffmpeg('echo film > "$last"')
     pictures = [np.full((4, 6, 3), shade, np.uint8) for shade in (1, 2, 3)]
-    video.write(tmp_path / "film.mp4", pictures, 0.02)
+    video_files.write(tmp_path / "film.mp4", pictures, 0.02)
     assert (tmp_path / "film.mp4").read_text() == "film\n"
     assert (folder / "received").read_bytes() == b"".join(bytes([shade]) * 72 for shade in (1, 2, 3))
     arguments = (folder / "arguments").read_text()
@@ -165,7 +165,7 @@ def test_an_mp4_is_what_ffmpeg_makes_of_all_pictures(fake_ffmpeg, tmp_path):
 def test_what_ffmpeg_complains_of_is_one_line(fake_ffmpeg, tmp_path):
     fake_ffmpeg('echo "no\nsuch codec" >&2; exit 1')
     with pytest.raises(InputError, match=r"ffmpeg cannot write film.mp4: no such codec"):
-        video.write(tmp_path / "film.mp4", [np.zeros((4, 6, 3), np.uint8)], 0.02)
+        video_files.write(tmp_path / "film.mp4", [np.zeros((4, 6, 3), np.uint8)], 0.02)
     assert not list(tmp_path.glob("film*"))
 
 
@@ -179,7 +179,7 @@ def test_what_ffmpeg_complains_of_is_one_line(fake_ffmpeg, tmp_path):
 def test_a_disk_that_is_full_for_ffmpeg_is_full(fake_ffmpeg, tmp_path, end, said):
     fake_ffmpeg(end)
     with pytest.raises(ResourceError, match=f"cannot write {tmp_path}/film.mp4: {said}"):
-        video.write(tmp_path / "film.mp4", [np.zeros((4, 6, 3), np.uint8)], 0.02)
+        video_files.write(tmp_path / "film.mp4", [np.zeros((4, 6, 3), np.uint8)], 0.02)
     assert not list(tmp_path.glob("film*"))
 
 
@@ -223,7 +223,7 @@ def test_where_no_file_can_be_it_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     pictures = [np.zeros((2, 2, 3), np.uint8)]
     with pytest.raises(InputError, match=r"taken.gif is a folder; give a file"):
-        video.check_target("--path", tmp_path / "taken.gif")
+        video_files.check_target("--path", tmp_path / "taken.gif")
     with pytest.raises(ResourceError, match=r"cannot write .*file/film.gif: "):
-        video.write(tmp_path / "file" / "film.gif", pictures, 0.1)
+        video_files.write(tmp_path / "file" / "film.gif", pictures, 0.1)
     assert (tmp_path / "file").read_text() == ""

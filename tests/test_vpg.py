@@ -9,7 +9,7 @@ from helpers import PROGRESS, train_one
 from probes import Endless, OneStep, Signal, TwoSteps
 
 from purejaxrl.agents import vpg
-from purejaxrl.config import Budget
+from purejaxrl.components.hyperparameters import Budget
 from purejaxrl.envs import make
 from purejaxrl.training.loop import init_run, iterate
 from purejaxrl.training.rollout import rollout

@@ -7,9 +7,9 @@ LEFT_OUT = {
     ("purejaxrl.api", "train"),
     ("purejaxrl.api", "sweep"),
     ("purejaxrl.api", "resume"),
-    ("purejaxrl.evaluation", "evaluate"),
-    ("purejaxrl.exporting", "export"),
-    ("purejaxrl.result", "load"),
+    ("purejaxrl.analysis.evaluation", "evaluate"),
+    ("purejaxrl.analysis.export", "export"),
+    ("purejaxrl.analysis.result", "load"),
 }
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 

@@ -29,18 +29,18 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Num, Shaped
 
-from purejaxrl.config import ImageConfig, Real, config, leaf, static
-from purejaxrl.learning.actor_critic import (
+from purejaxrl.components.actor_critic import (
     action_distribution,
     init_actor_critic,
     next_state_value,
     policy_gradient_loss,
     state_value,
 )
-from purejaxrl.learning.inputs import Moments, draw, init_moments, perceive, prepare, update_moments
-from purejaxrl.learning.policies import likeliest_action, sample_action
-from purejaxrl.learning.returns import generalized_advantages
-from purejaxrl.learning.schedules import linear_to_zero
+from purejaxrl.components.distributions import likeliest_action, sample_action
+from purejaxrl.components.hyperparameters import ImageConfig, Real, config, leaf, static
+from purejaxrl.components.preprocessing import Moments, draw, init_moments, perceive, prepare, update_moments
+from purejaxrl.components.returns import generalized_advantages
+from purejaxrl.components.schedules import linear_to_zero
 from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Transition
 
 

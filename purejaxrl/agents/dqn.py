@@ -23,10 +23,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from purejaxrl.config import ImageConfig, Real, config, leaf, static
-from purejaxrl.errors import InputError
-from purejaxrl.learning import replay as ring
-from purejaxrl.learning.inputs import (
+from purejaxrl.components import replay as ring
+from purejaxrl.components.distributions import num_actions
+from purejaxrl.components.exploration import epsilon_at, epsilon_greedy
+from purejaxrl.components.hyperparameters import ImageConfig, Real, config, leaf, static
+from purejaxrl.components.networks import MLP, ConvNet, Headed, apply_network, init_network, network_of
+from purejaxrl.components.preprocessing import (
     Moments,
     draw,
     draw_apart,
@@ -38,11 +40,10 @@ from purejaxrl.learning.inputs import (
     takes_strips,
     update_moments,
 )
-from purejaxrl.learning.keys import split_for_scan
-from purejaxrl.learning.networks import MLP, ConvNet, Headed, apply_network, init_network, network_of
-from purejaxrl.learning.policies import epsilon_at, epsilon_greedy, num_actions
-from purejaxrl.learning.schedules import linear_to_zero
-from purejaxrl.learning.strips import Strips
+from purejaxrl.components.schedules import linear_to_zero
+from purejaxrl.errors import InputError
+from purejaxrl.kernels.sparse_images import Strips
+from purejaxrl.kernels.threefry import split_for_scan
 from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Transition
 
 

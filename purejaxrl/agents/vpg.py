@@ -21,13 +21,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Num
 
-from purejaxrl.config import ImageConfig, Real, config, leaf, static
+from purejaxrl.components.actor_critic import action_distribution, init_actor_critic, policy_gradient_loss, state_value
+from purejaxrl.components.distributions import likeliest_action, sample_action
+from purejaxrl.components.hyperparameters import ImageConfig, Real, config, leaf, static
+from purejaxrl.components.preprocessing import Moments, draw, init_moments, perceive, prepare, update_moments
+from purejaxrl.components.returns import discounted_returns, generalized_advantages
+from purejaxrl.components.schedules import linear_to_zero
 from purejaxrl.errors import InputError
-from purejaxrl.learning.actor_critic import action_distribution, init_actor_critic, policy_gradient_loss, state_value
-from purejaxrl.learning.inputs import Moments, draw, init_moments, perceive, prepare, update_moments
-from purejaxrl.learning.policies import likeliest_action, sample_action
-from purejaxrl.learning.returns import discounted_returns, generalized_advantages
-from purejaxrl.learning.schedules import linear_to_zero
 from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Transition
 
 

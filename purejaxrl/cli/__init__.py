@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import purejaxrl
-from purejaxrl.cli import completion, folders, listing, pictures, streams, training
+from purejaxrl.cli import completion, folders, listing, plots, streams, training
 from purejaxrl.errors import InputError, PurejaxrlError, ResourceError
 from purejaxrl.training.signals import end_at_signals
 
@@ -128,8 +128,8 @@ def _dispatch(words: list[str], is_debugging: bool) -> int:
         "evaluate": folders.evaluate,
         "export": folders.export,
         "compare": folders.compare,
-        "plot": pictures.plot,
-        "video": pictures.video,
+        "plot": plots.plot,
+        "video": plots.video,
         "list": listing.list_all,
         "completion": completion.completion,
     }

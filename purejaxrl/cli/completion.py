@@ -35,7 +35,7 @@ def whole_parser() -> argparse.ArgumentParser:
     import shtab
 
     from purejaxrl.agents import AGENTS
-    from purejaxrl.cli import folders, pictures
+    from purejaxrl.cli import folders, plots
     from purejaxrl.cli.flags import resume_parser, training_parser
 
     whole = argparse.ArgumentParser(prog="purejaxrl")
@@ -52,8 +52,8 @@ def whole_parser() -> argparse.ArgumentParser:
         folders.evaluate_parser(),
         folders.export_parser(),
         folders.compare_parser(),
-        pictures.plot_parser(),
-        pictures.video_parser(),
+        plots.plot_parser(),
+        plots.video_parser(),
     ):
         name = parser.prog.split()[-1]
         added = commands.add_parser(name, parents=[parser], add_help=False, help=parser.description)

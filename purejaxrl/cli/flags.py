@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from purejaxrl.errors import InputError, home_path
 
 if TYPE_CHECKING:
-    from purejaxrl.config import Spec
+    from purejaxrl.components.hyperparameters import Spec
     from purejaxrl.types import Agent
 
 VERBOSE_HELP = "say more: devices, folders, and of each program its memory, its width and how long it took to compile"
@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
 
 def training_parser(command: str, agent: Agent) -> Parser:
     """Common flags, and one for every field of the agent's Config. Values are strings; `parse` converts them."""
-    from purejaxrl.config import field_specs
+    from purejaxrl.components.hyperparameters import field_specs
 
     parser = Parser(
         prog=f"purejaxrl {command} {agent.name}",
@@ -175,7 +175,7 @@ def resume_parser() -> Parser:
 
 def parse_resumption(parser: Parser, words: list[str]) -> tuple[Path, dict[str, Any]]:
     """The folder; flags as arguments of `purejaxrl.resume`, and the command's own; those not given are left out."""
-    from purejaxrl.config import Spec
+    from purejaxrl.components.hyperparameters import Spec
 
     path, known = parse_folder(parser, words)
     flags = {name: value for name, value in known.items() if value is not None}
@@ -194,7 +194,7 @@ def parse_resumption(parser: Parser, words: list[str]) -> tuple[Path, dict[str, 
 
 def convert_count(name: str, text: str) -> int:
     """A flag's text as a whole number. Raises InputError."""
-    from purejaxrl.config import Spec
+    from purejaxrl.components.hyperparameters import Spec
 
     number: int = convert(name, text, Spec(help="", is_leaf=False, kind=int))
     return number
@@ -205,7 +205,7 @@ def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> 
 
     In a sweep a hyperparameter's alternatives are a list and its range is a Range.
     """
-    from purejaxrl.config import Spec, field_specs
+    from purejaxrl.components.hyperparameters import Spec, field_specs
 
     known, unknown = parser.parse_known_args(words)
     if unknown:
@@ -238,7 +238,7 @@ def unknown_flag(word: str, parser: Parser) -> str:
     """What to say of a word that no flag takes."""
     if not word.startswith("-"):
         return f"unexpected {word!r}; flags start with --"
-    from purejaxrl.config import REMOVED
+    from purejaxrl.components.hyperparameters import REMOVED
 
     name = word.partition("=")[0].removeprefix("--")
     if name in REMOVED:
@@ -252,7 +252,7 @@ def unknown_flag(word: str, parser: Parser) -> str:
 
 def convert_sources(name: str, text: str, spec: Spec) -> Any:
     """A sweep's value of a hyperparameter: one value, a list of alternatives, or a Range. Raises InputError."""
-    from purejaxrl.settings import Range, takes_range
+    from purejaxrl.experiment.settings import Range, takes_range
 
     if ".." in text:
         if not takes_range(spec):

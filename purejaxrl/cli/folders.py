@@ -67,8 +67,8 @@ def evaluate(words: list[str]) -> int:
     episodes, seed = (convert_count(name, known[name]) for name in ("episodes", "seed"))
     use_cpu()
 
-    from purejaxrl import evaluation
-    from purejaxrl.results.run_folder import plain
+    from purejaxrl.analysis import evaluation
+    from purejaxrl.storage.run_folder import plain
 
     frame = evaluation.evaluate(path, episodes=episodes, params=known["params"], seed=seed, backend=known["backend"])
     per_run = frame.groupby("run")["return"].agg(["mean", "std", "min", "max"])
@@ -95,9 +95,9 @@ def export(words: list[str]) -> int:
     path, known = parse_folder(parser, words)
     use_cpu()
 
-    from purejaxrl import exporting
+    from purejaxrl.analysis import export
 
-    for written in exporting.export(path, **known):
+    for written in export.export(path, **known):
         print(shown(written))
     return 0
 
@@ -123,13 +123,13 @@ def compare(words: list[str]) -> int:
         return 0
     runs, known = parse_folders(parser, words)
 
-    from purejaxrl.results import compare as comparing
+    from purejaxrl.analysis import compare as comparing
 
     comparison = comparing.compare(runs)
     if known["out"]:
         comparing.write(comparison, runs, known["out"])
     if known["json"]:
-        from purejaxrl.results.run_folder import plain
+        from purejaxrl.storage.run_folder import plain
 
         rows = comparison.frame.assign(setting=comparison.labels).to_dict("records")
         print(json.dumps(plain(rows), indent=2))

@@ -23,7 +23,7 @@ def list_all(words: list[str]) -> int:
         print(HELP, end="")
         return 0
     from purejaxrl.envs import names
-    from purejaxrl.presets import TUNED
+    from purejaxrl.experiment.presets import TUNED
 
     if "--json" in words:
         content = {"algorithms": algorithms(), "environments": names(), "tuned": [list(key) for key in TUNED]}
@@ -48,8 +48,8 @@ def algorithms_in_words() -> str:
 
 def environments_in_words(names: list[str]) -> str:
     """Those with a threshold or pictures in lines of their own."""
-    from purejaxrl.envs.make import SOLVED_AT
-    from purejaxrl.envs.pixels import RENDERERS
+    from purejaxrl.envs.images import RENDERERS
+    from purejaxrl.envs.registry import SOLVED_AT
 
     lines, rest = [], []
     for name in names:
@@ -65,7 +65,7 @@ def environments_in_words(names: list[str]) -> str:
 
 def presets_in_words() -> str:
     """A table: environments and what is observed, by algorithms."""
-    from purejaxrl.presets import TUNED, VARIANTS
+    from purejaxrl.experiment.presets import TUNED, VARIANTS
 
     columns = list(dict.fromkeys((key[0], key[3:]) for key in TUNED))
     heads = [" ".join([name, *(f"--{VARIANTS[name]} {value}" for value in variant)]) for name, variant in columns]

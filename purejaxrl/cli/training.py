@@ -15,8 +15,8 @@ from purejaxrl.cli.streams import shown
 from purejaxrl.errors import InputError, home_path
 
 if TYPE_CHECKING:
-    from purejaxrl.loggers import Logger
-    from purejaxrl.result import Result
+    from purejaxrl.analysis.result import Result
+    from purejaxrl.experiment.loggers import Logger
 
 LOG = logging.getLogger("purejaxrl")
 TRAINING_HELP = "purejaxrl {0} ALGORITHM: ALGORITHM is vpg, a3c or dqn; purejaxrl {0} dqn --help shows its flags"
@@ -42,20 +42,21 @@ def resume(words: list[str]) -> int:
     loggers = _loggers(own)
     is_silent = _settle_loudness(own)
 
-    from purejaxrl.results.run_folder import check_run, plain, read_json
+    from purejaxrl.storage.run_folder import check_run, plain, read_json
 
     check_run(path)
     device = flags.get("device") or read_json(path / "config.json").get("device")
     _prepare_jax(str(device), use_cache=not own["no_cache"], is_silent=is_silent)
-    from purejaxrl import execution
-    from purejaxrl.reporting import terminal_of
+    from purejaxrl.api import resume_run
+    from purejaxrl.experiment import run
+    from purejaxrl.experiment.progress import terminal_of
 
     with _warning_in_one_line():
         if own["dry_run"]:
-            plan, found = execution.plan_resumption(path, **flags)
+            plan, found = run.plan_resumption(path, **flags)
             print(json.dumps(plain(plan.as_dict() | {"checkpoint": str(found.path) if found else None}), indent=2))
             return 0
-        result = execution.carry_on(path, progress=None if is_silent else terminal_of, loggers=loggers, **flags)
+        result = resume_run(path, progress=None if is_silent else terminal_of, loggers=loggers, **flags)
     return _report(result, own)
 
 
@@ -63,7 +64,7 @@ def _loggers(own: dict[str, Any]) -> list[Logger]:
     """What --log_to asks for."""
     if own["log_to"] is None:
         return []
-    from purejaxrl.loggers import named
+    from purejaxrl.experiment.loggers import named
 
     return [named(own["log_to"])]
 
@@ -86,10 +87,10 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
     is_silent = _settle_loudness(own)
     _prepare_jax(flags["device"], use_cache=not own["no_cache"], is_silent=is_silent)
 
-    from purejaxrl.execution import carry_out
-    from purejaxrl.plan import plan_sweep, plan_train
-    from purejaxrl.reporting import terminal_of
-    from purejaxrl.results.run_folder import check_free, plain
+    from purejaxrl.api import train_plan
+    from purejaxrl.experiment.plan import plan_sweep, plan_train
+    from purejaxrl.experiment.progress import terminal_of
+    from purejaxrl.storage.run_folder import check_free, plain
     from purejaxrl.training.devices import local_devices
 
     with _warning_in_one_line():
@@ -102,7 +103,7 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
             print(json.dumps(plain(plan.as_dict() | {"out": str(out)}), indent=2))
             return 0
         progress = None if is_silent else terminal_of(plan)
-        result = carry_out(plan, out=out, overwrite=own["overwrite"], progress=progress, loggers=loggers)
+        result = train_plan(plan, out=out, overwrite=own["overwrite"], progress=progress, loggers=loggers)
     return _report(result, own)
 
 
@@ -128,7 +129,7 @@ def _settle_loudness(own: dict[str, Any]) -> bool:
     """Let the package's log through with --verbose; whether nothing else is to be shown. Raises InputError."""
     if own["verbose"] and own["quiet"]:
         raise InputError("--verbose: it contradicts --quiet; give one")
-    from purejaxrl.results.progress import AboveTheBar
+    from purejaxrl.experiment.progress import AboveTheBar
 
     LOG.handlers[:] = [AboveTheBar()] if own["verbose"] else []
     LOG.setLevel(logging.INFO if own["verbose"] else logging.WARNING)
@@ -179,7 +180,7 @@ def _print_summary(result: Result) -> None:
         f"({summary['env_steps_per_second']:,.0f} per second), compiled in {summary['compile_seconds']:.1f} s"
     )
     if result.recorded.is_sweep:
-        from purejaxrl.results.statistics import table
+        from purejaxrl.analysis.statistics import table
 
         print(table(result.summary(), result.recorded.labels))
     elif final is not None:
@@ -188,7 +189,7 @@ def _print_summary(result: Result) -> None:
         solved = f"{summary['solved_runs']} of {summary['runs']} runs"
         print(f"reached a 100-episode mean of {summary['solved_at']:g}: {solved}")
     if summary["failed_runs"]:
-        from purejaxrl.results.labels import name_runs
+        from purejaxrl.experiment.labels import name_runs
 
         print(f"diverged (NaN): runs {name_runs(summary['failed_runs'])}")
     if result.curve.exists():

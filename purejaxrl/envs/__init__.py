@@ -1,9 +1,9 @@
 """Environments: the only package that knows gymnax."""
 
-from purejaxrl.envs.bridges import from_stoa
-from purejaxrl.envs.make import limit_steps, make, name_of, names, with_params
-from purejaxrl.envs.pixels import Images, Renderer, observe_images, renderer_of
-from purejaxrl.envs.wrapper import PixelObservation
+from purejaxrl.envs.images import Images, Renderer, observe_images, renderer_of
+from purejaxrl.envs.pixel_observation import PixelObservation
+from purejaxrl.envs.registry import limit_steps, make, name_of, names, with_params
+from purejaxrl.envs.stoa import from_stoa
 
 __all__ = [
     "Images",

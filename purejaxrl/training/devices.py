@@ -17,7 +17,7 @@ import numpy as np
 from jax._src import xla_bridge
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from purejaxrl.config import MAX_INT
+from purejaxrl.components.hyperparameters import MAX_INT
 from purejaxrl.errors import InputError, UnsupportedError, warn
 from purejaxrl.types import PyTree
 

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from purejaxrl.config import Budget, budget_of
-from purejaxrl.learning.keys import unrolled
-from purejaxrl.learning.replay import Replay
+from purejaxrl.components.hyperparameters import Budget, budget_of
+from purejaxrl.components.replay import Replay
+from purejaxrl.kernels.threefry import unrolled
 from purejaxrl.training.rollout import Ended, rollout
 from purejaxrl.types import Agent, Env, Episode, Metrics, Progress, PyTree, RunState, ScalarKey
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from purejaxrl.learning.keys import split_for_scan
+from purejaxrl.kernels.threefry import split_for_scan
 from purejaxrl.types import Agent, Env, Episode, Progress, RunState, ScalarKey, Transition
 
 

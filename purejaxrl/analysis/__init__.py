@@ -1,0 +1,1 @@
+"""What has been learned, looked at: policies at play, statistics, plots, comparisons."""

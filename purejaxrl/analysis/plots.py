@@ -1,0 +1,306 @@
+"""Pictures of a run. matplotlib's object interface, so that no window and no global state is involved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context, rcdefaults
+from matplotlib.axes import Axes
+from matplotlib.cbook import normalize_kwargs
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from purejaxrl.experiment.labels import counted
+
+POINTS = 400
+FAINT_LINES = 100
+CURVES = 8
+ROWS = 30
+LABEL_LENGTH = 36
+# Okabe and Ito's colours, which colour-blind people can tell apart, with wine for their yellow, too light for a line.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9", "#882255")
+COLOR, EVAL_COLOR = COLORS[:2]
+OTHER_COLOR = "0.45"
+# Named curves that a legend inside the picture has room for.
+FEW = 4
+
+
+@contextmanager
+def default_style() -> Iterator[None]:
+    """matplotlib's own defaults while a figure is drawn and saved, whatever the user's settings are."""
+    with rc_context():
+        rcdefaults()
+        yield
+
+
+def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = None) -> Figure:
+    """Mean return of the last 100 episodes against env steps: faint lines of up to 100 runs, the mean of all, a band.
+
+    The band is the standard deviation over all runs, but not beyond these. A run that ended earlier goes on with its
+    last value. Where no run has 100 episodes the mean of each interval is drawn. Greedy evaluations, if any, are a
+    second line.
+    """
+    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
+    draw_curve(figure.subplots(), metrics, title, solved_at)
+    return figure
+
+
+def draw_curve(
+    axes: Axes,
+    metrics: pd.DataFrame,
+    title: str,
+    solved_at: float | None = None,
+    column: str | None = None,
+    **style: Any,
+) -> None:
+    """Draw the curves of one setting on axes that may hold others: as `learning_curve` does, or another column.
+
+    style: of the line of the mean, as matplotlib has it; its colour is that of the faint lines and the band, too. With
+    a label of one's own the greedy evaluations are left out: one name, one curve.
+    """
+    style = _normalized(style)
+    color = style.pop("color", None) or _next_color(axes)
+    name = style.pop("label", None)
+    training = _training_column(metrics)
+    wanted = {training: f"training, {_meaning(metrics)}"} if column is None else {column: column}
+    is_evaluated = "eval_return" in metrics and metrics["eval_return"].notna().any()
+    if column is None and name is None and is_evaluated:
+        wanted["eval_return"] = "greedy evaluation"
+    for which, meaning in wanted.items():
+        _draw_runs(axes, metrics, which, name or meaning, color, **style)
+        color = _next_color(axes)
+    _finish(axes, title, "return" if column is None else column, solved_at if column is None else None)
+
+
+def draw_settings(
+    axes: Axes,
+    metrics: pd.DataFrame,
+    labels: Sequence[str],
+    order: Any,
+    setting_of_run: np.ndarray,
+    title: str,
+    solved_at: float | None = None,
+    column: str | None = None,
+    **style: Any,
+) -> None:
+    """Draw the curves of several settings, at most 8, on axes that may hold others, as `sweep` does; or another column.
+
+    order: the settings, best first. style: of the lines, as matplotlib has it.
+    """
+    style = _normalized(style)
+    name = style.pop("label", None)
+    shown = [f"{name} {label}" if name else label for label in labels]
+    _draw_settings(axes, metrics, np.asarray(order)[:CURVES], setting_of_run, column, shown, **style)
+    which = f", {CURVES} best of {len(order)} settings" if len(order) > CURVES else ""
+    what = f"return, {_meaning(metrics)}" if column is None else column
+    _finish(axes, title + which, what, solved_at if column is None else None)
+
+
+def _finish(axes: Axes, title: str, ylabel: str, solved_at: float | None) -> None:
+    """What stands around curves. Axes that have a title keep it, as the curves of several results may share them."""
+    _draw_threshold(axes, solved_at)
+    axes.set(title=axes.get_title() or title, xlabel="env steps", ylabel=ylabel)
+    _style_env_steps(axes)
+    handles = axes.get_legend_handles_labels()[0]
+    if len(handles) > FEW:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize="small")
+    elif handles:
+        axes.legend(loc="best", framealpha=0.85, edgecolor="none")
+
+
+def _normalized(style: dict[str, Any]) -> dict[str, Any]:
+    """matplotlib's long names for its short ones: lw, c, ls."""
+    return dict(normalize_kwargs(style, Line2D))
+
+
+def _next_color(axes: Axes) -> str:
+    """A colour that no named line of the axes has yet, while there are any."""
+    return COLORS[len(axes.get_legend_handles_labels()[0]) % len(COLORS)]
+
+
+def histogram(counts: dict[int, int], width: int, title: str, label: str) -> Figure:
+    """How often whole numbers came, first number of a bin -> count, as a share of all; the mean is marked."""
+    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    values = np.array(list(counts)) + (width - 1) / 2
+    shares = np.array(list(counts.values())) / sum(counts.values())
+    mean = float(values @ shares)
+    axes.bar(values, shares, width=0.9 * width, color=COLOR)
+    axes.axvline(mean, color=EVAL_COLOR, linewidth=1.5, label=f"mean {mean:.1f}")
+    axes.set(title=title, xlabel=label, ylabel="share", xlim=(values.min() - 0.75 * width, values.max() + 0.75 * width))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25, axis="y")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure
+
+
+def sweep(
+    metrics: pd.DataFrame,
+    statistics: pd.DataFrame,
+    labels: Sequence[str],
+    setting_of_run: np.ndarray,
+    title: str,
+    solved_at: float | None = None,
+) -> Figure:
+    """Settings side by side: learning curves of the 8 best, 95% intervals of the 30 best, best on top.
+
+    A curve is the interquartile mean over a setting's runs of the mean return of the last 100 episodes (where no run
+    has 100 episodes, of each interval), its band the middle half of the runs; a run that ended earlier goes on with its
+    last value. Dots are interquartile means, bars their intervals, in the colours of the curves.
+
+    metrics: run, env_steps, return_100, return_mean. statistics: of `statistics.describe`, a row per setting.
+    setting_of_run: [runs], the setting of each run number in metrics.
+    """
+    # scipy takes long to import, and the picture of a single training does without.
+    from purejaxrl.analysis.statistics import ranking, shorten
+
+    order = ranking(statistics)
+    rows = min(len(order), ROWS)
+    figure = Figure(figsize=(14, max(4.8, 1.6 + 0.24 * rows)), dpi=120, layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    curves, final, area = figure.subplots(1, 3, width_ratios=(2.2, 1, 1))
+    _draw_settings(curves, metrics, order[:CURVES], setting_of_run)
+    _draw_threshold(curves, solved_at)
+    which = f", {CURVES} best of {len(order)} settings" if len(order) > CURVES else ""
+    curves.set(title=f"learning curves{which}", xlabel="env steps", ylabel=f"return, {_meaning(metrics)}")
+    _style_env_steps(curves)
+    best = statistics.iloc[order[:rows]]
+    _draw_intervals(final, best, "final_return")
+    _draw_intervals(area, best, "area")
+    if solved_at is not None and best["runs_final"].any():
+        final.axvline(solved_at, color="0.4", linestyle=":", linewidth=1)
+    which = f", {ROWS} best" if len(order) > ROWS else ""
+    final.set(title=f"final return{which}", xlabel="IQM, 95% interval")
+    area.set(title=f"area under curve{which}", xlabel="IQM, 95% interval")
+    final.set_yticks(range(rows), [shorten(labels[row], LABEL_LENGTH) for row in order[:rows]], parse_math=False)
+    area.set_yticks(range(rows), [""] * rows)
+    for label, color in zip(final.get_yticklabels(), _colors(rows), strict=True):
+        label.set_color(color)
+    return figure
+
+
+def _training_column(metrics: pd.DataFrame) -> str:
+    """The mean of 100 episodes, where half of the runs or more ever have one."""
+    known = metrics.loc[metrics["return_100"].notna(), "run"].nunique() if "return_100" in metrics else 0
+    return "return_100" if known and 2 * known >= metrics["run"].nunique() else "return_mean"
+
+
+def _meaning(metrics: pd.DataFrame) -> str:
+    return "mean of 100 episodes" if _training_column(metrics) == "return_100" else "mean of the interval"
+
+
+def _draw_threshold(axes: Axes, solved_at: float | None) -> None:
+    gid = f"solved at {solved_at}"
+    if solved_at is None or any(line.get_gid() == gid for line in axes.lines):
+        return
+    axes.axhline(solved_at, color="0.4", linestyle=":", linewidth=1, gid=gid)
+    axes.annotate(
+        f"solved: {solved_at:g}",
+        (0.01, solved_at),
+        xycoords=("axes fraction", "data"),
+        fontsize=8,
+        color="0.3",
+        va="bottom",
+    )
+
+
+def _style_env_steps(axes: Axes) -> None:
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} k")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_runs(axes: Axes, metrics: pd.DataFrame, column: str, label: str, color: str, **style: Any) -> None:
+    curves = _curves(metrics, column)
+    if not curves:
+        return
+    for env_steps, values in curves[:: -(-len(curves) // FAINT_LINES)]:
+        axes.plot(env_steps, values, color=color, alpha=0.25, linewidth=0.8)
+    grid, values = _on_one_grid(curves)
+    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    axes.plot(grid, mean, **{"linewidth": 2, **style}, color=color, label=f"{label} ({counted(len(curves), 'run')})")
+    if len(curves) > 1:
+        # Returns have a bound, which the mean and a deviation together may pass.
+        low = np.maximum(mean - deviation, values.min(axis=0))
+        high = np.minimum(mean + deviation, values.max(axis=0))
+        axes.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _draw_settings(
+    axes: Axes,
+    metrics: pd.DataFrame,
+    settings: np.ndarray,
+    setting_of_run: np.ndarray,
+    column: str | None = None,
+    labels: Sequence[str] | None = None,
+    **style: Any,
+) -> None:
+    from purejaxrl.analysis.statistics import interquartile_mean, shorten
+
+    column = column or _training_column(metrics)
+    taken = len(axes.get_legend_handles_labels()[0]) if labels is not None else 0
+    setting_of_row = setting_of_run[metrics["run"].to_numpy(np.int64)]
+    if not metrics[column].notna().any():
+        _say_empty(axes, "no returns")
+    for rank, setting in enumerate(settings):
+        color = style.get("color") or COLORS[(taken + rank) % len(COLORS)]
+        name = {} if labels is None else {"label": shorten(labels[setting], LABEL_LENGTH)}
+        curves = _curves(metrics[setting_of_row == setting], column)
+        if not curves:
+            continue
+        grid, values = _on_one_grid(curves)
+        # The best is drawn last, above the others.
+        line = {"linewidth": 1.8, "zorder": 3 - rank / CURVES, **name, **style, "color": color}
+        axes.plot(grid, interquartile_mean(values, axis=0), **line)
+        if len(curves) > 1:
+            low, high = np.quantile(values, (0.25, 0.75), axis=0)
+            axes.fill_between(grid, low, high, color=color, alpha=0.12, linewidth=0)
+
+
+def _draw_intervals(axes: Axes, best: pd.DataFrame, figure_name: str) -> None:
+    """Interquartile mean and interval of each row, first row on top."""
+    rows = np.arange(len(best))
+    mean, low, high = (best[f"{figure_name}_{part}"].to_numpy(float) for part in ("iqm", "low", "high"))
+    colors = np.array(_colors(len(best)))
+    has_mean, has_interval = np.isfinite(mean), np.isfinite(low)
+    axes.hlines(rows[has_interval], low[has_interval], high[has_interval], colors=colors[has_interval], linewidth=2)
+    axes.scatter(mean[has_mean], rows[has_mean], c=colors[has_mean], s=26, zorder=3)
+    axes.locator_params(axis="x", nbins=5)
+    if not has_mean.any():
+        _say_empty(axes, "not known")
+    axes.set_ylim(len(best) - 0.4, -0.6)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _colors(count: int) -> list[str]:
+    """A colour for each row: the first are those of the curves."""
+    return [*COLORS, *[OTHER_COLOR] * count][:count]
+
+
+def _say_empty(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.6, text, transform=axes.transAxes, ha="center", color="0.4")
+    axes.set_xticks([])
+
+
+def _curves(metrics: pd.DataFrame, column: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Env steps and values of each run that has any, by run."""
+    known = metrics.loc[metrics[column].notna(), ["run", "env_steps", column]].sort_values(["run", "env_steps"])
+    if known.empty:
+        return []
+    run, env_steps, values = (known[name].to_numpy(float) for name in known)
+    starts = np.flatnonzero(np.diff(run)) + 1
+    return list(zip(np.split(env_steps, starts), np.split(values, starts), strict=True))
+
+
+def _on_one_grid(curves: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Env steps [points] from where every run has begun, and the runs' values there [runs, points]."""
+    start = max(env_steps[0] for env_steps, _ in curves)
+    grid = np.linspace(start, max(env_steps[-1] for env_steps, _ in curves), POINTS)
+    return grid, np.stack([np.interp(grid, env_steps, values) for env_steps, values in curves])

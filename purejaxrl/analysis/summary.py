@@ -1,0 +1,95 @@
+"""What the content of summary.json says of the runs, checked: anyone may have edited the file."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from purejaxrl.analysis.statistics import Scores
+from purejaxrl.errors import InputError
+
+
+class Facts(NamedTuple):
+    """The environment, its threshold, the swept values of each setting, and the Scores of all runs.
+
+    Run r belongs to setting r // seeds.
+    """
+
+    env: str
+    solved_at: float | None
+    stop_when_solved: bool
+    seeds: int
+    settings: list[dict[str, Any]]
+    scores: Scores
+
+    def by_setting(self) -> list[Scores]:
+        """The Scores of each setting, in order."""
+        parts = zip(*(np.split(values, len(self.settings)) for values in self.scores), strict=True)
+        return [Scores(*values) for values in parts]
+
+
+def facts_of(content: dict[str, Any]) -> Facts:
+    """The Facts of a summary.json's content. Raises InputError where something is missing or not what it should be."""
+    seeds = _whole(content, "seeds")
+    settings = _list(content, "settings")
+    if not settings or not all(isinstance(values, dict) for values in settings):
+        raise InputError("settings is not a list of swept values")
+    env = _field(content, "env")
+    if not isinstance(env, str):
+        raise InputError("env is not a name")
+    is_stopping = _field(content, "stop_when_solved")
+    if not isinstance(is_stopping, bool):
+        raise InputError("stop_when_solved is neither true nor false")
+    solved_at = None if _field(content, "solved_at") is None else _number(content["solved_at"], "solved_at")
+    return Facts(env, solved_at, is_stopping, seeds, settings, _scores(content, seeds * len(settings)))
+
+
+def _scores(content: dict[str, Any], runs: int) -> Scores:
+    failed = _list(content, "failed_runs")
+    if not all(type(run) is int and 0 <= run < runs for run in failed):
+        raise InputError(f"failed_runs is not a list of runs below {runs}")
+    final_return = _numbers(content, "final_return_per_run", runs, missing=np.nan)
+    area = _numbers(content, "area_under_curve_per_run", runs, missing=np.nan)
+    to_solve = _numbers(content, "env_steps_to_solve_per_run", runs, missing=np.inf)
+    # A run that an interrupt kept from beginning is neither ok nor unsolved.
+    has_begun = _numbers(content, "env_steps_per_run", runs, missing=0.0) > 0
+    is_ok = ~np.isin(np.arange(runs), failed) & has_begun
+    return Scores(final_return, area, np.where(has_begun, to_solve, np.nan), is_ok)
+
+
+def _field(content: dict[str, Any], name: str) -> Any:
+    if name not in content:
+        raise InputError(f"lacks {name}")
+    return content[name]
+
+
+def _list(content: dict[str, Any], name: str) -> list[Any]:
+    values = _field(content, name)
+    if not isinstance(values, list):
+        raise InputError(f"{name} is not a list")
+    return values
+
+
+def _whole(content: dict[str, Any], name: str) -> int:
+    value = _field(content, name)
+    if type(value) is not int or value < 1:
+        raise InputError(f"{name} is not a whole number of at least 1")
+    return value
+
+
+def _numbers(content: dict[str, Any], name: str, count: int, missing: float) -> np.ndarray:
+    """A list of as many numbers, null as `missing`."""
+    values = _list(content, name)
+    if len(values) != count:
+        raise InputError(f"{name} has {len(values)} entries for {count} runs")
+    return np.array([missing if value is None else _number(value, name) for value in values])
+
+
+def _number(value: Any, name: str) -> float:
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    except OverflowError:
+        pass
+    raise InputError(f"{name} holds {str(value)[:20]!r}, which is not a number")

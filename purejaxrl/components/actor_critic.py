@@ -1,0 +1,111 @@
+"""A policy and a value function with networks of their own: what the policy-gradient algorithms share.
+
+`config` is any Config with `hidden_sizes` or a `network` and, for images, the fields of `ImageConfig`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Num
+
+from purejaxrl.components import distributions
+from purejaxrl.components.networks import MLP, ConvNet, GaussianHead, Headed, apply_network, init_network, network_of
+from purejaxrl.types import Discrete, Env, PyTree, ScalarKey
+
+
+def init_actor_critic(config: Any, env: Env, key: ScalarKey) -> tuple[PyTree, PyTree]:
+    """Fresh parameters of the policy and of V. Consumes `key`."""
+    pi_key, v_key = jax.random.split(key)
+    return (
+        init_network(policy_network(config, env), pi_key, env.input_shape),
+        init_network(value_network(config), v_key, env.input_shape),
+    )
+
+
+def policy_network(config: Any, env: Env) -> MLP | ConvNet | Headed | GaussianHead:
+    """Logits for discrete actions; mean and (state-independent) log standard deviation for continuous ones."""
+    size = distributions.distribution_size(env.action_space)
+    if isinstance(env.action_space, Discrete):
+        return network_of(config, size, "tanh")
+    return GaussianHead(network_of(config, size // 2, "tanh"), size // 2)
+
+
+def value_network(config: Any) -> MLP | ConvNet | Headed:
+    """The baseline V."""
+    return network_of(config, 1, "tanh")
+
+
+def action_distribution(config: Any, env: Env, pi_params: PyTree, inputs: Num[Array, "..."]) -> Float[Array, "... K"]:
+    """What describes pi(. | s) for inputs [..., *input], see `purejaxrl.components.distributions`."""
+    return apply_network(policy_network(config, env), pi_params, inputs, env.input_shape)
+
+
+def state_value(config: Any, env: Env, v_params: PyTree, inputs: Num[Array, "..."]) -> Float[Array, "..."]:
+    """V(s) of inputs [..., *input]."""
+    return apply_network(value_network(config), v_params, inputs, env.input_shape)[..., 0]
+
+
+def next_state_value(
+    value_of: Callable[[Num[Array, "N ..."]], Float[Array, " N"]],
+    value: Float[Array, "T N"],
+    next_inputs: Num[Array, "T N ..."],
+    truncated: Bool[Array, "T N"],
+) -> Float[Array, "T N"]:
+    """V(s'_t), or anything where step t terminates. value: V(s_t).
+
+    The next observation is the one acted on next, so V(s'_t) = V(s_{t+1}), but where the episode is truncated or the
+    batch ends. V is computed of those few only: of the first left of every actor, until there are none.
+    """
+    chex.assert_rank(
+        [value, truncated], 2, custom_message="value and truncated are time-major, [T, N]; of one actor they are [T, 1]"
+    )
+    chex.assert_equal_shape(
+        [value, truncated],
+        custom_message="value is V of the T observations acted on, with one entry for each of truncated, [T, N]; "
+        "V of the observation after the last step is what this function computes",
+    )
+    chex.assert_shape(
+        next_inputs,
+        (*value.shape, ...),
+        custom_message="next_inputs holds the next observation of every step, [T, N, *input], as the network takes it",
+    )
+    chex.assert_type(truncated, bool, custom_message="truncated is a boolean per step, not a discount")
+
+    def evaluate_one(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        next_value, is_left = carry
+        first = jnp.argmax(is_left, axis=0)
+        is_first = is_left & (jnp.arange(len(value))[:, None] == first[None])
+        inputs = jax.vmap(lambda of_actor, t: of_actor[t], in_axes=(1, 0))(next_inputs, first)
+        return jnp.where(is_first, value_of(inputs), next_value), is_left & ~is_first
+
+    start = (jnp.roll(value, -1, axis=0), truncated.at[-1].set(True))
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[1]), evaluate_one, start)[0]
+
+
+def policy_gradient_loss(
+    env: Env,
+    distribution: Float[Array, "*batch K"],
+    action: Num[Array, "..."],
+    advantage: Float[Array, "*batch"],
+    entropy_coef: Float[Array, ""] | float,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """-mean(log pi(a|s) A) - entropy_coef H, whose gradient is the policy gradient; and the mean entropy H.
+
+    Sutton et al. 2000, theorem 1, with the advantage in place of Q and an entropy bonus (Mnih et al. 2016,
+    arXiv:1602.01783, section 4). No gradient may flow through `advantage`.
+    """
+    entropy = jnp.mean(distributions.entropy(env.action_space, distribution))
+    log_prob = distributions.log_prob(env.action_space, distribution, action)
+    chex.assert_shape(
+        advantage,
+        log_prob.shape,
+        custom_message="advantage has one entry per action, as their log-probabilities have; "
+        "with a trailing axis of 1 every advantage would be multiplied with every action's",
+    )
+    score = jnp.mean(log_prob * advantage)
+    return -score - entropy_coef * entropy, entropy

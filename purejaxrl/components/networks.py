@@ -1,0 +1,344 @@
+"""Networks: the only module that knows Flax Linen."""
+
+from __future__ import annotations
+
+import math
+import sys
+from functools import lru_cache, partial
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from purejaxrl.errors import InputError, in_brief, in_one_line
+from purejaxrl.kernels.matmul import contract, product
+from purejaxrl.kernels.sparse_images import Strips
+from purejaxrl.types import PyTree, ScalarKey
+
+# Rows of a batch from which its axis is worth being the last one. Measured: below, the usual layout is up to twice as
+# fast, most of all for the many small batches of workers that hold parameters of their own; above, it is slower.
+LONG_BATCH = 64
+# Batches of so few rows, and at most so many inputs, are multiplied without the library: the actions of a few actors.
+SHORT_BATCH = 16
+NARROW_INPUT = 64
+# Inputs wider than this, images, stay as they are in the first layer: turning them around would cost more.
+WIDE_INPUT = 256
+# Of the batch that shows whether a network of a user's own takes every row for itself.
+ROWS = 5
+
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu}
+
+
+def symmetric_uniform(bound: float, key: ScalarKey, shape: tuple[int, ...]) -> Array:
+    """Uniform on [-bound, bound), in JAX's default precision. Consumes `key`."""
+    return jax.random.uniform(key, shape, float, -bound, bound)
+
+
+@jax.custom_vjp
+def affine(
+    kernel: Float[Array, "fan_in size"], bias: Float[Array, " size"], x: Float[Array, "fan_in B"]
+) -> Float[Array, "size B"]:
+    """kernel^T x + bias over feature-major activations.
+
+    Its gradient is written out because the generated one leaves d/dx as [B, fan_in], and turning that around costs XLA
+    on CPU more than the product itself. Forward-mode differentiation of a network is not available for it.
+    The barrier keeps the transposition out of the product, for which XLA has faster code without it.
+    """
+    return product(jax.lax.optimization_barrier(kernel.T), x) + bias[:, None]
+
+
+def _affine_forward(kernel: Array, bias: Array, x: Array) -> tuple[Array, tuple[Array, Array]]:
+    return affine(kernel, bias, x), (kernel, x)
+
+
+def _affine_backward(saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array, Array]:
+    kernel, x = saved
+    return (
+        contract("ib,ob->io", x, cotangent),
+        jnp.sum(cotangent, axis=1),
+        contract("io,ob->ib", kernel, cotangent),
+    )
+
+
+affine.defvjp(_affine_forward, _affine_backward)
+
+
+@jax.jit
+def short_affine(
+    kernel: Float[Array, "fan_in size"], bias: Float[Array, " size"], x: Float[Array, "B fan_in"]
+) -> Float[Array, "B size"]:
+    """x kernel + bias over few rows, as a sum over the inputs: calling a library takes longer, and cuts a loop up.
+
+    Jitted only so that it is traced once.
+    """
+    return sum((x[:, i, None] * kernel[None, i] for i in range(len(kernel))), bias[None])
+
+
+class MLP(nn.Module):
+    """Fully connected network [B, ...] -> [B, outputs]; everything after the batch axis is flattened.
+
+    Weights and biases start uniform in +-1/sqrt(fan_in), as PyTorch's Linear does. From LONG_BATCH rows on, activations
+    are [features, B] inside: with layers this narrow the long axis belongs last, where vector units run along it.
+    """
+
+    hidden_sizes: tuple[int, ...]
+    outputs: int
+    activation: str
+
+    @nn.compact
+    def __call__(self, observation: Num[Array, "B ..."] | Strips) -> Float[Array, "B outputs"]:
+        """Apply the layers."""
+        x: Any = observation
+        if not isinstance(observation, Strips):
+            x = observation.reshape(observation.shape[0], -1)
+        fan_in, is_long, is_turned = x.shape[1], x.shape[0] >= LONG_BATCH, False
+        for layer, size in enumerate((*self.hidden_sizes, self.outputs)):
+            if layer:
+                x = ACTIVATIONS[self.activation](x)
+            if is_long and not is_turned and fan_in <= WIDE_INPUT:
+                x, is_turned = x.T, True
+            start = partial(symmetric_uniform, 1 / math.sqrt(fan_in))
+            kernel = self.param(f"kernel_{layer}", start, (fan_in, size))
+            bias = self.param(f"bias_{layer}", start, (size,))
+            if is_turned:
+                x = affine(kernel, bias, x)
+            elif x.shape[0] <= SHORT_BATCH and fan_in <= NARROW_INPUT:
+                x = short_affine(kernel, bias, x)
+            else:
+                x = (x @ kernel if isinstance(x, Strips) else product(x, kernel)) + bias[None]
+            fan_in = size
+        return x.T if is_turned else x
+
+
+class ConvNet(nn.Module):
+    """Convolutions over images [B, H, W, C], then an MLP -> [B, outputs].
+
+    Layer i has channels[i] outputs, square kernels of kernels[i] and a stride of strides[i], without padding. Weights
+    and biases start as the MLP's do.
+    """
+
+    channels: tuple[int, ...]
+    kernels: tuple[int, ...]
+    strides: tuple[int, ...]
+    hidden_sizes: tuple[int, ...]
+    outputs: int
+    activation: str
+
+    @nn.compact
+    def __call__(self, observation: Float[Array, "B H W C"]) -> Float[Array, "B outputs"]:
+        """Apply the layers."""
+        chex.assert_rank(
+            observation,
+            4,
+            custom_message="convolutions take a batch of images, [B, H, W, C]; a single one is image[None], "
+            "and one without channels image[..., None]",
+        )
+        x = observation
+        for layer, (size, side, stride) in enumerate(zip(self.channels, self.kernels, self.strides, strict=True)):
+            windows = windows_of(x, side, stride)
+            start = partial(symmetric_uniform, 1 / math.sqrt(windows.shape[-1]))
+            kernel = self.param(f"conv_kernel_{layer}", start, (windows.shape[-1], size))
+            bias = self.param(f"conv_bias_{layer}", start, (size,))
+            x = ACTIVATIONS[self.activation](product(windows, kernel) + bias[None, None, None])
+        return MLP(self.hidden_sizes, self.outputs, self.activation, name="head")(x)
+
+
+def windows_of(image: Float[Array, "B H W C"], side: int, stride: int) -> Float[Array, "B rows columns window"]:
+    """The square windows that a convolution without padding looks at, each as one vector.
+
+    So a convolution is a matrix product, which `vmap` over runs with kernels of their own keeps fast: convolutions with
+    several kernels at once are slow on CPU.
+    """
+    rows, columns = ((size - side) // stride + 1 for size in image.shape[1:3])
+    bands = jnp.stack([image[:, i : i + stride * (rows - 1) + 1 : stride] for i in range(side)], axis=3)
+    windows = jnp.stack([bands[:, :, i : i + stride * (columns - 1) + 1 : stride] for i in range(side)], axis=3)
+    return windows.reshape(*windows.shape[:3], -1)
+
+
+class Headed(nn.Module):
+    """A network of a user's own, inputs [B, ...] -> features [B, F], and a linear layer -> [B, outputs]."""
+
+    body: nn.Module
+    outputs: int
+
+    @nn.compact
+    def __call__(self, observation: Num[Array, "B ..."]) -> Float[Array, "B outputs"]:
+        """Apply the layers."""
+        return MLP((), self.outputs, "relu", name="head")(self.body(observation))
+
+
+def check_body(body: Any, input_shape: tuple[int, ...]) -> None:
+    """Raise InputError unless a network of a user's own is a Flax module that makes features [B, F] of its inputs.
+
+    Parameters and features are looked at by shapes and types; then a small batch shows whether rows are independent.
+    An exception of the module's own is the InputError's cause.
+    """
+    if not isinstance(body, nn.Module):
+        is_class = isinstance(body, type) and issubclass(body, nn.Module)
+        found = f"the class {body.__name__}; give an instance of it" if is_class else in_brief(body)
+        if is_nnx(body):
+            name = body.__name__ if isinstance(body, type) else type(body).__name__
+            found = f"{name} of flax.nnx; flax.nnx.bridge.to_linen({name}, ...) makes one of it"
+        raise InputError(f"--network: it takes a flax.linen.Module, not {found}")
+    name, dtype = type(body).__name__, jnp.zeros(()).dtype
+    for rows in (2, 1):
+        inputs = jax.ShapeDtypeStruct((rows, *input_shape), dtype)
+        try:
+            variables = shapes_of_variables(body, input_shape, dtype)
+            if extra := sorted(set(variables) - {"params"}):
+                raise InputError(
+                    f"--network: {name} has {', '.join(extra)} beside its parameters, which no agent keeps"
+                )
+            features = jax.eval_shape(body.apply, variables, inputs)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"--network: {name} fails for inputs {list(inputs.shape)}: {in_one_line(error)}"
+            ) from error
+        is_array = isinstance(features, jax.ShapeDtypeStruct)
+        if not is_array or features.shape[:-1] != (rows,) or not jnp.issubdtype(features.dtype, jnp.floating):
+            found = f"{features.dtype} {list(features.shape)}" if is_array else f"a {type(features).__name__}"
+            raise InputError(
+                f"--network: {name} makes {found} of inputs {list(inputs.shape)}; it must make features [{rows}, F] of "
+                "them"
+            )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables.get("params", {})):
+        if leaf.dtype not in (jnp.float32, dtype):
+            own_name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise InputError(
+                f"--network: {name} has a parameter {own_name} of {leaf.dtype}; agents learn parameters of float32 "
+                "(a layer computes in another type by dtype=, not by param_dtype=)"
+            )
+    if fault := row_fault(body, input_shape, dtype):
+        raise InputError(
+            f"--network: {name} {fault}; axis 0 is the batch, and every row must depend on its own input alone"
+        )
+
+
+def is_nnx(body: Any) -> bool:
+    """Whether this is a module of flax.nnx, or a class of such; whoever has one has imported it."""
+    nnx = sys.modules.get("flax.nnx")
+    return nnx is not None and issubclass(body if isinstance(body, type) else type(body), nnx.Module)
+
+
+def shapes_of_variables(body: nn.Module, input_shape: tuple[int, ...], dtype: Any) -> Any:
+    """Shapes of what a network starts with; of one row, as `init_network` has it."""
+    return jax.eval_shape(body.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *input_shape), dtype))
+
+
+@lru_cache(256)
+def row_fault(body: nn.Module, input_shape: tuple[int, ...], dtype: Any) -> str | None:
+    """What makes the rows of a batch depend on each other in a network, in words; None where they do not.
+
+    A row's features must stay while all other rows change, and go with it to another place of the batch. Parameters are
+    random numbers and not what the network starts with, as a layer that starts at 0 would hide what stands before it.
+    """
+    draw = np.random.default_rng(0).standard_normal
+    shapes = shapes_of_variables(body, input_shape, dtype)
+    variables = jax.tree.map(
+        lambda leaf: (draw(leaf.shape) / math.sqrt(max(math.prod(leaf.shape[:-1]), 1))).astype(leaf.dtype), shapes
+    )
+    is_kept = np.eye(ROWS, dtype=bool).reshape(ROWS, ROWS, *[1] * len(input_shape))
+    batches = []
+    for inputs, others in (draw((2, ROWS, *input_shape)), 4 * np.abs(draw((2, ROWS, *input_shape)))):
+        batches += [inputs, *np.where(is_kept, inputs, others), np.roll(inputs, 1, axis=0)]
+
+    def apply_to_all(variables: Any, batches: Array) -> Array:
+        # One after another by the same code, so that equal rows give equal bits.
+        return jax.lax.map(partial(body.apply, variables), batches)
+
+    # Within a transformation of the caller's, too; a network may well make NaNs of such inputs.
+    with jax.ensure_compile_time_eval(), jax.debug_nans(False), jax.debug_infs(False), jax.transfer_guard("allow"):
+        found = jax.device_get(jax.jit(apply_to_all)(variables, np.stack(batches).astype(dtype)))
+    for features, *with_others, moved in np.split(np.asarray(found, np.float64), 2):
+        kept = np.stack([batch[row] for row, batch in enumerate(with_others)])
+        if not is_close(kept, features, 1e-5).all():
+            return "mixes the rows of a batch: what it makes of an input changes with the inputs beside it"
+        # Rounding differs between places, and may tip a step function over, in one row of many.
+        if is_close(np.roll(moved, -1, axis=0), features, 1e-2).mean() < 0.5:
+            return "tells the rows of a batch apart: what it makes of an input changes with its place among the others"
+    return None
+
+
+def is_close(found: np.ndarray, expected: np.ndarray, tolerance: float) -> np.ndarray:
+    """Whether rows [B, F] agree, each as a whole, to a share of the largest number among them."""
+    largest = np.max(np.abs(expected), where=np.isfinite(expected), initial=0.0)
+    return np.isclose(found, expected, rtol=0.0, atol=tolerance * largest, equal_nan=True).all(axis=-1)
+
+
+def check_network(config: Any, input_shape: tuple[int, ...]) -> None:
+    """Raise InputError where the network of a Config contradicts itself or does not fit its inputs."""
+    if getattr(config, "network", None) is not None:
+        check_body(config.network, input_shape)
+        return
+    if getattr(config, "torso", "mlp") != "conv":
+        return
+    if len(input_shape) != 3:
+        raise InputError(f"--torso: conv takes images [H, W, C]; observations here are {list(input_shape)}")
+    counts = [len(sizes) for sizes in (config.conv_channels, config.conv_kernels, config.conv_strides)]
+    if len(set(counts)) > 1:
+        raise InputError(
+            f"--conv_channels, --conv_kernels and --conv_strides: {counts[0]}, {counts[1]} and {counts[2]} layers; "
+            "give as many of each"
+        )
+    side = min(input_shape[:2])
+    for layer, (kernel, stride) in enumerate(zip(config.conv_kernels, config.conv_strides, strict=True)):
+        if kernel > side:
+            raise InputError(
+                f"--conv_kernels: {kernel} is more than the {side} pixels that layer {layer + 1} has to look at"
+            )
+        side = (side - kernel) // stride + 1
+
+
+def network_of(config: Any, outputs: int, activation: str) -> MLP | ConvNet | Headed:
+    """The network that a Config describes by `hidden_sizes` and, with torso conv, its convolutions; or its own."""
+    if getattr(config, "network", None) is not None:
+        return Headed(config.network, outputs)
+    if getattr(config, "torso", "mlp") == "mlp":
+        return MLP(config.hidden_sizes, outputs, activation)
+    layers = (config.conv_channels, config.conv_kernels, config.conv_strides)
+    return ConvNet(*layers, config.hidden_sizes, outputs, activation)
+
+
+class GaussianHead(nn.Module):
+    """Describes a Gaussian, [B, ...] -> [B, 2 D]: D means by a network, then D log standard deviations.
+
+    The latter do not depend on the observation: they are parameters of their own, and start at 0.
+    """
+
+    mean: nn.Module
+    dimensions: int
+
+    @nn.compact
+    def __call__(self, observation: Num[Array, "B ..."]) -> Float[Array, "B K"]:
+        """Apply the layers."""
+        mean = self.mean(observation)
+        log_std = self.param("log_std", nn.initializers.zeros, (self.dimensions,))
+        return jnp.concatenate([mean, jnp.broadcast_to(log_std, mean.shape)], axis=-1)
+
+
+def init_network(network: nn.Module, key: ScalarKey, input_shape: tuple[int, ...]) -> PyTree:
+    """Parameters of `network` for inputs of that shape. Consumes `key`."""
+    return network.init(key, jnp.zeros((1, *input_shape)))["params"]
+
+
+def apply_network(
+    network: nn.Module, params: PyTree, inputs: Num[Array, "..."] | Strips, input_shape: tuple[int, ...]
+) -> Float[Array, "... outputs"]:
+    """Apply to inputs with any leading axes; the network itself sees exactly one batch axis."""
+    if isinstance(inputs, Strips):
+        return network.apply({"params": params}, inputs)
+    chex.assert_shape(
+        inputs,
+        (..., *input_shape),
+        custom_message="inputs end in the axes of one input, env.input_shape, with any axes before them; "
+        "observations of images are drawn first, by purejaxrl.components.preprocessing.perceive",
+    )
+    lead = inputs.shape[: inputs.ndim - len(input_shape)]
+    outputs = network.apply({"params": params}, inputs.reshape(-1, *input_shape))
+    return outputs.reshape(*lead, *outputs.shape[1:])

@@ -1,0 +1,1 @@
+"""CartPole as gymnasium draws it, in JAX."""

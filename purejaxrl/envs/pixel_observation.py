@@ -1,0 +1,87 @@
+"""Images as observations of a gymnax environment, for agents of one's own."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from purejaxrl.envs.images import (
+    Images,
+    Renderer,
+    SeenState,
+    advance,
+    check_images,
+    filled,
+    frames_of,
+    render_images,
+    renderer_of,
+)
+from purejaxrl.types import PyTree, ScalarKey
+
+
+class PixelObservation:
+    """A gymnax environment whose `reset` and `step` return pictures [H, W, channels], drawn at once.
+
+    env, params: a gymnax environment whose observations are vectors, and its parameters, its defaults if None.
+    images: what the pictures show, see `Images`. renderer: how to draw them, if not as CartPole.
+    `info["final_observation"]` holds the true last picture, too. What `images` and `PixelObservation(env).step` show is
+    what agents of this package see with `observation_type="img"`, which draws only where a network looks.
+    Raises InputError where there is no renderer.
+    """
+
+    def __init__(
+        self, env: Any, params: PyTree | None = None, images: Images | None = None, renderer: Renderer | None = None
+    ) -> None:
+        self.env = env
+        self.params = env.default_params if params is None else params
+        self.images = Images() if images is None else images
+        check_images(self.images)
+        self.renderer = renderer_of(str(env.name), renderer)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "env":
+            raise AttributeError(name)
+        return getattr(self.env, name)
+
+    @property
+    def default_params(self) -> PyTree:
+        """The parameters given."""
+        return self.params
+
+    @partial(jax.jit, static_argnames=("self",))
+    def reset(self, key: ScalarKey, params: PyTree | None = None) -> tuple[Array, SeenState]:
+        """Start an episode. Consumes `key`. Returns the picture and the state."""
+        observation, inner = self.env.reset(key, self.params if params is None else params)
+        history = filled(self.images, self.renderer.select(observation))
+        return self._draw(frames_of(self.images, history)), SeenState(inner, history)
+
+    @partial(jax.jit, static_argnames=("self",))
+    def step(
+        self, key: ScalarKey, state: SeenState, action: Array, params: PyTree | None = None
+    ) -> tuple[Array, SeenState, Array, Array, Array, dict[str, Any]]:
+        """One step, resetting by itself. Consumes `key`.
+
+        Returns the picture, state, reward, terminated, truncated and info, as gymnax does.
+        """
+        observation, inner, reward, terminated, truncated, info = self.env.step(
+            key, state.inner, action, self.params if params is None else params
+        )
+        final, fresh = self.renderer.select(info["final_observation"]), self.renderer.select(observation)
+        history, observed = advance(self.images, state.history, final, fresh, terminated, truncated)
+        info = {**info, "final_observation": self._draw(observed)}
+        picture = self._draw(frames_of(self.images, history))
+        return picture, SeenState(inner, history), reward, terminated, truncated, info
+
+    def observation_space(self, params: PyTree | None = None) -> Any:  # noqa: ARG002 (gymnax's signature)
+        """Pictures in [0, 1], or in [-1, 1] where they are differences."""
+        from gymnax.environments import spaces
+
+        low = -1.0 if self.images.image == "difference" else 0.0
+        return spaces.Box(low, 1.0, self.images.shape, jnp.float32)
+
+    def _draw(self, numbers: Array) -> Array:
+        return render_images(self.renderer, self.images, numbers)

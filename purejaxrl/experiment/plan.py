@@ -1,0 +1,456 @@
+"""What is to be trained, checked before anything compiles: from keyword arguments to a Plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.metadata
+import inspect
+import platform
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from purejaxrl.agents import AGENTS
+from purejaxrl.components.hyperparameters import (
+    MAX_ENV_STEPS,
+    MAX_INT,
+    REMOVED,
+    Budget,
+    as_whole,
+    budget_of,
+    check_fields,
+    field_specs,
+)
+from purejaxrl.components.networks import check_network
+from purejaxrl.envs import Images, Renderer, make, name_of, with_params
+from purejaxrl.envs.gymnax_params import values_of
+from purejaxrl.errors import InputError, in_brief
+from purejaxrl.experiment import presets, schema
+from purejaxrl.experiment.labels import label_of, show
+from purejaxrl.experiment.run_config import CUSTOM
+from purejaxrl.experiment.settings import MAX_RUNS, Range, Setting, check_entries, count_settings, resolve_settings
+from purejaxrl.experiment.validation import check_agent, check_env, check_record, check_rollout_shape
+from purejaxrl.training.devices import device_kind
+from purejaxrl.training.jax_settings import standard_jax
+from purejaxrl.training.loop import iterations_of
+from purejaxrl.types import Agent, Env
+
+__all__ = [
+    "Options",
+    "Plan",
+    "Training",
+    "plan_sweep",
+    "plan_train",
+    "refuse_unknown",
+    "refuse_unknown_objects",
+    "validate",
+    "versions",
+]
+
+EVAL_EPISODES = 20
+CHECKPOINT_MINUTES = 5.0
+MAX_LOGGED_RUNS = 256
+COUNTS = ("devices", "seeds", "seed", "log_every", "eval_every", "eval_episodes", "random")
+PACKAGES = ("purejaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
+
+
+class Training(NamedTuple):
+    """One setting of a plan. `values` are its swept hyperparameters; shape is the agent's (T, N)."""
+
+    values: dict[str, Any]
+    config: Any
+    env: Env
+    budget: Budget
+    shape: tuple[int, int]
+    log_every: int
+
+    @property
+    def steps(self) -> int:
+        """Env steps of one iteration."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def max_env_steps(self) -> int:
+        """Env steps after which the budget is used up for certain."""
+        return iterations_of(self.budget, self.shape, self.env.max_episode_steps) * self.steps
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is asked beside hyperparameters; each takes one value.
+
+    `purejaxrl.train` and `sweep` take and describe them, with the same defaults.
+    """
+
+    env: Any = "CartPole-v0"
+    env_params: Any = None
+    observation_type: str | None = None
+    renderer: Renderer | None = None
+    preset: str = "original"
+    device: str = "cpu"
+    devices: int | None = None
+    seeds: int = 1
+    seed: int = 0
+    log_every: int | None = None
+    eval_every: int | None = None
+    eval_episodes: int = EVAL_EPISODES
+    solved_at: float | None = None
+    stop_when_solved: bool = False
+    episodes_log: str = "auto"
+    max_memory: float | None = None
+    checkpoint_every: float = CHECKPOINT_MINUTES
+    fail_on_nan: bool = False
+    debug: bool = False
+    random: int | None = None
+    yes: bool = False
+
+
+class Plan(NamedTuple):
+    """What has been checked and not yet started: nothing in it has been compiled.
+
+    Run r has setting r // seeds, and starts from jax.random.key(seed + r % seeds).
+    """
+
+    agent: Agent
+    settings: tuple[Training, ...]
+    options: Options
+    is_sweep: bool
+
+    @property
+    def env(self) -> str:
+        """The environment's name."""
+        return self.settings[0].env.name
+
+    @property
+    def solved_at(self) -> float | None:
+        """The mean return that counts as solved."""
+        return self.settings[0].env.solved_at
+
+    @property
+    def runs(self) -> int:
+        """All runs of all settings."""
+        return self.options.seeds * len(self.settings)
+
+    @property
+    def labels(self) -> list[str]:
+        """The settings in words."""
+        return [label_of(setting.values) or self.options.preset for setting in self.settings]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What config.json holds: everything needed to repeat the training."""
+        configs = [recorded(self.agent, presets.as_dict(setting.config)) for setting in self.settings]
+        own = [name for name in configs[0] if any(config[name] != configs[0][name] for config in configs)]
+        own += [name for name in self.settings[0].values if name not in own]
+        log_every = sorted({setting.log_every for setting in self.settings})
+        asked = dataclasses.asdict(dataclasses.replace(self.options, env=None, env_params=None, renderer=None))
+        for name in ("random", "yes", "env_params", "debug"):
+            del asked[name]
+        swept = list(self.settings[0].values)
+        return {
+            "schema_version": schema.SCHEMA_VERSION,
+            "algorithm": label_object(self.agent, self.agent.name, is_built_in(self.agent)),
+            **asked,
+            "env": label_object(self.options.env, self.env, isinstance(self.options.env, str)),
+            "env_params": recorded_params(self.options.env, self.options.env_params),
+            "renderer": label_object(self.options.renderer, "renderer", self.options.renderer is None),
+            "solved_at": self.solved_at,
+            "log_every": log_every if len(log_every) > 1 else log_every[0],
+            "config": {name: value for name, value in configs[0].items() if name not in own},
+            **({"swept": swept} if self.is_sweep else {}),
+            **({"settings": [{name: config[name] for name in own} for config in configs]} if self.is_sweep else {}),
+            "versions": versions(),
+        }
+
+
+def is_built_in(agent: Agent) -> bool:
+    """Whether its name suffices to find this agent again; one that was pickled is equal to ours, and not the same."""
+    return AGENTS.get(agent.name) == agent
+
+
+def label_object(value: Any, name: str, is_own: bool) -> str | None:
+    """How config.json names an object: by its name where that suffices to find it again, else as one to be given."""
+    if value is None:
+        return None
+    return name if is_own else f"{CUSTOM}{name}"
+
+
+def recorded_params(env: Any, given: Any) -> dict[str, Any] | str | None:
+    """How config.json has env_params: by value; by a label where they are not plain, and so must be given again.
+
+    None where they are the defaults that a name stands for, or that are not plain, and of an Env, which has none.
+    """
+    if isinstance(env, Env) or (isinstance(env, str) and given is None):
+        return None
+    _, params, default = with_params(env, given)
+    values = values_of(params, default)
+    return label_object(given, type(params).__name__, is_own=False) if values is None else values
+
+
+def recorded(agent: Agent, values: dict[str, Any]) -> dict[str, Any]:
+    """Hyperparameters as files have them: objects of a user's own by a label."""
+    specs = field_specs(agent.Config)
+    return {
+        name: label_object(value, show(value), is_own=False) if specs[name].is_object else value
+        for name, value in values.items()
+    }
+
+
+def plan_train(algorithm: str | Agent, **arguments: Any) -> Plan:
+    """Check a training of one setting. Arguments as for `purejaxrl.train`. Raises InputError."""
+    options, hyperparameters = split_options(arguments)
+    agent = agent_of(algorithm)
+    specs = field_specs(agent.Config)
+    for name, value in hyperparameters.items():
+        if isinstance(value, list) and name in specs:
+            check_entries(name, value, specs[name])
+        if isinstance(value, list | Range):
+            raise InputError(f"--{name}: {show_source(value)} is a sweep; train takes one value, `sweep` takes several")
+    return make_plan(agent, options, hyperparameters, is_sweep=False)
+
+
+def plan_sweep(algorithm: str | Agent, **arguments: Any) -> Plan:
+    """Check a sweep. Arguments as for `purejaxrl.sweep`. Raises InputError."""
+    options, hyperparameters = split_options(arguments)
+    runs = options.seeds * count_settings(hyperparameters, options.random)
+    if runs > MAX_RUNS and not options.yes:
+        raise InputError(f"--yes: {runs} runs are more than {MAX_RUNS}; it must be given for so many")
+    return make_plan(agent_of(algorithm), options, hyperparameters, is_sweep=True)
+
+
+def refuse_unknown(function: Callable, given: Collection[str], fields: Collection[str] = ()) -> None:
+    """Check the names that a function has received as `**`.
+
+    Args:
+        function: It, whose keyword-only arguments are what may have been meant.
+        given: The names.
+        fields: Those that are allowed.
+
+    Raises:
+        InputError: For the first that is not, naming the closest argument that there is, else all.
+    """
+    options = [it.name for it in inspect.signature(function).parameters.values() if it.kind is it.KEYWORD_ONLY]
+    known = [*fields, *options]
+    for name in given:
+        if name in REMOVED:
+            raise InputError(f"--{name}: {REMOVED[name]}")
+        if name not in fields:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"{function.__name__} takes {', '.join(known)}"
+            raise InputError(f"unknown argument {name}; {hint}")
+
+
+def refuse_unknown_objects(function: Callable, given: Collection[str], agent: Any) -> None:
+    """`refuse_unknown`, where fields of an agent of a user's own that hold objects are allowed, if there is one."""
+    if given:
+        specs = {} if agent is None else field_specs(agent_of(agent).Config)
+        refuse_unknown(function, given, [name for name, spec in specs.items() if spec.is_object])
+
+
+def split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
+    """Keyword arguments as checked Options and hyperparameters. Raises InputError.
+
+    NumPy's vectors count as lists, as np.logspace(-4, -2, 5) makes them.
+    """
+    arguments = {
+        name: value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
+        for name, value in arguments.items()
+    }
+    names = {field.name for field in dataclasses.fields(Options)}
+    for name, value in arguments.items():
+        if name in names and isinstance(value, list | Range):
+            raise InputError(f"--{name}: {show_source(value)} is a list; --{name} takes one value")
+    options = Options(**with_whole_counts({name: value for name, value in arguments.items() if name in names}))
+    check_options(options)
+    return options, {name: value for name, value in arguments.items() if name not in names}
+
+
+def with_whole_counts(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with ints for those Options that are whole numbers, where these were written as 1e5."""
+    return {name: as_whole(value) if name in COUNTS else value for name, value in arguments.items()}
+
+
+def check_options(options: Options) -> None:
+    """Raise InputError for the first option that is not allowed; the environment and the preset are checked later."""
+    check_counts(options.seeds, options.seed, options.devices)
+    check_logging(options.log_every, options.eval_every, options.eval_episodes, options.episodes_log)
+    check_number("solved_at", options.solved_at)
+    check_number("max_memory", options.max_memory, above=0)
+    check_minutes(options.checkpoint_every)
+    for name in ("stop_when_solved", "fail_on_nan", "debug"):
+        if not isinstance(getattr(options, name), bool):
+            found = in_brief(getattr(options, name))
+            raise InputError(f"--{name}: {found} is not allowed; it takes true or false")
+    if options.random is not None:
+        check_whole("random", options.random, at_least=1)
+
+
+def make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *, is_sweep: bool) -> Plan:
+    """A Plan of checked Options. Raises InputError where the preset or a setting does not allow something."""
+    observation_type = presets.observation_type_of(agent, options.preset, options.observation_type)
+    if options.renderer is not None and observation_type != "img":
+        raise InputError("--renderer: it draws images; give observation_type='img'")
+    chosen = resolve_settings(
+        agent,
+        name_of(options.env),
+        observation_type,
+        options.preset,
+        hyperparameters,
+        random=options.random,
+        seed=options.seed,
+    )
+    return plan_settings(agent, dataclasses.replace(options, observation_type=observation_type), chosen, is_sweep)
+
+
+@standard_jax()
+def plan_settings(agent: Agent, options: Options, chosen: list[Setting], is_sweep: bool) -> Plan:
+    """A Plan of checked Options and settings whose Configs are complete. Raises InputError as `make_plan` does."""
+    made: dict[Any, Env] = {}
+    checked = set()
+    settings = []
+    for values, config in chosen:
+        key = (getattr(config, "max_ep_len", None), images_of(config))
+        if key not in made:
+            limit, images = key
+            made[key] = make(
+                options.env,
+                options.env_params,
+                max_ep_len=limit,
+                solved_at=options.solved_at,
+                images=images,
+                renderer=options.renderer,
+            )
+            if not isinstance(options.env, str) or options.env_params is not None:
+                check_env(made[key])
+        settings.append(plan_setting(agent, options, values, config, made[key]))
+        # Settings that share a program share all shapes.
+        program = (key, jax.tree.structure(config))
+        if program not in checked:
+            check_agent(agent, config, made[key])
+            checked.add(program)
+    auto = "on" if options.seeds * len(settings) <= MAX_LOGGED_RUNS else "off"
+    resolved = dataclasses.replace(
+        options,
+        device=device_kind(options.device),
+        episodes_log=auto if options.episodes_log == "auto" else options.episodes_log,
+    )
+    return Plan(agent, tuple(settings), resolved, is_sweep)
+
+
+def plan_setting(agent: Agent, options: Options, values: dict[str, Any], config: Any, env: Env) -> Training:
+    """Check one setting. Raises InputError."""
+    validate(agent, config, env)
+    budget = budget_of(config)
+    if options.stop_when_solved:
+        if env.solved_at is None:
+            raise InputError(f"--stop_when_solved: no threshold is agreed for {env.name}; give one with --solved_at")
+        budget = budget._replace(stop_at=float(env.solved_at))
+    shape = agent.rollout_shape(config)
+    check_extent(budget, shape, env)
+    by_default = shape[0] * shape[1] if hasattr(config, "epochs") else 1000
+    log_every = options.log_every or min(by_default, options.eval_every or by_default)
+    return Training(values, config, env, budget, shape, log_every)
+
+
+def validate(agent: Agent, config: Any, env: Env) -> None:
+    """Check a Config's values, and that it fits the environment. Raises InputError naming the first that does not."""
+    check_fields(config)
+    budget_of(config)
+    check_network(config, env.input_shape)
+    images = images_of(config)
+    if images is not None and images.shape != env.input_shape:
+        raise InputError(
+            f"--image: the Config's images are {list(images.shape)}, and those of {env.name} {list(env.input_shape)}"
+        )
+    # First what is wrong with hyperparameters, by their names; then what has become of them.
+    agent.check(config, env)
+    check_rollout_shape(agent, config)
+
+
+def images_of(config: Any) -> Images | None:
+    """The image observations that a Config asks for, None for vectors."""
+    if getattr(config, "image", None) is None:
+        return None
+    return Images(config.image, config.frames, config.frame_spacing, config.image_size, config.channels)
+
+
+def show_source(value: Any) -> str:
+    """A list or range as a user may have written it."""
+    return str(value) if isinstance(value, Range) else ",".join(map(show, value)) or "an empty list"
+
+
+def agent_of(algorithm: str | Agent) -> Agent:
+    """An Agent by name, or as given. Raises InputError for an unknown name, and where an Agent lacks something."""
+    if isinstance(algorithm, Agent):
+        check_record(algorithm)
+        return algorithm
+    if algorithm not in AGENTS:
+        raise InputError(f"unknown algorithm {algorithm!r}; use one of {', '.join(AGENTS)}")
+    return AGENTS[algorithm]
+
+
+def check_counts(seeds: Any, seed: Any, devices: Any) -> None:
+    """Raise InputError unless seeds are whole numbers that 32 bits hold, and there is a number of devices, if any."""
+    check_whole("seeds", seeds, at_least=1)
+    check_whole("seed", seed, at_least=0, at_most=2**32 - seeds)
+    if devices is not None:
+        check_whole("devices", devices, at_least=1)
+
+
+def check_logging(log_every: Any, eval_every: Any, eval_episodes: Any, episodes_log: Any) -> None:
+    """Raise InputError unless what is logged, and how often, makes sense together."""
+    for name, value in (("log_every", log_every), ("eval_every", eval_every)):
+        if value is not None:
+            check_whole(name, value, at_least=1)
+    check_whole("eval_episodes", eval_episodes, at_least=1)
+    if eval_every is not None and log_every is not None and log_every > eval_every:
+        raise InputError(
+            f"--log_every: {log_every} is more than --eval_every {eval_every}; rows would lose evaluations"
+        )
+    if episodes_log not in ("auto", "on", "off"):
+        raise InputError(f"--episodes_log: {episodes_log!r} is not allowed; use auto, on or off")
+
+
+def check_number(name: str, value: Any, *, above: float = -np.inf) -> None:
+    """Raise InputError unless value is None or a finite number above a bound."""
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if value is not None and not (is_number and np.isfinite(value) and value > above):
+        limits = f" above {above:g}" if np.isfinite(above) else ""
+        raise InputError(f"--{name}: {in_brief(value)} is not allowed; it takes a finite number{limits}")
+
+
+def check_minutes(value: Any) -> None:
+    """Raise InputError unless value is a number of minutes, 0 included."""
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not (is_number and np.isfinite(value) and value >= 0):
+        raise InputError(f"--checkpoint_every: {in_brief(value)} is not allowed; it takes minutes, or 0 for never")
+
+
+def check_extent(budget: Budget, shape: tuple[int, int], env: Env) -> None:
+    """Raise InputError where env steps would pass int32, within one iteration or over the budget."""
+    steps = shape[0] * shape[1]
+    if steps > MAX_ENV_STEPS:
+        raise InputError(
+            f"--actors: {shape[1]} with {shape[0]} steps each are more than {MAX_ENV_STEPS} env steps per iteration"
+        )
+    if budget.kind != "episodes" and iterations_of(budget, shape, env.max_episode_steps) * steps > MAX_ENV_STEPS:
+        most = MAX_ENV_STEPS // steps * (1 if budget.kind == "epochs" else steps)
+        raise InputError(
+            f"--{budget.kind}: {budget.amount} is not allowed; it takes at most {most}, as iterations of {steps} env "
+            f"steps may be no more than {MAX_ENV_STEPS} env steps per run"
+        )
+
+
+def check_whole(name: str, value: Any, *, at_least: int, at_most: int = MAX_INT) -> None:
+    """Raise InputError unless value is a whole number within bounds."""
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_whole or not at_least <= value <= at_most:
+        limits = f"at least {at_least} and at most {at_most}"
+        raise InputError(f"--{name}: {in_brief(value)} is not allowed; it takes a whole number {limits}")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}

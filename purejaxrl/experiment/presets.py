@@ -1,0 +1,197 @@
+"""Presets: `original` are the defaults of each Config; `tuned` is what learned fastest in our measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from purejaxrl.agents import AGENTS
+from purejaxrl.components.hyperparameters import BUDGETS, ImageConfig, check_fields, field_specs
+from purejaxrl.errors import InputError
+from purejaxrl.types import Agent
+
+PRESETS = ("original", "tuned")
+
+OBSERVATION_TYPES = ("default", "img")
+# What the document that `original` follows observes, where it is not the state vector.
+ORIGINAL_OBSERVATION = {"dqn": "img"}
+ORIGINAL_IMAGE = {"image": "difference", "image_size": (40, 90), "channels": 3}
+OF_STACKS = ("frames", "frame_spacing", "motion_scale")
+OF_CONVOLUTIONS = ("conv_channels", "conv_kernels", "conv_strides")
+# What a network of one's own takes the place of.
+OF_OUR_NETWORKS = ("hidden_sizes", "torso", *OF_CONVOLUTIONS)
+
+# Settings of which a given one replaces the preset's other.
+EXCLUSIVE = (("target_update", "target_update_steps"),)
+
+# Settings that choose between tuned entries of one algorithm.
+VARIANTS = {"a3c": "mode"}
+
+_VPG = {
+    "steps_per_epoch": 1000,
+    "pi_lr": 1e-2,
+    "v_lr": 1e-2,
+    "train_v_iters": 10,
+    "lr_anneal": True,
+    "reward_scale": 0.1,
+    "epochs": None,
+}
+_DQN = {
+    "actors": 8,
+    "batch_size": 64,
+    "train_every": 2,
+    "target_update_steps": 512,
+    "n_steps": 10,
+    "lr": 1e-3,
+    "lr_anneal": True,
+    "eps_vals": (1.0, 0.0, 1e-3),
+    "reward_scale": 0.1,
+    "hidden_sizes": (128, 128),
+    "episodes": None,
+}
+_A3C = {"t_max": 20, "lr_anneal": True, "reward_scale": 0.1, "episodes": None}
+_A3C_ASYNC = {**_A3C, "lr": 1e-3}
+_A3C_SYNC = {**_A3C, "lr": 7e-3}
+_PENDULUM = {
+    "lr_anneal": True,
+    "reward_scale": 0.1,
+    "normalize_observations": True,
+    "gamma": 0.95,
+    "env_steps": 1_000_000,
+}
+_VPG_PENDULUM = {"steps_per_epoch": 1000, "pi_lr": 5e-3, "v_lr": 1e-2, "train_v_iters": 20, "epochs": None}
+_A3C_PENDULUM = {"t_max": 20, "episodes": None}
+# The pole is 10 pixels wide in a frame of 600: wider columns than that lose where it is.
+_IMAGES = {
+    "image": "stack",
+    "frames": 2,
+    "image_size": (8, 60),
+    "channels": 1,
+    "motion_scale": 6.0,
+    "normalize_observations": True,
+    "hidden_sizes": (64, 64),
+}
+_VPG_IMAGES = {**_VPG, **_IMAGES, "steps_per_epoch": 2000, "pi_lr": 3e-3, "v_lr": 3e-3}
+_A3C_IMAGES = {**_A3C, **_IMAGES}
+_DQN_IMAGES = {**_DQN, **_IMAGES, "n_steps": 5, "lr": 5e-4}
+
+# (algorithm, environment, observation_type and, for those in VARIANTS, that setting) -> what differs from `original`.
+# Measured in benchmarks/RESULTS.md.
+TUNED: dict[tuple[str, ...], dict[str, Any]] = {
+    ("vpg", "CartPole-v0", "default"): {**_VPG, "env_steps": 300_000},
+    ("vpg", "CartPole-v1", "default"): {**_VPG, "env_steps": 500_000},
+    ("vpg", "Pendulum-v1", "default"): {**_PENDULUM, **_VPG_PENDULUM},
+    ("a3c", "Pendulum-v1", "default", "async"): {**_PENDULUM, **_A3C_PENDULUM, "lr": 1e-3},
+    ("a3c", "Pendulum-v1", "default", "sync"): {**_PENDULUM, **_A3C_PENDULUM, "lr": 3e-3},
+    ("a3c", "CartPole-v0", "default", "async"): {**_A3C_ASYNC, "env_steps": 300_000},
+    ("a3c", "CartPole-v0", "default", "sync"): {**_A3C_SYNC, "env_steps": 300_000},
+    ("a3c", "CartPole-v1", "default", "async"): {**_A3C_ASYNC, "env_steps": 500_000},
+    ("a3c", "CartPole-v1", "default", "sync"): {**_A3C_SYNC, "env_steps": 500_000},
+    ("vpg", "CartPole-v0", "img"): {**_VPG_IMAGES, "env_steps": 300_000},
+    ("vpg", "CartPole-v1", "img"): {**_VPG_IMAGES, "env_steps": 1_000_000},
+    ("a3c", "CartPole-v0", "img", "async"): {**_A3C_IMAGES, "lr": 3e-4, "env_steps": 500_000},
+    ("a3c", "CartPole-v0", "img", "sync"): {**_A3C_IMAGES, "lr": 2e-3, "env_steps": 500_000},
+    ("a3c", "CartPole-v1", "img", "async"): {**_A3C_IMAGES, "lr": 3e-4, "env_steps": 1_000_000},
+    ("a3c", "CartPole-v1", "img", "sync"): {**_A3C_IMAGES, "lr": 2e-3, "env_steps": 1_000_000},
+    ("dqn", "CartPole-v0", "default"): {**_DQN, "env_steps": 100_000},
+    ("dqn", "CartPole-v1", "default"): {**_DQN, "env_steps": 200_000},
+    ("dqn", "CartPole-v0", "img"): {**_DQN_IMAGES, "env_steps": 100_000},
+    ("dqn", "CartPole-v1", "img"): {**_DQN_IMAGES, "env_steps": 300_000},
+}
+
+
+def resolve(agent: Agent, env_name: str, observation_type: str, preset: str, overrides: dict[str, Any]) -> Any:
+    """The Config of a preset with overrides; a budget among them replaces the preset's.
+
+    Raises InputError for an unknown preset or field, a value that is not allowed, a missing `tuned` entry, two budgets.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"--preset: {preset!r} is unknown; use one of {', '.join(PRESETS)}")
+    fields = field_specs(agent.Config)
+    unknown = [name for name in overrides if name not in fields]
+    if unknown:
+        raise InputError(f"--{unknown[0]}: {agent.name} has no such setting; it has {', '.join(fields)}")
+    budgets = [name for name in BUDGETS if overrides.get(name) is not None]
+    if len(budgets) > 1:
+        raise InputError(f"--{budgets[0]} and --{budgets[1]} are two budgets; give one")
+
+    for pair in EXCLUSIVE:
+        if all(overrides.get(name) is not None for name in pair):
+            raise InputError(f"--{pair[0]} and --{pair[1]} are two rules for one thing; give one")
+
+    check_fields(agent.Config(**overrides))
+    if preset == "tuned":
+        values = dict(tuned_entry(agent, env_name, observation_type, overrides))
+    else:
+        values = dict(ORIGINAL_IMAGE) if observation_type == "img" else {}
+    if budgets:
+        values.update({name: None for name in BUDGETS if name in fields})
+    for pair in EXCLUSIVE:
+        if any(name in overrides for name in pair):
+            values = {name: value for name, value in values.items() if name not in pair}
+    config = agent.Config(**{**values, **overrides})
+    check_image_settings(config, observation_type, overrides)
+    return config
+
+
+def family_of(agent: Agent) -> str:
+    """The algorithm whose presets are an agent's: the one whose Config it uses or extends, else its own name.
+
+    A preset is a choice of values for the fields of a Config, so it goes with the Config, whatever the agent is called.
+    """
+    return next((name for name, own in AGENTS.items() if issubclass(agent.Config, own.Config)), agent.name)
+
+
+def observation_type_of(agent: Agent, preset: str, given: str | None) -> str:
+    """What is observed: what a user asks for, else what the preset has. Raises InputError for an unknown type."""
+    if given is None:
+        return ORIGINAL_OBSERVATION.get(family_of(agent), "default") if preset == "original" else "default"
+    if given not in OBSERVATION_TYPES:
+        raise InputError(f"--observation_type: {given!r} is not allowed; use one of {', '.join(OBSERVATION_TYPES)}")
+    return given
+
+
+def check_image_settings(config: Any, observation_type: str, overrides: dict[str, Any]) -> None:
+    """Raise InputError where settings of images are missing, contradict each other, or would not be looked at."""
+    if not isinstance(config, ImageConfig):
+        if observation_type == "img":
+            raise InputError(f"--observation_type: img needs a Config that extends {ImageConfig.__name__}")
+        return
+
+    def refuse(names: Sequence[str], needed: str) -> None:
+        for name in names:
+            if overrides.get(name) is not None:
+                raise InputError(f"--{name}: it goes with {needed}")
+
+    if observation_type == "default":
+        refuse(("image", "image_size", "channels", *OF_STACKS), "--observation_type img")
+    elif config.image is None:
+        raise InputError("--image: off is not allowed with --observation_type img; use stack or difference")
+    if config.image == "difference":
+        refuse(OF_STACKS, "--image stack")
+    if config.network is not None:
+        refuse(OF_OUR_NETWORKS, "the package's own networks, and --network takes their place")
+    elif config.torso == "mlp":
+        refuse(OF_CONVOLUTIONS, "--torso conv")
+
+
+def tuned_key(agent: Agent, env_name: str, observation_type: str, overrides: dict[str, Any]) -> tuple[str, ...]:
+    """Where TUNED would hold the settings for this training."""
+    key = (family_of(agent), env_name, observation_type)
+    variant = VARIANTS.get(key[0])
+    return key if variant is None else (*key, str(overrides.get(variant, getattr(agent.Config(), variant))))
+
+
+def tuned_entry(agent: Agent, env_name: str, observation_type: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """The entry of TUNED. Raises InputError listing those there are."""
+    key = tuned_key(agent, env_name, observation_type, overrides)
+    if key not in TUNED:
+        known = "; ".join(" ".join(key) for key in TUNED)
+        raise InputError(f"--preset: tuned has no entry for {' '.join(key)}; it has: {known}")
+    variant = VARIANTS.get(key[0])
+    return TUNED[key] if variant is None else {**TUNED[key], variant: key[-1]}
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A Config's fields and values, for config.json and for people."""
+    return {name: getattr(config, name) for name in field_specs(config)}

@@ -1,0 +1,228 @@
+"""Whether an Agent or an Env of a user's own is what the rest of the package takes it for.
+
+Everything is checked on the host, by shapes alone (`jax.eval_shape`), before anything compiles. An InputError says in a
+line whose function it is, what was found and what is expected; an exception of the function's own is its cause.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purejaxrl.agents import AGENTS
+from purejaxrl.components.hyperparameters import BUDGETS
+from purejaxrl.errors import InputError, in_brief, in_one_line
+from purejaxrl.kernels.threefry import is_key, unrolled
+from purejaxrl.storage.checkpoint import describe, named_leaves
+from purejaxrl.training.metrics import METRIC_COLUMNS
+from purejaxrl.types import Agent, Discrete, Env, Progress, PyTree, Timestep, Transition
+
+ARRAYS = (jax.Array, np.ndarray, np.generic, bool, int, float)
+FUNCTIONS = {
+    "check": "(config, env)",
+    "rollout_shape": "(config)",
+    "init": "(config, env, key)",
+    "act": "(config, env, learner, observation, progress, key)",
+    "policy": "(config, env, learner, observation)",
+    "update": "(config, env, learner, batch, progress, key)",
+}
+
+
+def check_record(agent: Agent) -> None:
+    """Raise InputError where a part of an Agent is missing or of another kind."""
+    if not isinstance(agent.name, str) or not agent.name:
+        raise InputError(f"agent {agent.name!r}: name is a {type(agent.name).__name__}; it must be a text")
+    if not isinstance(agent.summary, str):
+        raise InputError(f"agent {agent.name!r}: summary is a {type(agent.summary).__name__}; it must be a text")
+    for name, arguments in FUNCTIONS.items():
+        found = getattr(agent, name)
+        if not callable(found):
+            raise InputError(f"agent {agent.name!r}: {name} is {in_brief(found)}; it must be a function {arguments}")
+    kind = agent.Config
+    is_made = isinstance(kind, type) and "__dataclass_fields__" in vars(kind)
+    fields = dataclasses.fields(kind) if is_made else ()
+    unmade = [field.name for field in fields if "spec" not in field.metadata]
+    if not is_made or unmade:
+        found = f"its field {unmade[0]} is none of them" if unmade else f"{kind!r} is not"
+        raise InputError(f"agent {agent.name!r}: Config must be made with @config, leaf and static; {found}")
+    if not any(field.name in BUDGETS for field in fields):
+        raise InputError(f"agent {agent.name!r}: Config has no budget; it needs a field of {', '.join(BUDGETS)}")
+
+
+def check_agent(agent: Agent, config: Any, env: Env) -> None:
+    """Call the functions of an Agent for shapes, and raise InputError for the first that does not fit the others.
+
+    The package's own agents are not looked at.
+    """
+    if AGENTS.get(agent.name) is agent:
+        return
+    where = f"agent {agent.name!r}"
+    steps, actors = check_rollout_shape(agent, config)
+    whole: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    real: Any = as_shape(0.0)
+    # A number of a Config is real inside a program, however it was written.
+    config = jax.tree.map(lambda leaf: as_shape(leaf) if isinstance(leaf, jax.Array) else real, config)
+    key = jax.eval_shape(lambda: unrolled(jax.random.key(0)))
+    progress = Progress(whole, whole, real, whole)
+
+    def shapes(name: str, *arguments: Any, look: Callable[[Any], None] = lambda _: None) -> Any:
+        function = getattr(agent, name)
+        words = f"{where}: {name}{FUNCTIONS[name]}"
+        return shapes_of(words, lambda config, *rest: function(config, env, *rest), config, *arguments, look=look)
+
+    def seen(*lead: int) -> Any:
+        return jax.ShapeDtypeStruct((*lead, *env.observation_shape), real.dtype)
+
+    learner = shapes("init", key)
+    action = shapes("act", learner, seen(actors), progress, key)
+    check_action(f"{where}: act", action, env, (actors,))
+    for lead in ((), (3,), (2, 3)):
+        greedy = shapes("policy", learner, seen(*lead))
+        check_action(f"{where}: policy of observations {list(seen(*lead).shape)}", greedy, env, lead)
+
+    lead = (steps, actors)
+    taken: Any = jax.ShapeDtypeStruct((*lead, *action.shape[1:]), action.dtype)
+    reward: Any = jax.ShapeDtypeStruct(lead, real.dtype)
+    ended: Any = jax.ShapeDtypeStruct(lead, jnp.bool_)
+    batch = Transition(seen(*lead), taken, reward, ended, ended, seen(*lead))
+
+    def is_pair(found: Any) -> None:
+        if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
+            raise InputError(f"{where}: update returned {kind_of(found)}; it must return (Learner, metrics by name)")
+
+    after, metrics = shapes("update", learner, batch, progress, key, look=is_pair)
+    check_same(f"{where}: update", "the learner", learner, after, "init")
+    check_metrics(where, metrics)
+
+
+def check_rollout_shape(agent: Agent, config: Any) -> tuple[int, int]:
+    """Steps and actors of an iteration. Raises InputError unless they are two whole numbers from 1."""
+    where = f"agent {agent.name!r}"
+    try:
+        shape = agent.rollout_shape(config)
+    except Exception as error:
+        raise InputError(f"{where}: rollout_shape(config) raised {in_one_line(error)}") from error
+    is_pair = isinstance(shape, tuple) and len(shape) == 2
+    if not is_pair or not all(type(number) is int and number >= 1 for number in shape):
+        raise InputError(
+            f"{where}: rollout_shape returned {in_brief(shape)}; it must return (steps, actors), two ints from 1"
+        )
+    return shape
+
+
+def shapes_of(words: str, function: Callable[..., Any], *arguments: Any, look: Callable[[Any], None]) -> Any:
+    """Shapes of what a function returns. `look` sees it before. Raises InputError where it fails or holds no arrays."""
+
+    def traced(*arguments: Any) -> Any:
+        found = function(*arguments)
+        look(found)
+        for name, leaf in named_leaves(found).items():
+            if not isinstance(leaf, ARRAYS):
+                place = f" at {name}" if name else ""
+                raise InputError(f"{words} returned {kind_of(leaf)}{place}; it must return arrays, or a tree of them")
+        return found
+
+    try:
+        return jax.eval_shape(traced, *arguments)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{words} raised {in_one_line(error)}") from error
+
+
+def check_action(words: str, action: Any, env: Env, lead: tuple[int, ...]) -> None:
+    """Raise InputError unless these are actions of an environment, with leading axes as given."""
+    space = env.action_space
+    is_discrete = isinstance(space, Discrete)
+    shape = lead if isinstance(space, Discrete) else (*lead, *space.shape)
+    kind, name = (jnp.integer, "whole numbers") if is_discrete else (jnp.floating, "real numbers")
+    found = described(action)
+    if getattr(action, "shape", None) != shape or not jnp.issubdtype(action.dtype, kind):
+        raise InputError(f"{words} returned {found}; {env.name} takes {name} of shape {list(shape)}")
+
+
+def check_same(words: str, what: str, before: PyTree, after: PyTree, origin: str) -> None:
+    """Raise InputError naming the first array in which two trees differ."""
+    was, now = named_leaves(before), named_leaves(after)
+    for name in [*was, *(name for name in now if name not in was)]:
+        old, new = (describe(tree[name]) if name in tree else "nothing" for tree in (was, now))
+        if old != new:
+            found = f"{words} returned {name or what} as {new}"
+            raise InputError(f"{found}; {origin} made it {old}, and {what} must keep its arrays")
+    kinds: list[Any] = [jax.tree.structure(before), jax.tree.structure(after)]
+    if kinds[0] != kinds[1]:
+        raise InputError(f"{words} returned {what} as another kind of tree; it must stay as {origin} made it")
+
+
+def check_metrics(where: str, metrics: dict[Any, Any]) -> None:
+    """Raise InputError unless metrics are numbers, or vectors of whole numbers, under names of their own."""
+    for name, value in metrics.items():
+        if not isinstance(name, str) or not name or set(name) & set(',"\n'):
+            raise InputError(f"{where}: update reports a metric {name!r}; a name must be a text without commas")
+        if name in METRIC_COLUMNS:
+            raise InputError(
+                f"{where}: update reports a metric {name!r}; metrics.csv has a column of that name already"
+            )
+        is_array = hasattr(value, "shape") and hasattr(value, "dtype")
+        is_number = is_array and value.ndim == 0 and not is_key(value)
+        if not is_number and not (is_array and value.ndim == 1 and jnp.issubdtype(value.dtype, jnp.integer)):
+            raise InputError(
+                f"{where}: update reports {name} as {described(value)}; it must be one number, or a vector of ints"
+            )
+
+
+def check_env(env: Env) -> None:
+    """Call `reset` and `step` of an Env for shapes. Raises InputError where these do not fit its fields."""
+    where, real = f"--env: {env.name}", as_shape(0.0)
+    key = jax.eval_shape(lambda: unrolled(jax.random.key(0)))
+    if type(env.max_episode_steps) is not int or env.max_episode_steps < 1:
+        raise InputError(f"{where}: max_episode_steps is {env.max_episode_steps!r}; it must be an int from 1")
+
+    def is_pair(found: Any) -> None:
+        if not (isinstance(found, tuple) and len(found) == 2):
+            raise InputError(f"{where}: reset returned {kind_of(found)}; it must return (observation, state)")
+
+    def is_timestep(found: Any) -> None:
+        if not isinstance(found, Timestep):
+            raise InputError(f"{where}: step returned {kind_of(found)}; it must return a purejaxrl.Timestep")
+
+    observation, state = shapes_of(f"{where}: reset(key)", env.reset, key, look=is_pair)
+    space = env.action_space
+    kind = ((), jnp.int32) if isinstance(space, Discrete) else (space.shape, real.dtype)
+    action = jax.ShapeDtypeStruct(*kind)
+    step = shapes_of(f"{where}: step(key, state, action)", env.step, key, state, action, look=is_timestep)
+    check_same(f"{where}: step", "the state", state, step.state, "reset")
+    seen = jax.ShapeDtypeStruct(tuple(env.observation_shape), real.dtype)
+    flag = jax.ShapeDtypeStruct((), jnp.bool_)
+    for words, found, wanted in (
+        ("reset: observation", observation, seen),
+        ("step: observation", step.observation, seen),
+        ("step: next_observation", step.next_observation, seen),
+        ("step: reward", step.reward, real),
+        ("step: terminated", step.terminated, flag),
+        ("step: truncated", step.truncated, flag),
+    ):
+        if described(found) != describe(wanted):
+            raise InputError(f"{where}: {words} is {described(found)}; it must be {describe(wanted)}")
+
+
+def as_shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape and type of a number or an array."""
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
+
+
+def described(found: Any) -> str:
+    """An array by type and shape, anything else by its kind."""
+    return describe(found) if hasattr(found, "shape") and hasattr(found, "dtype") else kind_of(found)
+
+
+def kind_of(found: Any) -> str:
+    """What something is, in a few words."""
+    if isinstance(found, tuple) and type(found) is tuple:
+        return f"{len(found)} values"
+    return "None" if found is None else f"a {type(found).__name__}"

@@ -1,1 +1,0 @@
-"""What a person looks at: files and arrays in, pictures and tables out."""
