@@ -19,44 +19,68 @@ if TYPE_CHECKING:
     from purejaxrl.api import resume as resume
     from purejaxrl.api import sweep as sweep
     from purejaxrl.api import train as train
+    from purejaxrl.components.hyperparameters import ImageConfig as ImageConfig
+    from purejaxrl.components.hyperparameters import Real as Real
+    from purejaxrl.components.hyperparameters import budget as budget
+    from purejaxrl.components.hyperparameters import config as config
+    from purejaxrl.components.hyperparameters import leaf as leaf
+    from purejaxrl.components.hyperparameters import static as static
     from purejaxrl.envs import Images as Images
     from purejaxrl.envs import PixelObservation as PixelObservation
     from purejaxrl.envs import Renderer as Renderer
     from purejaxrl.envs import from_stoa as from_stoa
     from purejaxrl.envs import make as make
     from purejaxrl.errors import InputError as InputError
+    from purejaxrl.experiment.loggers import TensorBoard as TensorBoard
+    from purejaxrl.experiment.loggers import Wandb as Wandb
     from purejaxrl.experiment.settings import Range as Range
+    from purejaxrl.types import ActorOutput as ActorOutput
     from purejaxrl.types import Agent as Agent
     from purejaxrl.types import Continuous as Continuous
     from purejaxrl.types import Discrete as Discrete
     from purejaxrl.types import Env as Env
+    from purejaxrl.types import Learner as Learner
+    from purejaxrl.types import Progress as Progress
     from purejaxrl.types import Timestep as Timestep
+    from purejaxrl.types import Transition as Transition
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AGENTS": "purejaxrl.agents",
+    "ActorOutput": "purejaxrl.types",
     "Agent": "purejaxrl.types",
+    "AGENTS": "purejaxrl.agents",
+    "budget": "purejaxrl.components.hyperparameters",
+    "config": "purejaxrl.components.hyperparameters",
     "Continuous": "purejaxrl.types",
     "Discrete": "purejaxrl.types",
     "Env": "purejaxrl.types",
-    "Evaluation": "purejaxrl.analysis.evaluation",
-    "Images": "purejaxrl.envs",
-    "InputError": "purejaxrl.errors",
-    "PixelObservation": "purejaxrl.envs",
-    "Range": "purejaxrl.experiment.settings",
-    "Renderer": "purejaxrl.envs",
-    "Result": "purejaxrl.analysis.result",
-    "Timestep": "purejaxrl.types",
     "evaluate": "purejaxrl.analysis.evaluation",
+    "Evaluation": "purejaxrl.analysis.evaluation",
     "export": "purejaxrl.analysis.export",
     "from_stoa": "purejaxrl.envs",
+    "ImageConfig": "purejaxrl.components.hyperparameters",
+    "Images": "purejaxrl.envs",
+    "InputError": "purejaxrl.errors",
+    "leaf": "purejaxrl.components.hyperparameters",
+    "Learner": "purejaxrl.types",
     "load": "purejaxrl.analysis.result",
     "make": "purejaxrl.envs",
     "make_train": "purejaxrl.api",
+    "PixelObservation": "purejaxrl.envs",
+    "Progress": "purejaxrl.types",
+    "Range": "purejaxrl.experiment.settings",
+    "Real": "purejaxrl.components.hyperparameters",
+    "Renderer": "purejaxrl.envs",
+    "Result": "purejaxrl.analysis.result",
     "resume": "purejaxrl.api",
+    "static": "purejaxrl.components.hyperparameters",
     "sweep": "purejaxrl.api",
+    "TensorBoard": "purejaxrl.experiment.loggers",
+    "Timestep": "purejaxrl.types",
     "train": "purejaxrl.api",
+    "Transition": "purejaxrl.types",
+    "Wandb": "purejaxrl.experiment.loggers",
 }
 
 __all__ = [*_HOMES]

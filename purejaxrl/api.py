@@ -15,6 +15,7 @@ from purejaxrl.envs import Renderer, limit_steps, observe_images, renderer_of
 from purejaxrl.errors import InputError, absolute_path
 from purejaxrl.experiment.loggers import Logger
 from purejaxrl.experiment.plan import (
+    Options,
     Plan,
     agent_of,
     images_of,
@@ -147,35 +148,14 @@ def train(
         InUseError: If another process writes to the run folder.
         DivergedError: If a run diverges, with `fail_on_nan` or `debug`.
     """
+    arguments = {**locals()}
     for name in ("random", "yes"):
         if name in hyperparameters:
             raise InputError(f"--{name}: {hyperparameters[name]} is for `sweep`; train takes one setting")
     agent = agent_of(algorithm)
     refuse_unknown(train, hyperparameters, field_specs(agent.Config))
     ask_for_cpu_devices()
-    plan = plan_train(
-        agent,
-        env=env,
-        env_params=env_params,
-        observation_type=observation_type,
-        renderer=renderer,
-        preset=preset,
-        device=device,
-        devices=devices,
-        max_memory=max_memory,
-        seeds=seeds,
-        seed=seed,
-        log_every=log_every,
-        eval_every=eval_every,
-        eval_episodes=eval_episodes,
-        solved_at=solved_at,
-        stop_when_solved=stop_when_solved,
-        episodes_log=episodes_log,
-        checkpoint_every=checkpoint_every,
-        fail_on_nan=fail_on_nan,
-        debug=debug,
-        **hyperparameters,
-    )
+    plan = plan_train(agent, **pick_options(arguments), **hyperparameters)
     shown = reporter_of(progress, plan)
     return train_plan(plan, out=out, overwrite=overwrite, progress=shown, loggers=loggers)
 
@@ -259,34 +239,11 @@ def sweep(
         InUseError: If another process writes to the run folder.
         DivergedError: If a run diverges, with `fail_on_nan` or `debug`.
     """
+    arguments = {**locals()}
     agent = agent_of(algorithm)
     refuse_unknown(sweep, hyperparameters, field_specs(agent.Config))
     ask_for_cpu_devices()
-    plan = plan_sweep(
-        agent,
-        env=env,
-        env_params=env_params,
-        observation_type=observation_type,
-        renderer=renderer,
-        preset=preset,
-        device=device,
-        devices=devices,
-        max_memory=max_memory,
-        seeds=seeds,
-        seed=seed,
-        log_every=log_every,
-        eval_every=eval_every,
-        eval_episodes=eval_episodes,
-        solved_at=solved_at,
-        stop_when_solved=stop_when_solved,
-        episodes_log=episodes_log,
-        checkpoint_every=checkpoint_every,
-        fail_on_nan=fail_on_nan,
-        debug=debug,
-        random=random,
-        yes=yes,
-        **hyperparameters,
-    )
+    plan = plan_sweep(agent, **pick_options(arguments), **hyperparameters)
     shown = reporter_of(progress, plan)
     return train_plan(plan, out=out, overwrite=overwrite, progress=shown, loggers=loggers)
 
@@ -372,6 +329,11 @@ def resume(
         debug=debug,
         **objects,
     )
+
+
+def pick_options(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of a function's arguments that are Options."""
+    return {field.name: arguments[field.name] for field in dataclasses.fields(Options) if field.name in arguments}
 
 
 def train_plan(

@@ -33,7 +33,7 @@ ActionSpace = Discrete | Continuous
 
 
 class Timestep(NamedTuple):
-    """What one environment answers to one action.
+    """Result of one environment step.
 
     `state` and `observation` are what the next action starts from: after an episode's end they belong to the
     next episode. `next_observation` is the true observation that the action led to, before any reset.
@@ -95,6 +95,7 @@ class Transition(NamedTuple):
 
     `next_observation` is the true one, before any reset. `terminated` ends the return (nothing follows);
     `truncated` only cuts it (the value of `next_observation` stands for what would have followed).
+    `extras` are those of the agent's own `act`: log-probabilities, values, whatever its `update` needs.
     """
 
     observation: Num[Array, "*batch"]
@@ -103,6 +104,7 @@ class Transition(NamedTuple):
     terminated: Bool[Array, "*lead"]
     truncated: Bool[Array, "*lead"]
     next_observation: Num[Array, "*batch"]
+    extras: PyTree = ()
 
 
 class Progress(NamedTuple):
@@ -127,46 +129,98 @@ class Episode(NamedTuple):
     finished: Int[Array, ""]
 
 
+class Learner(NamedTuple):
+    """What an agent has learned and needs in order to go on learning, by who needs it.
+
+    Attributes:
+        params: All that acting greedily, evaluating and exporting need: parameters of networks, running statistics of
+            observations.
+        optimizer: The state of the optimizers.
+        memory: A replay of any type. It is never exported, nor kept with the best parameters, and it goes on being
+            written after a run has ended, as choosing between its old and its new contents would copy it.
+        extra: Anything else, as target networks or the workers' copies of parameters.
+    """
+
+    params: PyTree
+    optimizer: PyTree = None
+    memory: PyTree = None
+    extra: PyTree = None
+
+
+class ActorOutput(NamedTuple):
+    """What `act` and `policy` of an agent return.
+
+    Attributes:
+        action: One action per actor, [N, ...]; of `policy` with the leading axes of its observations.
+        extras: Whatever `update` needs of this step beside the action, as log-probabilities or values [N, ...]. They
+            travel in `Transition.extras`; those of `policy` are not used.
+        carry: The actors' recurrent state after this step, with the same leading axes; () for feed-forward agents.
+    """
+
+    action: Num[Array, "..."]
+    extras: PyTree = ()
+    carry: PyTree = ()
+
+
 class RunState(NamedTuple):
     """Everything a run is: the carry of the training loop.
 
     `active` is False once the run has used up its budget of episodes, or is solved where that ends it; from then on
-    nothing but its replay rows changes. `recent` holds the returns of its last episodes where they decide that.
+    nothing but its learner's memory changes. `recent` holds the returns of its last episodes where they decide that.
+    `carry` is the recurrent state of the actors [N, ...], () for feed-forward agents.
     """
 
-    learner: PyTree
+    learner: Learner
     env_state: PyTree
     observation: Num[Array, N * observation]
     episode: Episode
     active: Bool[Array, ""]
     key: Any
     recent: Float[Array, " W"] | None = None
+    carry: PyTree = ()
+
+
+def no_carry(config: Any, env: Env) -> tuple[()]:
+    """The recurrent state of a feed-forward agent: none."""
+    return ()
+
+
+def rollout_only(config: Any) -> int:
+    """The batch size of an agent that learns from nothing but its rollout."""
+    return 0
 
 
 class Agent(NamedTuple):
-    """An algorithm as a record of pure functions.
-
-    Config:        dataclass of hyperparameters, see `purejaxrl.components.hyperparameters`
-    check:         (config, env) -> None; raises InputError where fields contradict each other or the environment
-    rollout_shape: (config) -> (T, N), the steps and actors of one iteration
-    init:          (config, env, key) -> Learner
-    act:           (config, env, learner, observation[N, ...], progress, key) -> action[N, ...]
-    policy:        (config, env, learner, observation[..., *observation]) -> greedy action[...]
-    update:        (config, env, learner, batch[T, N], progress, key) -> (Learner, metrics)
-
-    summary:       what the algorithm is, in one line, for lists and help texts
-
-    Metrics are numbers by name. A vector of whole numbers is reported by its mean and tallied into a histogram.
+    """An algorithm as a record of pure functions, each of one run; the package maps them over all runs.
 
     A variant replaces functions: `dqn.agent._replace(name="mine", update=my_update)`.
+
+    Attributes:
+        name: What files and plots call it.
+        Config: Dataclass of hyperparameters, made with `purejaxrl.config`; one or more of its fields are budgets.
+        check: (config, env) -> None; raises InputError where fields contradict each other or the environment.
+        rollout_shape: (config) -> (T, N), the steps and actors of one iteration.
+        init: (config, env, key) -> Learner.
+        act: (config, env, learner, observation[N, ...], carry[N, ...], progress, key) -> ActorOutput, exploring.
+        policy: (config, env, params, observation[..., *observation], carry[..., *carry]) -> ActorOutput, greedy. params
+            are those of the Learner.
+        update: (config, env, learner, batch[T, N], progress, key) -> (Learner, metrics). Metrics are numbers by name; a
+            vector of whole numbers is reported by its mean and counted into a histogram.
+        initial_carry: (config, env) -> the recurrent state of one actor where an episode begins. The loop resets each
+            actor's to it when its episode ends.
+        batch_size: (config) -> the number of observations that one gradient step learns from, where these do not come
+            from the rollout. It decides how many runs are computed side by side on a CPU.
+        summary: What the algorithm is, in one line, for lists and help texts.
     """
 
     name: str
     Config: type
     check: Callable[..., None]
     rollout_shape: Callable[..., tuple[int, int]]
-    init: Callable[..., PyTree]
-    act: Callable[..., Array]
-    policy: Callable[..., Array]
-    update: Callable[..., tuple[PyTree, Metrics]]
+    init: Callable[..., Learner]
+    act: Callable[..., ActorOutput]
+    policy: Callable[..., ActorOutput]
+    update: Callable[..., tuple[Learner, Metrics]]
+    initial_carry: Callable[..., PyTree] = no_carry
+    batch_size: Callable[..., int] = rollout_only
     summary: str = ""

@@ -2,7 +2,8 @@
 
 Each case is a command line. The Python that runs this runs it with either checkout's package, on the same machine, and
 the files of the two run folders are compared: parameters array by array, episodes.csv, metrics.csv and sweep.csv byte
-by byte, and summary.json without times and versions.
+by byte, and summary.json without times and versions. Parameters that an earlier checkout names differently are compared
+under the present names; what it kept beside them, as optimizers, is left out.
 """
 
 import json
@@ -15,7 +16,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from safetensors import safe_open
 from safetensors.numpy import load_file
+
+from purejaxrl.experiment.schema import rename_params
 
 # Enough updates for rounding to spread through every parameter, in seconds each.
 DQN = "train dqn --observation_type default --batch_size 32 --memory_size 4000 --seeds 3"
@@ -74,6 +78,13 @@ def train(checkout, case, folder):
         finish(purejaxrl(checkout, ["resume", str(folder), "--extend", "10", "--quiet"], **shared))
 
 
+def load_params(file):
+    """Parameters by their present names."""
+    with safe_open(file, "np") as opened:
+        facts = json.loads(opened.metadata()["purejaxrl"])
+    return rename_params(load_file(file), facts["algorithm"], facts.get("schema_version", 0))
+
+
 def differences(before, after):
     """What differs between two run folders, in words."""
     found = []
@@ -85,7 +96,7 @@ def differences(before, after):
     if names[0] != names[1] or not names[0]:
         found.append(f"files in params/: {names[0]} and {names[1]}")
     for name in set(names[0]) & set(names[1]):
-        trees = [load_file(folder / "params" / name) for folder in (before, after)]
+        trees = [load_params(folder / "params" / name) for folder in (before, after)]
         for key in sorted(trees[0].keys() | trees[1].keys()):
             arrays = [tree.get(key) for tree in trees]
             if any(array is None for array in arrays):

@@ -31,6 +31,11 @@ def network(params, observation):
     return x
 
 
+def theta_of(learner):
+    """The parameters of both networks."""
+    return a3c.Theta(learner.params.pi, learner.params.v)
+
+
 @jax.jit
 def act_once(theta, observation, noise):
     return jnp.argmax(network(theta.pi, observation) + noise)
@@ -96,7 +101,7 @@ def serial(config, seed):
     Returns theta, every worker's copy, and the delay of every applied gradient by (round, worker).
     """
     run_key, learner_key, env_key = jax.random.split(jax.random.key(seed), 3)
-    start = a3c.init(config, ENV, learner_key).theta
+    start = theta_of(a3c.init(config, ENV, learner_key))
     vector, unravel = jax.flatten_util.ravel_pytree(start)
     theta, optimizer = np.asarray(vector, np.float64), Optimizer(config, vector.size)
     actors, steps = config.actors, config.t_max
@@ -162,9 +167,9 @@ def test_async_is_serial_round_robin(changes):
     theta, copies, delays = serial(config, 0)
     state, log = train_one(a3c.agent, config, ENV)
     assert delays.size >= 50
-    np.testing.assert_allclose(flat(state.learner.theta), theta, atol=1e-5)
+    np.testing.assert_allclose(flat(theta_of(state.learner)), theta, atol=1e-5)
     for worker in range(config.actors):
-        own = jax.tree.map(lambda leaf, worker=worker: leaf[worker], state.learner.worker_theta)
+        own = jax.tree.map(lambda leaf, worker=worker: leaf[worker], state.learner.extra.theta)
         np.testing.assert_allclose(flat(own), copies[worker], atol=1e-5)
     np.testing.assert_array_equal(log.metrics["delay"], delays)
 
@@ -186,9 +191,9 @@ def test_sync_applies_the_average_of_the_workers_gradients():
     gradients = []
     for actor in range(4):
         own = jax.tree.map(lambda leaf, actor=actor: leaf[:, actor : actor + 1], batch)
-        gradients.append(flat(jax.grad(lambda t, own=own: a3c.loss(apart, ENV, t, own)[0])(run.learner.theta)))
+        gradients.append(flat(jax.grad(lambda t, own=own: a3c.loss(apart, ENV, t, own)[0])(theta_of(run.learner))))
     step = Optimizer(config, gradients[0].size).step(np.mean(gradients, axis=0), config.lr)
-    np.testing.assert_allclose(flat(after.theta), flat(run.learner.theta) + step, atol=1e-6)
+    np.testing.assert_allclose(flat(theta_of(after)), flat(theta_of(run.learner)) + step, atol=1e-6)
     np.testing.assert_array_equal(metrics["delay"], [0])
 
 
@@ -240,7 +245,7 @@ def test_values_of_environments_where_they_are_known(mode):
         (make(TwoSteps()), [0.0, 1.0], [0.9, 1]),
     ):
         state, _ = train_one(a3c.agent, config, env)
-        found = a3c.state_value(config, env, state.learner.theta.v, jnp.array(observations)[:, None])
+        found = a3c.state_value(config, env, state.learner.params.v, jnp.array(observations)[:, None])
         np.testing.assert_allclose(found, values, rtol=0.04)
 
 
@@ -252,5 +257,5 @@ def test_policy_follows_the_observation(mode):
     )  # fmt: skip
     env = make(Signal())
     state, _ = train_one(a3c.agent, config, env)
-    greedy = a3c.policy(config, env, state.learner, jnp.array([[[0.0]], [[1.0]]]))
+    greedy = a3c.policy(config, env, state.learner.params, jnp.array([[[0.0]], [[1.0]]])).action
     np.testing.assert_array_equal(greedy, [[0], [1]])

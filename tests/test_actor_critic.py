@@ -76,7 +76,7 @@ def test_the_mean_finds_the_optimum_of_a_continuous_bandit(agent, config):
     env = make(Target())
     train = make_train(agent, dataclasses.replace(config, actors=20, lr_anneal=True), env)
     states, _ = jax.jit(jax.vmap(train))(jax.vmap(jax.random.key)(jnp.arange(16)))
-    mean = jax.vmap(lambda learner: agent.policy(config, env, learner, jnp.zeros(1)))(states.learner)
+    mean = jax.vmap(lambda params: agent.policy(config, env, params, jnp.zeros(1)).action)(states.learner.params)
     np.testing.assert_allclose(mean, np.broadcast_to(Target.optimum, (16, 2)), atol=0.05)
 
 

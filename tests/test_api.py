@@ -20,7 +20,6 @@ from purejaxrl.errors import DivergedError, InputError, PurejaxrlError
 from purejaxrl.experiment.plan import Options, plan_train
 from purejaxrl.experiment.plan_from_config import extended
 from purejaxrl.storage.run_folder import read_facts, read_params
-from purejaxrl.training.loop import without_replay
 
 TINY = {"episodes": 6, "batch_size": 16, "memory_size": 64, "hidden_sizes": (8,)}
 VECTORS = {"observation_type": "default", **TINY}
@@ -48,7 +47,7 @@ def test_a3c_leaves_the_histogram_of_its_delays(tmp_path):
     assert result.facts["delay_histogram"] == {"bin_width": 1, "counts": {"0": 2, "1": 2, "2": 2, "3": 2 + 2 * 19 * 4}}
     assert list(result.frame().query("run == 0")["delay"]) == pytest.approx([(1.5 + 4 * 3) / 5, 3, 3, 3])
     assert (result.path / "delay_histogram.png").stat().st_size > 5000
-    assert result.state.learner.worker_theta.pi["kernel_0"].shape == (2, 4, 4, 8)
+    assert result.state.learner.extra.theta.pi["kernel_0"].shape == (2, 4, 4, 8)
     purejaxrl.train("a3c", out=tmp_path / "run", overwrite=True, mode="sync", **settings)
 
 
@@ -75,8 +74,8 @@ def test_make_train_is_the_same_training():
     env = purejaxrl.make("CartPole-v0")
     state, _ = jax.jit(purejaxrl.make_train(dqn.agent, config, env))(jax.random.key(3))
     result = purejaxrl.train("dqn", seed=3, **VECTORS)
-    trained = jax.tree.map(lambda leaf: leaf[0], without_replay(result.state.learner))
-    np.testing.assert_allclose(flat(without_replay(state.learner)), flat(trained), atol=1e-5)
+    trained = jax.tree.map(lambda leaf: leaf[0], result.state.learner._replace(memory=None))
+    np.testing.assert_allclose(flat(state.learner._replace(memory=None)), flat(trained), atol=1e-5)
     assert int(state.episode.finished) == 6
 
 

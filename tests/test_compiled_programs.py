@@ -63,7 +63,7 @@ def test_programs_do_as_much_as_was_recorded(name):
 @pytest.mark.parametrize("name", ["dqn on states", "dqn on images"])
 def test_the_replay_is_written_in_place(name):
     program, state = compile_chunk(name)
-    rows = state.learner.replay.rows
+    rows = state.learner.memory.rows
     one_replay = rows.size // RUNS
     assert {"parameter"} <= opcodes_of_arrays(program.as_text(), at_least=one_replay) <= IN_PLACE
     assert program.memory_analysis().temp_size_in_bytes < one_replay * rows.dtype.itemsize / 2

@@ -45,8 +45,8 @@ def random_experience(env, size=50):
 @pytest.mark.parametrize("double_q", [False, True])
 def test_targets_and_loss_against_rlax_and_a_loop(double_q):
     env, config = make("CartPole-v0"), small_config(double_q=double_q, gamma=0.9)
-    params = dqn.init(config, env, jax.random.key(1)).params
-    target_params = dqn.init(config, env, jax.random.key(2)).params
+    params = dqn.init(config, env, jax.random.key(1)).params.q
+    target_params = dqn.init(config, env, jax.random.key(2)).params.q
     batch = random_experience(env)
     target = dqn.q_target(config, env, params, target_params, batch)
 
@@ -78,21 +78,21 @@ def test_a_gradient_step_is_adam_on_the_loss():
     flags = (one.discount == 0, jnp.zeros(50, bool))
     steps = dqn.Step(one.observation, one.action, one.reward, *flags, one.next_observation)
     replay = dqn.ring.Replay(dqn.ring.pack(steps))
-    trained = (learner.params, learner.target_params, learner.opt_state)
+    trained = (learner.params.q, learner.extra, learner.optimizer)
     (params, target_params, _), _ = dqn.gradient_step(
         config, env, replay, None, progress_at(49), dqn.q_target, trained, jax.random.key(3)
     )
 
     optimizer = optax.adam(1e-3)
     # The target is a constant: the gradient flows through Q(s, a) alone.
-    target = dqn.q_target(config, env, learner.params, learner.target_params, one)[0]
+    target = dqn.q_target(config, env, learner.params.q, learner.extra, one)[0]
     gradient = jax.grad(lambda p: (dqn.q_values(config, env, p, batch.observation[0])[batch.action[0]] - target) ** 2)(
-        learner.params
+        learner.params.q
     )
-    step, _ = optimizer.update(gradient, optimizer.init(learner.params))
-    expected = optax.apply_updates(learner.params, step)
+    step, _ = optimizer.update(gradient, optimizer.init(learner.params.q))
+    expected = optax.apply_updates(learner.params.q, step)
     chex.assert_trees_all_close(params, expected, atol=1e-6)
-    assert_same_bits(target_params, learner.target_params)
+    assert_same_bits(target_params, learner.extra)
 
 
 def test_multi_step_targets_against_a_loop():
@@ -162,8 +162,8 @@ def learned_from(config, env, state, progress):
         return dqn.q_target(config, env, params, target_params, experience)
 
     learner = state.learner
-    trained = (learner.params, learner.target_params, learner.opt_state)
-    dqn.gradient_step(config, env, learner.replay, None, progress, target_of, trained, jax.random.key(0))
+    trained = (learner.params.q, learner.extra, learner.optimizer)
+    dqn.gradient_step(config, env, learner.memory, None, progress, target_of, trained, jax.random.key(0))
     return jax.tree.map(np.asarray, seen[0])
 
 
@@ -191,14 +191,14 @@ def test_target_copies_at_exactly_the_right_episodes(actors):
         is_due = (finished + ended) // 4 > finished // 4
         finished += ended
         assert finished == after.episode.finished
-        has_learned = bits(after.learner.params) != bits(before.learner.params)
+        has_learned = bits(after.learner.params.q) != bits(before.learner.params.q)
         if is_due:
             copies += 1
-            assert_same_bits(after.learner.target_params, after.learner.params)
+            assert_same_bits(after.learner.extra, after.learner.params.q)
         else:
-            assert_same_bits(after.learner.target_params, before.learner.target_params)
+            assert_same_bits(after.learner.extra, before.learner.extra)
             if has_learned:
-                assert bits(after.learner.target_params) != bits(after.learner.params)
+                assert bits(after.learner.extra) != bits(after.learner.params.q)
     assert copies >= 2
 
 
@@ -206,15 +206,15 @@ def test_stepwise_and_soft_target_copies():
     env = make("CartPole-v0")
     states, _ = history(small_config(actors=2, batch_size=8, target_update_steps=6), env, 24)
     for i, (before, after) in enumerate(itertools.pairwise(states), start=1):
-        assert (bits(after.learner.target_params) == bits(after.learner.params)) == (i % 3 == 0 or i < 4)
-        assert (bits(after.learner.target_params) == bits(before.learner.target_params)) == (i % 3 != 0 or i < 4)
+        assert (bits(after.learner.extra) == bits(after.learner.params.q)) == (i % 3 == 0 or i < 4)
+        assert (bits(after.learner.extra) == bits(before.learner.extra)) == (i % 3 != 0 or i < 4)
     config = small_config(batch_size=1, target_update=10**6, target_tau=0.25)
     states, _ = history(config, env, 3)
     for before, after in itertools.pairwise(states):
         expected = jax.tree.map(
-            lambda q, target: 0.25 * q + 0.75 * target, after.learner.params, before.learner.target_params
+            lambda q, target: 0.25 * q + 0.75 * target, after.learner.params.q, before.learner.extra
         )
-        chex.assert_trees_all_close(after.learner.target_params, expected, atol=1e-6)
+        chex.assert_trees_all_close(after.learner.extra, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_gradient_steps_begin_with_the_batch_and_keep_their_rate(actors, train_e
     config = small_config(actors=actors, train_every=train_every, batch_size=batch_size)
     dqn.check(config, make("CartPole-v0"))
     states, _ = history(config, make("CartPole-v0"), len(expected))
-    counts = [int(state.learner.opt_state[0].count) for state in states]
+    counts = [int(state.learner.optimizer[0].count) for state in states]
     np.testing.assert_array_equal(np.diff(counts), expected)
 
 
@@ -240,12 +240,12 @@ def test_replay_holds_the_true_next_observation_and_termination_alone():
     config = small_config(actors=3, memory_size=60, batch_size=30)
     env = make(Counter(), max_ep_len=5)
     states, _ = history(config, env, 20)
-    rows = dqn.Step(*dqn.ring.unpack(states[-1].learner.replay.rows, dqn.step_layout(env)))
+    rows = dqn.Step(*dqn.ring.unpack(states[-1].learner.memory.rows, dqn.step_layout(env)))
     np.testing.assert_array_equal(rows.next_observation, rows.observation + 1)
     np.testing.assert_array_equal(np.unique(rows.observation), np.arange(5))
     assert not np.any(rows.terminated)
     states, _ = history(config, make(Counter(length=5)), 20)
-    rows = dqn.Step(*dqn.ring.unpack(states[-1].learner.replay.rows, dqn.step_layout(env)))
+    rows = dqn.Step(*dqn.ring.unpack(states[-1].learner.memory.rows, dqn.step_layout(env)))
     np.testing.assert_array_equal(rows.terminated, rows.observation[:, 0] == 4)
 
 
@@ -255,13 +255,13 @@ def test_epsilon_counts_env_steps_of_all_actors_before_the_action():
     env = make("CartPole-v0")
     learner = dqn.init(config, env, jax.random.key(0))
     observation = jnp.ones((4, 4)) * 0.1
-    greedy = dqn.policy(config, env, learner, observation)
+    greedy = dqn.policy(config, env, learner.params, observation).action
     keys = jax.random.split(jax.random.key(1), 64)
-    first = jax.vmap(lambda key: dqn.act(config, env, learner, observation, progress_at(0, 4), key))(keys)
+    first = jax.vmap(lambda key: dqn.act(config, env, learner, observation, (), progress_at(0, 4), key).action)(keys)
     assert 0 < np.mean(first[:, 0] != greedy[0]) < 1
     np.testing.assert_array_equal(first[:, 1:], jnp.tile(greedy[1:], (64, 1)))
     keys = jax.random.split(jax.random.key(2), 64)
-    later = jax.vmap(lambda key: dqn.act(config, env, learner, observation, progress_at(1, 4), key))(keys)
+    later = jax.vmap(lambda key: dqn.act(config, env, learner, observation, (), progress_at(1, 4), key).action)(keys)
     np.testing.assert_array_equal(later, jnp.tile(greedy, (64, 1)))
 
 
@@ -272,7 +272,7 @@ def probe_config(**changes):
 
 
 def q_at(config, env, state, observation):
-    return np.asarray(dqn.q_values(config, env, state.learner.params, jnp.array([observation])))
+    return np.asarray(dqn.q_values(config, env, state.learner.params.q, jnp.array([observation])))
 
 
 def test_value_of_an_endless_environment():
@@ -294,7 +294,9 @@ def test_values_of_probes():
     np.testing.assert_allclose(q_at(config, env, state, 0.0), [0, 1], atol=0.1)
     env = make(Signal())
     state, _ = train_one(dqn.agent, config, env)
-    np.testing.assert_array_equal(dqn.policy(config, env, state.learner, jnp.array([[0.0], [1.0]])), [0, 1])
+    np.testing.assert_array_equal(
+        dqn.policy(config, env, state.learner.params, jnp.array([[0.0], [1.0]])).action, [0, 1]
+    )
 
 
 def test_a_replay_holds_a_step_of_every_actor():

@@ -59,8 +59,8 @@ def test_gymnasium_plays_what_a_plain_loop_plays(tmp_path):
     result = purejaxrl.train("vpg", epochs=2, steps_per_epoch=80, actors=4, hidden_sizes=(8,), out=tmp_path / "run")
     returns = purejaxrl.evaluate(result.path, episodes=5, backend="gymnasium", seed=7)["return"]
     _, (batch,) = load_learners(result.path)
-    kernels = [batch.learner.pi_params[f"kernel_{k}"][0] for k in range(2)]
-    biases = [batch.learner.pi_params[f"bias_{k}"][0] for k in range(2)]
+    kernels = [batch.params.pi[f"kernel_{k}"][0] for k in range(2)]
+    biases = [batch.params.pi[f"bias_{k}"][0] for k in range(2)]
     for episode, found in enumerate(returns):
         env = gymnasium.make("CartPole-v1")
         observation, _ = env.reset(seed=7 + episode)
@@ -88,8 +88,8 @@ def test_images_are_seen_in_gymnasium_as_in_training(tmp_path):
 
 def test_last_parameters_are_those_of_the_state():
     result = purejaxrl.train("vpg", epochs=2, steps_per_epoch=80, actors=4, hidden_sizes=(8,))
-    last = load_learners(result.path)[1][0].learner
-    np.testing.assert_array_equal(last.pi_params["kernel_0"], result.state.learner.pi_params["kernel_0"])
+    last = load_learners(result.path)[1][0].params
+    np.testing.assert_array_equal(last.pi["kernel_0"], result.state.learner.params.pi["kernel_0"])
 
 
 def test_an_exported_policy_acts_alike_in_numpy(tmp_path):
@@ -107,8 +107,8 @@ def test_an_exported_policy_acts_alike_in_numpy(tmp_path):
         for layer in range(2):
             x = np.tanh(x @ arrays[f"pi_params/kernel_{layer}"][run] + arrays[f"pi_params/bias_{layer}"][run])
         x = x @ arrays["pi_params/kernel_2"][run] + arrays["pi_params/bias_2"][run]
-        learner = jax.tree.map(lambda leaf: leaf[run], batch.learner)  # noqa: B023
-        acted = vpg.policy(batch.setting.config, batch.setting.env, learner, jnp.asarray(states))
+        params = jax.tree.map(lambda leaf: leaf[run], batch.params)  # noqa: B023
+        acted = vpg.policy(batch.setting.config, batch.setting.env, params, jnp.asarray(states)).action
         np.testing.assert_array_equal(np.argmax(x, axis=1), acted)
 
 

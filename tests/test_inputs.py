@@ -21,7 +21,7 @@ from purejaxrl.components.preprocessing import (
     update_moments,
 )
 from purejaxrl.envs import Images, make
-from purejaxrl.training.loop import init_run, iterate, without_replay
+from purejaxrl.training.loop import init_run, iterate
 from purejaxrl.training.rollout import rollout
 
 CARTPOLE = make("CartPole-v0")
@@ -69,9 +69,9 @@ def test_every_agent_counts_each_observation_once(name):
         state, log = step(state, jnp.int32(iteration))
         seen.append(np.asarray(log.metrics["observation"]).reshape(-1, 4))
     seen = np.concatenate(seen)
-    assert state.learner.moments.seen == len(seen) == 200
-    np.testing.assert_allclose(state.learner.moments.mean, seen.mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(state.learner.moments.variance, seen.var(axis=0), rtol=1e-4)
+    assert state.learner.params.moments.seen == len(seen) == 200
+    np.testing.assert_allclose(state.learner.params.moments.mean, seen.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(state.learner.params.moments.variance, seen.var(axis=0), rtol=1e-4)
 
 
 def spying(agent):
@@ -84,24 +84,30 @@ def spying(agent):
     return agent._replace(update=update)
 
 
+def without_moments(learner):
+    return learner._replace(params=learner.params._replace(moments=None))
+
+
 @EACH
 def test_acting_and_evaluating_see_normalized_observations(name):
     """An agent with moments is, on raw observations, what it is without them on normalised ones."""
     agent, config = AGENTS[name], CONFIGS[name]
     state, _ = train_one(agent, config, CARTPOLE)
-    moments, plain = state.learner.moments, state.learner._replace(moments=None)
+    moments, plain = state.learner.params.moments, without_moments(state.learner)
     spread = jnp.sqrt(moments.variance + 1e-8)[None]
     normalised = 3 * jax.random.normal(jax.random.key(1), (500, 4))
     observation = moments.mean[None] + normalised * spread
-    chosen = agent.policy(config, CARTPOLE, state.learner, observation)
-    np.testing.assert_array_equal(chosen, agent.policy(config, CARTPOLE, plain, normalised))
-    assert np.any(chosen != agent.policy(config, CARTPOLE, plain, observation)), "the comparison would be blind"
+    chosen = agent.policy(config, CARTPOLE, state.learner.params, observation).action
+    np.testing.assert_array_equal(chosen, agent.policy(config, CARTPOLE, plain.params, normalised).action)
+    assert np.any(chosen != agent.policy(config, CARTPOLE, plain.params, observation).action), (
+        "the comparison would be blind"
+    )
 
     normalised, observation = normalised[:4], observation[:4]
     for seed in range(20):
         np.testing.assert_array_equal(
-            agent.act(config, CARTPOLE, state.learner, observation, PROGRESS, jax.random.key(seed)),
-            agent.act(config, CARTPOLE, plain, normalised, PROGRESS, jax.random.key(seed)),
+            agent.act(config, CARTPOLE, state.learner, observation, (), PROGRESS, jax.random.key(seed)).action,
+            agent.act(config, CARTPOLE, plain, normalised, (), PROGRESS, jax.random.key(seed)).action,
         )
 
 
@@ -113,7 +119,7 @@ def test_gradients_see_the_observations_that_were_acted_on():
     )
     plain, _ = train_one(vpg.agent, raw, CARTPOLE)
     counted, _ = train_one(vpg.agent, one, CARTPOLE)
-    np.testing.assert_allclose(flat(plain.learner.pi_params), flat(counted.learner.pi_params), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(flat(plain.learner.params.pi), flat(counted.learner.params.pi), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["vpg", "a3c"])
@@ -123,22 +129,22 @@ def test_updates_see_observations_by_the_moments_that_were_acted_with(name):
     state, _ = train_one(agent, config, CARTPOLE)
     state = state._replace(key=jax.random.key(5))
     _, batch, _ = rollout(agent, CARTPOLE, config, state, PROGRESS, jax.random.key(6))
-    moments = state.learner.moments
+    moments = state.learner.params.moments
     assert np.abs(moments.mean).max() > 0.01
     given, _ = agent.update(config, CARTPOLE, state.learner, batch, PROGRESS, jax.random.key(7))
     by_hand = batch._replace(
         observation=normalize(moments, batch.observation), next_observation=normalize(moments, batch.next_observation)
     )
-    plain = state.learner._replace(moments=None)
+    plain = without_moments(state.learner)
     expected, _ = agent.update(config, CARTPOLE, plain, by_hand, PROGRESS, jax.random.key(7))
-    assert given.moments.seen == moments.seen + batch.reward.size
-    np.testing.assert_allclose(flat(given._replace(moments=None)), flat(expected), atol=1e-6)
+    assert given.params.moments.seen == moments.seen + batch.reward.size
+    np.testing.assert_allclose(flat(without_moments(given)), flat(expected), atol=1e-6)
 
 
 def test_dqn_keeps_raw_observations():
     config = CONFIGS["dqn"]
     state, _ = train_one(dqn.agent, config, CARTPOLE)
-    rows = dqn.Step(*dqn.ring.unpack(state.learner.replay.rows, dqn.step_layout(CARTPOLE)))
+    rows = dqn.Step(*dqn.ring.unpack(state.learner.memory.rows, dqn.step_layout(CARTPOLE)))
     # The last block stored: its next observations are where the environments stand, unless they were reset.
     newest = (200 // 4 - 1) % 16 * 4
     follows = np.asarray(rows.next_observation[newest : newest + 4])
@@ -152,7 +158,7 @@ def test_dqn_learns_from_normalized_observations():
     moments = Moments(jnp.float32(10), jnp.array([1.0, -2.0, 0.0, 3.0]), jnp.array([4.0, 0.25, 1.0, 9.0]))
     observation, next_observation = jax.random.normal(jax.random.key(1), (2, 64, 4))
     others = (jnp.arange(64) % 2, jnp.ones(64), jnp.arange(64) % 5 == 0, jnp.arange(64) % 7 == 0)
-    trained = (learner.params, learner.target_params, learner.opt_state)
+    trained = (learner.params.q, learner.extra, learner.optimizer)
     results = []
     for prepared, given in ((lambda x: x, moments), (lambda x: normalize(moments, x), None)):
         steps = dqn.Step(prepared(observation), *others, prepared(next_observation))
@@ -174,14 +180,14 @@ def test_reward_scale_is_for_learning_alone(name):
                 reward_scale=scale,
             )  # fmt: skip
             state, log = train_one(vpg.agent, config, env)
-            values[scale] = vpg.state_value(config, env, state.learner.v_params, jnp.zeros(1))
+            values[scale] = vpg.state_value(config, env, state.learner.params.v, jnp.zeros(1))
         else:
             config = a3c.Config(
                 episodes=None, env_steps=40_000, actors=4, t_max=10, lr=3e-3, gamma=0.9, hidden_sizes=(16,),
                 reward_scale=scale, lr_anneal=True,
             )  # fmt: skip
             state, log = train_one(a3c.agent, config, env)
-            values[scale] = a3c.state_value(config, env, state.learner.theta.v, jnp.zeros(1))
+            values[scale] = a3c.state_value(config, env, state.learner.params.v, jnp.zeros(1))
         assert np.max(log.ended.returns) == 20
     assert values[1.0] == pytest.approx(10, abs=0.3)
     assert values[0.1] == pytest.approx(1, abs=0.05)
@@ -194,7 +200,7 @@ def test_reward_scale_of_dqn():
         reward_scale=0.1, target_update=1,
     )  # fmt: skip
     state, log = train_one(dqn.agent, config, env)
-    q_value = dqn.q_values(config, env, state.learner.params, jnp.zeros(1))
+    q_value = dqn.q_values(config, env, state.learner.params.q, jnp.zeros(1))
     np.testing.assert_allclose(q_value, 0.2, atol=0.02)
     assert np.max(log.ended.returns) == 20
 
@@ -277,7 +283,7 @@ FEW_OF = {
 
 def weights_of(name, learner):
     """Parameters of the policy, or of Q."""
-    return {"vpg": lambda: learner.pi_params, "a3c": lambda: learner.theta.pi, "dqn": lambda: learner.params}[name]()
+    return {"vpg": lambda: learner.params.pi, "a3c": lambda: learner.params.pi, "dqn": lambda: learner.params.q}[name]()
 
 
 def check_that_images_moved(name, config, learner):
@@ -286,14 +292,14 @@ def check_that_images_moved(name, config, learner):
     shown = Images(config.image, frames, config.frame_spacing, config.image_size, config.channels)
     env = make("CartPole-v0", images=shown, renderer=LEANING_POLE)
     start = init_run(AGENTS[name], env, config, jax.random.key(0)).learner
-    assert np.isfinite(flat(without_replay(learner))).all()
+    assert np.isfinite(flat(learner._replace(memory=None))).all()
     first, shape = ("kernel_0", (8 * 12 * 3, 8)) if config.torso == "mlp" else ("conv_kernel_0", (4 * 4 * 3, 3))
     before, after = (weights_of(name, x)[first] for x in (start, learner))
     assert after.shape == before.shape == shape
     # Some units of a ReLU network may be dead from the start.
     assert np.mean(after != before) > 0.3
     if config.normalize_observations:
-        assert learner.moments.mean.shape == (8, 12, 3)
+        assert learner.params.moments.mean.shape == (8, 12, 3)
 
 
 @pytest.mark.parametrize(

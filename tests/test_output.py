@@ -110,7 +110,7 @@ def test_a_summary_that_was_asked_for_is_such_output(broken, tmp_path, monkeypat
 
 @pytest.mark.parametrize("flag", [[], ["--json"]], ids=["plain", "json"])
 def test_an_interrupted_training_says_so_even_if_nobody_reads(flag, broken, tmp_path, monkeypatch):
-    keep = checkpointing.Keeper.look
+    keep = checkpointing.Checkpointer.on_chunk
     kept = []
 
     def interrupted(*arguments):
@@ -119,7 +119,7 @@ def test_an_interrupted_training_says_so_even_if_nobody_reads(flag, broken, tmp_
         if len(kept) == 2:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(checkpointing.Keeper, "look", interrupted)
+    monkeypatch.setattr(checkpointing.Checkpointer, "on_chunk", interrupted)
     monkeypatch.setattr(sys, "stdout", broken("unread"))
     assert main([*TINY_VPG, "--epochs", "100000", *flag, "--out", str(tmp_path / "run")]) == 143
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["stopped_by"] == "SIGTERM"
@@ -210,7 +210,7 @@ def test_a_terminal_that_goes_without_a_signal_takes_no_training_with_it(tmp_pat
     os.close(there)
     assert b"compiling" in os.read(here, 1000)
     os.close(here)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=300) == 0
     assert_complete(tmp_path / "run")
 
 
@@ -229,7 +229,7 @@ def test_a_terminal_that_is_closed_ends_a_training_with_a_checkpoint(tmp_path):
     while b"return" not in shown:
         shown += os.read(here, 1000)
     os.close(here)
-    assert process.wait(timeout=60) == 128 + signal.SIGHUP
+    assert process.wait(timeout=300) == 128 + signal.SIGHUP
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["stopped_by"] == "SIGHUP"
     assert 0 < summary["env_steps"] < 10_000_000 * 40

@@ -9,13 +9,13 @@ from helpers import PROGRESS, run_page
 
 import purejaxrl
 from purejaxrl.agents import AGENTS, a3c, dqn, vpg
-from purejaxrl.components.hyperparameters import Real, config, leaf, static
+from purejaxrl.components.hyperparameters import Real, budget, config, leaf, static
 from purejaxrl.components.returns import generalized_advantages
 from purejaxrl.errors import InputError
 from purejaxrl.experiment.plan import plan_sweep, plan_train
 from purejaxrl.experiment.validation import check_agent, check_metrics, check_record, check_same
 from purejaxrl.training.metrics import METRIC_COLUMNS
-from purejaxrl.types import Transition
+from purejaxrl.types import ActorOutput, Learner, Transition
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_the_weighted_loss_of_the_page(page, cartpole):
     """-mean(log pi(a|s) min(exp(A / temperature), 20)) - entropy_coef H, in numpy."""
     names, _ = page
     settings = names["Config"](temperature=0.5, entropy_coef=0.1, hidden_sizes=(4,))
-    params = vpg.init(settings, cartpole, jax.random.key(0)).pi_params
+    params = vpg.init(settings, cartpole, jax.random.key(0)).params.pi
     observation = jax.random.normal(jax.random.key(1), (5, 2, 4))
     action, advantage = jnp.arange(10).reshape(5, 2) % 2, jnp.linspace(-1.0, 2.0, 10).reshape(5, 2)
     batch = Transition(observation, action, advantage, action > 2, action > 2, observation)
@@ -81,7 +81,7 @@ def test_the_agent_from_nothing_follows_the_score(page, cartpole):
     after, _ = names["update"](settings, cartpole, learner, batch, PROGRESS, jax.random.key(2))
     score = np.eye(2)[np.asarray(action)] - 0.5
     expected = np.einsum("tn,tno,tna->oa", np.asarray(reward) - 2.5, np.asarray(observation), score) / 6
-    np.testing.assert_allclose(after["weights"], 0.5 * expected, rtol=1e-5)
+    np.testing.assert_allclose(after.params, 0.5 * expected, rtol=1e-5)
     assert names["result"].frame()["return_mean"].notna().all()
 
 
@@ -98,8 +98,8 @@ def test_vpg_takes_another_advantage(cartpole):
         return jnp.zeros_like(value)
 
     after, _ = vpg.update(settings, cartpole, learner, batch, PROGRESS, jax.random.key(2), advantage=none)
-    chex.assert_trees_all_equal(after.pi_params, learner.pi_params)
-    assert np.abs(after.v_params["kernel_0"] - learner.v_params["kernel_0"]).max() > 1e-4
+    chex.assert_trees_all_equal(after.params.pi, learner.params.pi)
+    assert np.abs(after.params.v["kernel_0"] - learner.params.v["kernel_0"]).max() > 1e-4
 
 
 @config
@@ -113,7 +113,7 @@ class Wider(dqn.Config):
 class Alone:
     """A Config that extends none."""
 
-    env_steps: int = static(100, "budget", at_least=1)
+    env_steps: int = budget(100, "env steps")
     actors: int = static(2, "environments", at_least=1)
 
 
@@ -138,9 +138,9 @@ def of_alone(**parts):
         "Config": Alone,
         "check": lambda config, env: None,
         "rollout_shape": lambda config: (3, config.actors),
-        "init": lambda config, env, key: {"w": jnp.zeros(4)},
-        "act": lambda config, env, learner, observation, progress, key: jnp.zeros(len(observation), int),
-        "policy": lambda config, env, learner, observation: jnp.zeros(observation.shape[:-1], int),
+        "init": lambda config, env, key: Learner({"w": jnp.zeros(4)}),
+        "act": lambda config, env, learner, observation, *_: ActorOutput(jnp.zeros(len(observation), int)),
+        "policy": lambda config, env, params, observation, carry: ActorOutput(jnp.zeros(observation.shape[:-1], int)),
         "update": lambda config, env, learner, batch, progress, key: (learner, {"loss": jnp.mean(batch.reward)}),
     }
     return purejaxrl.Agent(**(functions | parts))
@@ -170,38 +170,61 @@ class NoBudget:
     actors: int = static(2, "environments", at_least=1)
 
 
-def learner_of(**parts):
-    return lambda config, env, key: parts
+@config
+class OtherBudget:
+    weeks: int = budget(2, "weeks")
 
 
-def updating_to(learner, **metrics):
-    return lambda config, env, old, batch, progress, key: (learner, metrics)
+def acting(action, extras=(), carry=()):
+    return lambda *_: ActorOutput(action, extras, carry)
+
+
+def updating_to(params, **metrics):
+    return lambda config, env, old, batch, progress, key: (Learner(params), metrics)
 
 
 WRONG = [
     ({"name": ""}, "name is a str; it must be a text"),
     ({"summary": None}, "summary is a NoneType; it must be a text"),
-    ({"act": None}, r"act is None; it must be a function \(config, env, learner, observation, progress, key\)"),
+    ({"act": None}, r"act is None; it must be a function \(config, env, learner, observation, carry, progress, key\)"),
     ({"Config": int}, "Config must be made with @config, leaf and static; <class 'int'> is not"),
     ({"Config": undecorated()}, "Config must be made with @config"),
-    ({"Config": NoBudget}, "Config has no budget; it needs a field of epochs, episodes, env_steps"),
+    (
+        {"Config": NoBudget},
+        "Config has no budget; it needs a field made with purejaxrl.budget, .* epochs, episodes, env_steps",
+    ),
+    ({"Config": OtherBudget}, "a budget weeks is not known; use one of epochs, episodes, env_steps"),
     ({"rollout_shape": lambda config: 5}, r"rollout_shape returned 5; it must return \(steps, actors\)"),
     ({"rollout_shape": lambda config: (2, 0)}, r"rollout_shape returned \(2, 0\)"),
     ({"rollout_shape": lambda: (2, 2)}, "rollout_shape.config. raised TypeError"),
-    ({"init": learner_of(w="text")}, "init.* returned a str at w; it must return arrays"),
+    ({"init": lambda *_: Learner({"w": "text"})}, "init.* returned a str at params/w; it must return arrays"),
+    ({"init": lambda *_: {"w": jnp.zeros(4)}}, "init returned a dict; it must return a purejaxrl.Learner"),
     ({"init": lambda config, env: {}}, "init.config, env, key. raised TypeError"),
-    ({"act": lambda *_: jnp.zeros(2)}, r"act returned float32\[2\]; CartPole-v0 takes whole numbers of shape \[2\]"),
-    ({"act": lambda *_: jnp.zeros(3, int)}, r"act returned int32\[3\]; CartPole-v0 takes whole numbers of shape \[2\]"),
-    ({"act": lambda *_: None}, "act returned None"),
-    ({"policy": lambda *_: jnp.zeros((), int)}, r"policy of observations \[3, 4\] returned int32\[\]"),
+    ({"act": acting(jnp.zeros(2))}, r"act returned float32\[2\]; CartPole-v0 takes whole numbers of shape \[2\]"),
+    ({"act": acting(jnp.zeros(3, int))}, r"act returned int32\[3\]; CartPole-v0 takes whole numbers of shape \[2\]"),
+    ({"act": lambda *_: jnp.zeros(2, int)}, "act returned .*; it must return a purejaxrl.ActorOutput"),
+    ({"act": lambda *_: None}, "act returned None; it must return a purejaxrl.ActorOutput"),
+    (
+        {"act": acting(jnp.zeros(2, int), {"p": jnp.zeros(3)})},
+        r"extras p as float32\[3\]; the first axis is .* 2 actors",
+    ),
+    (
+        {"act": acting(jnp.zeros(2, int), (), jnp.zeros(2))},
+        r"returned the carry as float32\[2\]; initial_carry made it",
+    ),
+    ({"policy": acting(jnp.zeros((), int))}, r"policy of observations \[3, 4\] returned int32\[\]"),
     (
         {"update": lambda *_: {"w": jnp.zeros(4)}},
         r"update returned a dict; it must return \(Learner, metrics by name\)",
     ),
-    ({"update": updating_to({"w": jnp.zeros(5)})}, r"returned w as float32\[5\]; init made it float32\[4\]"),
-    ({"update": updating_to({"w": jnp.zeros(4, int)})}, r"returned w as int32\[4\]; init made it float32\[4\]"),
-    ({"update": updating_to({})}, r"returned w as nothing; init made it float32\[4\]"),
-    ({"update": updating_to({"w": jnp.zeros(4), "v": 1.0})}, "returned v as float32.*; init made it nothing"),
+    (
+        {"update": lambda *_: ({"w": jnp.zeros(4)}, {})},
+        "update, as the first of two, returned a dict; it must return a",
+    ),
+    ({"update": updating_to({"w": jnp.zeros(5)})}, r"returned params/w as float32\[5\]; init made it float32\[4\]"),
+    ({"update": updating_to({"w": jnp.zeros(4, int)})}, r"returned params/w as int32\[4\]; init made it float32\[4\]"),
+    ({"update": updating_to({})}, r"returned params/w as nothing; init made it float32\[4\]"),
+    ({"update": updating_to({"w": jnp.zeros(4), "v": 1.0})}, "returned params/v as float32.*; init made it nothing"),
     ({"update": updating_to({"w": jnp.zeros(4)}, run=1.0)}, "metric 'run'; metrics.csv has a column of that name"),
     ({"update": updating_to({"w": jnp.zeros(4)}, x=jnp.zeros(3))}, r"x as float32\[3\]; it must be one number"),
     ({"update": lambda *_: 1 / 0}, "update.* raised ZeroDivisionError: division by zero"),
@@ -249,8 +272,8 @@ def test_make_train_checks_the_agent_too(cartpole):
 def test_a_learner_may_be_empty(tmp_path):
     """As of an agent that acts at random and learns nothing, against which others can be held."""
     functions = {
-        "init": lambda config, env, key: (),
-        "act": lambda config, env, learner, observation, progress, key: jax.random.randint(key, (2,), 0, 2),
+        "init": lambda config, env, key: Learner(()),
+        "act": lambda *arguments: ActorOutput(jax.random.randint(arguments[-1], (2,), 0, 2)),
         "update": lambda config, env, learner, batch, progress, key: (learner, {}),
     }
     agent = of_alone(name="random", **functions)

@@ -62,7 +62,7 @@ def test_the_package_adds_linear_heads(cartpole):
     """Q has an output per action; pi and V each have parameters of the module of their own."""
     observation = jax.random.normal(jax.random.key(9), (5, 4))
     config = dqn.Config(network=Torso(), batch_size=8, memory_size=16)
-    params = dqn.init(config, cartpole, jax.random.key(0)).params
+    params = dqn.init(config, cartpole, jax.random.key(0)).params.q
     assert jax.tree.map(jnp.shape, params) == {
         "body": {"Dense_0": {"kernel": (4, 8), "bias": (8,)}},
         "head": {"kernel_0": (8, 2), "bias_0": (2,)},
@@ -72,12 +72,12 @@ def test_the_package_adds_linear_heads(cartpole):
 
     config = vpg.Config(network=Torso(6))
     learner = vpg.init(config, cartpole, jax.random.key(0))
-    value = vpg.state_value(config, cartpole, learner.v_params, observation)
-    np.testing.assert_allclose(value, by_hand(learner.v_params, observation)[:, 0], rtol=1e-5)
-    pi, v = (params["body"]["Dense_0"]["kernel"] for params in (learner.pi_params, learner.v_params))
+    value = vpg.state_value(config, cartpole, learner.params.v, observation)
+    np.testing.assert_allclose(value, by_hand(learner.params.v, observation)[:, 0], rtol=1e-5)
+    pi, v = (params["body"]["Dense_0"]["kernel"] for params in (learner.params.pi, learner.params.v))
     assert np.abs(pi - v).min() > 1e-6
 
-    theta = a3c.init(a3c.Config(network=Torso()), cartpole, jax.random.key(0)).theta
+    theta = a3c.init(a3c.Config(network=Torso()), cartpole, jax.random.key(0)).params
     assert theta.pi["head"]["kernel_0"].shape == (8, 2)
     assert theta.v["head"]["kernel_0"].shape == (8, 1)
 
@@ -97,14 +97,14 @@ def test_the_module_itself_learns(cartpole):
         return jnp.mean((hidden @ head["kernel_0"] + head["bias_0"][None] - reward.reshape(6, 1)) ** 2)
 
     adam = optax.adam(0.1)
-    step, _ = adam.update(jax.grad(loss)(learner.v_params), adam.init(learner.v_params))
-    expected = optax.apply_updates(learner.v_params, step)
-    chex.assert_trees_all_close(after.v_params, expected, atol=1e-4)
+    step, _ = adam.update(jax.grad(loss)(learner.params.v), adam.init(learner.params.v))
+    expected = optax.apply_updates(learner.params.v, step)
+    chex.assert_trees_all_close(after.params.v, expected, atol=1e-4)
 
 
 def test_gaussian_policies_have_the_module_beneath_their_mean():
     env = purejaxrl.make("Pendulum-v1")
-    params = vpg.init(vpg.Config(network=Torso()), env, jax.random.key(0)).pi_params
+    params = vpg.init(vpg.Config(network=Torso()), env, jax.random.key(0)).params.pi
     assert params["mean"]["body"]["Dense_0"]["kernel"].shape == (3, 8)
     assert params["log_std"].shape == (1,)
 
@@ -352,7 +352,7 @@ def test_what_would_fail_within_a_training_is_refused_before(network, words):
 def test_layers_may_compute_in_bfloat16(tmp_path):
     network = nn.Dense(8, dtype=jnp.bfloat16)
     result = purejaxrl.train("vpg", network=network, epochs=1, steps_per_epoch=20, actors=2)
-    assert {leaf.dtype for leaf in jax.tree.leaves(result.state.learner.pi_params)} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(result.state.learner.params.pi)} == {jnp.dtype("float32")}
 
 
 def test_an_exception_of_the_module_is_kept():

@@ -113,8 +113,8 @@ def test_a_folder_that_was_asked_for_is_where_it_was(tmp_path):
 
 
 def test_the_state_of_runs_in_another_order(swept):
-    whole = np.asarray(swept.state.learner.pi_params["kernel_0"])
-    np.testing.assert_array_equal(swept[::-1].state.learner.pi_params["kernel_0"], whole[::-1])
+    whole = np.asarray(swept.state.learner.params.pi["kernel_0"])
+    np.testing.assert_array_equal(swept[::-1].state.learner.params.pi["kernel_0"], whole[::-1])
 
 
 def test_what_arrives_does_not_start_jax(swept, tmp_path):

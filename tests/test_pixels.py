@@ -219,8 +219,8 @@ def test_agents_train_on_a_pixel_observation(torso, first_layer):
     env = make(PixelObservation(*gymnax.make("CartPole-v1"), Images(image_size=SIZE), LEANING_POLE))
     layers = {"conv_channels": (2,), "conv_kernels": (4,), "conv_strides": (4,)} if torso == "conv" else {}
     config = vpg.Config(epochs=2, steps_per_epoch=40, actors=4, hidden_sizes=(8,), torso=torso, **layers)
-    start = init_run(vpg.agent, env, config, jax.random.key(0)).learner.v_params
-    end = train_one(vpg.agent, config, env)[0].learner.v_params
+    start = init_run(vpg.agent, env, config, jax.random.key(0)).learner.params.v
+    end = train_one(vpg.agent, config, env)[0].learner.params.v
     assert end[first_layer].shape == ((4 * 4 * 2, 2) if torso == "conv" else (8 * 12 * 2, 8))
     assert np.isfinite(flat(end)).all()
     assert np.all(end[first_layer] != start[first_layer])
@@ -267,9 +267,9 @@ def test_a_replay_of_images_is_small(chosen):
     images = Images(config.image, config.frames, config.frame_spacing, config.image_size, config.channels)
     env = make("CartPole-v0", images=images)
     learner = jax.eval_shape(lambda key: dqn.init(config, env, key), jax.random.key(0))
-    assert config.memory_size == learner.replay.rows.shape[0] == 100_000
+    assert config.memory_size == learner.memory.rows.shape[0] == 100_000
     assert env.input_shape == ((40, 90, 12) if chosen else (40, 90, 3))
-    assert sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner.replay)) < 10e6
+    assert sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner.memory)) < 10e6
 
 
 def test_make_train_makes_images_of_what_a_config_says():
@@ -280,7 +280,7 @@ def test_make_train_makes_images_of_what_a_config_says():
     assert state.observation.shape == (4, 3, 2)
     assert state.env_state.history.shape == (4, 5, 2)
     assert state.env_state.inner.steps.shape == (4,)
-    assert state.learner.pi_params["kernel_0"].shape == (8 * 12 * 3, 8)
+    assert state.learner.params.pi["kernel_0"].shape == (8 * 12 * 3, 8)
 
 
 def test_numbers_travel_and_pictures_do_not(tmp_path):

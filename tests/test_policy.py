@@ -21,7 +21,7 @@ CARTPOLE = [0.01, -0.02, 0.03, 0.04]
 
 def untrained(agent, env, **fields):
     config = agent.Config(**fields)
-    return Policy(agent, config, env, agent.init(config, env, jax.random.key(0)))
+    return Policy(agent, config, env, agent.init(config, env, jax.random.key(0)).params)
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +74,8 @@ def test_gymnasium_takes_continuous_actions(swing):
 
 def test_continuous_actions_are_within_their_bounds(swing):
     """As the environment of the training clips them, which others do not."""
-    learner = swing.learner._replace(
-        pi_params=jax.tree.map(lambda leaf: 1e3 * jnp.ones_like(leaf), swing.learner.pi_params)
-    )
-    pushed = Policy(swing.agent, swing.config, swing.env, learner)
+    params = swing.params._replace(pi=jax.tree.map(lambda leaf: 1e3 * jnp.ones_like(leaf), swing.params.pi))
+    pushed = Policy(swing.agent, swing.config, swing.env, params)
     space = gymnasium.make("Pendulum-v1").action_space
     for sign in (1, -1):
         observation = sign * np.ones(3, np.float32)

@@ -5,14 +5,14 @@ import pytest
 
 from purejaxrl.experiment import progress
 from purejaxrl.experiment.progress import Extent, Goal, Terminal, mean_of_settings
-from purejaxrl.training.metrics import Records
+from purejaxrl.training.metrics import RunStats
 
 NAN = np.nan
 
 
-def records_of(env_steps, returns, *, episodes=None, solved=None, over=None):
+def stats_of(env_steps, returns, *, episodes=None, solved=None, over=None):
     runs = len(env_steps)
-    return Records(
+    return RunStats(
         np.array(episodes if episodes is not None else [0] * runs),
         np.array(env_steps),
         np.array(solved if solved is not None else [-1] * runs),
@@ -23,11 +23,11 @@ def records_of(env_steps, returns, *, episodes=None, solved=None, over=None):
 
 
 def lines_of(capsys, goal, *stages):
-    """What is printed where there is no terminal, stage after stage of (records, seconds)."""
+    """What is printed where there is no terminal, stage after stage of (stats, seconds)."""
     terminal = Terminal("title", "dqn", goal)
     terminal.start()
-    for records, seconds in stages:
-        terminal.advance(records, seconds)
+    for stats, seconds in stages:
+        terminal.advance(stats, seconds)
     terminal.close()
     return capsys.readouterr().err.splitlines()
 
@@ -37,8 +37,8 @@ def test_a_training_counts_its_budget(capsys):
     assert lines_of(
         capsys,
         goal,
-        (records_of([100, 100], [NAN, NAN]), 0.5),
-        (records_of([400, 400], [150, 200], solved=[-1, 300], over=[True, True]), 2.0),
+        (stats_of([100, 100], [NAN, NAN]), 0.5),
+        (stats_of([400, 400], [150, 200], solved=[-1, 300], over=[True, True]), 2.0),
     ) == [
         "title: compiling ...",
         "dqn: 100/400 env steps, return -, solved 0/2, 400 env steps/s",
@@ -49,7 +49,7 @@ def test_a_training_counts_its_budget(capsys):
 def test_episodes_count_where_they_are_the_budget_and_a_run_that_is_over_counts_whole(capsys):
     extent = Extent(np.array([9000, 9000]), np.array([10, 10]))
     goal = Goal(10, "episodes", extent, can_be_solved=False)
-    assert lines_of(capsys, goal, (records_of([50, 90], [NAN, 7], episodes=[4, 9], over=[False, True]), 1.0))[1:] == [
+    assert lines_of(capsys, goal, (stats_of([50, 90], [NAN, 7], episodes=[4, 9], over=[False, True]), 1.0))[1:] == [
         "dqn: 7/10 episodes, return 7.0, 140 env steps/s"
     ]
 
@@ -57,8 +57,8 @@ def test_episodes_count_where_they_are_the_budget_and_a_run_that_is_over_counts_
 def test_a_sweep_shows_runs_done_the_best_setting_and_the_rate_of_all(capsys):
     """Two settings of two runs; the second setting's mean is the better one, whatever its best run."""
     goal = Goal(100, "env steps", Extent(np.full(4, 100), np.zeros(4, int)), settings=["lr=0.1", "lr=0.2"])
-    records = records_of([100, 100, 50, 0], [80, 20, 60, NAN], over=[True, True, False, False], solved=[40, -1, -1, -1])
-    assert lines_of(capsys, goal, (records, 0.5))[1:] == [
+    stats = stats_of([100, 100, 50, 0], [80, 20, 60, NAN], over=[True, True, False, False], solved=[40, -1, -1, -1])
+    assert lines_of(capsys, goal, (stats, 0.5))[1:] == [
         "dqn: 62%, 2/4 runs done, best lr=0.2: 60.0, solved 1/4, 500 env steps/s"
     ]
 
@@ -67,7 +67,7 @@ def test_lines_are_few(monkeypatch, capsys):
     clock = iter([100.0, 100.0, 101.0, 105.0, 111.0, 111.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     goal = Goal(100, "env steps", Extent(np.array([100]), np.array([0])))
-    stages = [(records_of([steps], [NAN]), 1.0) for steps in (10, 20, 30, 40)]
+    stages = [(stats_of([steps], [NAN]), 1.0) for steps in (10, 20, 30, 40)]
     assert [line.split(",")[0] for line in lines_of(capsys, goal, *stages)[1:]] == [
         "dqn: 10/100 env steps",
         "dqn: 40/100 env steps",
@@ -78,13 +78,13 @@ def test_lines_are_few(monkeypatch, capsys):
 def test_a_long_training_says_so_once(episodes, bound, capsys):
     """A hundredth in six seconds: ten minutes less these six seconds."""
     goal = Goal(100, "env steps", Extent(np.array([100]), np.array([episodes])), hint="; try another")
-    said = lines_of(capsys, goal, *[(records_of([1], [NAN]), 6.0)] * 2)
+    said = lines_of(capsys, goal, *[(stats_of([1], [NAN]), 6.0)] * 2)
     assert [line for line in said if "minutes" in line] == [f"dqn: this will take {bound} 10 minutes; try another"]
 
 
 def test_nothing_done_yet_promises_nothing(capsys):
     goal = Goal(100, "env steps", Extent(np.array([100]), np.array([0])))
-    assert not any("minutes" in line for line in lines_of(capsys, goal, (records_of([0], [NAN]), 99.0)))
+    assert not any("minutes" in line for line in lines_of(capsys, goal, (stats_of([0], [NAN]), 99.0)))
 
 
 def test_mean_of_settings_by_hand():

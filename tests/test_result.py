@@ -360,15 +360,15 @@ def test_pictures_drawn_anew_are_those_of_the_training(trained, capsys):
 
 
 def test_a_slice_of_the_state(trained):
-    whole = trained.state.learner.pi_params["kernel_0"]
+    whole = trained.state.learner.params.pi["kernel_0"]
     assert whole.shape == (4, 4, 4)
-    np.testing.assert_array_equal(trained[[2, 1]].state.learner.pi_params["kernel_0"], whole[jax.numpy.array([2, 1])])
+    np.testing.assert_array_equal(trained[[2, 1]].state.learner.params.pi["kernel_0"], whole[jax.numpy.array([2, 1])])
 
 
 def test_a_policy_is_its_networks_argmax(trained):
     """By hand, in numpy; of the run that was chosen, and of the best where several are."""
     states = np.random.default_rng(0).normal(scale=5, size=(3, 30, 4)).astype(np.float32)
-    params = jax.tree.map(np.asarray, trained.state.learner.pi_params)
+    params = jax.tree.map(np.asarray, trained.state.learner.params.pi)
     hidden = np.tanh(np.einsum("...i,rij->r...j", states, params["kernel_0"]) + params["bias_0"][:, None, None])
     logits = np.einsum("r...i,rij->r...j", hidden, params["kernel_1"]) + params["bias_1"][:, None, None]
     expected = np.argmax(logits, axis=-1)
@@ -403,8 +403,8 @@ def test_best_parameters_are_those_after_the_best_evaluation(trained):
     assert epoch < 4
     shorter = purejaxrl.sweep("vpg", **{**SMALL, **SWEPT, "epochs": epoch})
     (batch,) = load_learners(trained.path, "best")[1]
-    best = jax.tree.map(lambda leaf: leaf[1:2], batch.learner.pi_params)
-    np.testing.assert_array_equal(flat(best), flat(shorter[1].state.learner.pi_params))
+    best = jax.tree.map(lambda leaf: leaf[1:2], batch.params.pi)
+    np.testing.assert_array_equal(flat(best), flat(shorter[1].state.learner.params.pi))
 
 
 def test_a_temporary_folder_lives_as_long_as_any_slice():

@@ -23,6 +23,7 @@ from purejaxrl.errors import CheckpointError, InputError, InUseError
 from purejaxrl.experiment import checkpointing
 from purejaxrl.experiment import run as run_module
 from purejaxrl.experiment.progress import Silent
+from purejaxrl.experiment.tracker import BatchPosition
 from purejaxrl.storage import checkpoint as disk
 from purejaxrl.storage.run_folder import RunFolder, read_params
 from purejaxrl.training.compilation import StopRequestedError
@@ -711,7 +712,7 @@ def test_an_environment_is_not_taken_where_one_is_named(folder):
 def test_a_checkpoint_of_a_group_that_is_none_is_refused(folder):
     plan = purejaxrl.load(folder).plan
     with pytest.raises(CheckpointError, match=r"its group 1 is not one of 1"):
-        checkpointing.shapes_at(plan, checkpointing.Position(group=1))
+        checkpointing.batch_shapes(plan, BatchPosition(group=1))
 
 
 def test_flags_of_resume_are_numbers():

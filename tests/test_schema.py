@@ -184,14 +184,14 @@ def edit(folder, options=None, hyperparameters=None):
     [
         (
             ({"schema_version": 9, "tempo": 1}, {"clip": 0.2}),
-            "config.json: schema_version is 9, as purejaxrl '0.9.0' wrote it; this version reads up to 1, and does not "
+            "config.json: schema_version is 9, as purejaxrl '0.9.0' wrote it; this version reads up to 2, and does not "
             "know 'tempo', 'clip'",
         ),
         (
             ({"schema_version": 9, "algorithm": "ppo"},),
-            "config.json: schema_version is 9, as purejaxrl '0.9.0' wrote it; this version reads up to 1",
+            "config.json: schema_version is 9, as purejaxrl '0.9.0' wrote it; this version reads up to 2",
         ),
-        (({"schema_version": -1},), "config.json: schema_version -1 is not allowed; it is a whole number from 0 to 1"),
+        (({"schema_version": -1},), "config.json: schema_version -1 is not allowed; it is a whole number from 0 to 2"),
         (({"schema_version": True},), "config.json: schema_version True is not allowed; it is a whole number from 0 "),
         (({"schema_version": "\n"},), "config.json: schema_version '\\n' is not allowed; it is a whole number from 0 "),
     ],

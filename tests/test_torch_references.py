@@ -96,7 +96,7 @@ def test_hyperparameters_are_those_of_original(script, agent):
 
 
 def test_initial_weights_have_the_same_spread(env):
-    params = jax_dqn.init(jax_dqn.Config(), env, jax.random.key(0)).params
+    params = jax_dqn.init(jax_dqn.Config(), env, jax.random.key(0)).params.q
     network = networks.mlp(4, 2, torch.nn.ReLU)
     for i, layer in enumerate(network[::2]):
         bound = layer.in_features**-0.5
@@ -124,9 +124,9 @@ def test_advantages_and_returns():
 
 def test_acting_layers_are_the_network(env):
     learner = jax_vpg.init(jax_vpg.Config(), env, jax.random.key(0))
-    pi, _ = actor_critic(learner.pi_params, learner.v_params)
+    pi, _ = actor_critic(learner.params.pi, learner.params.v)
     x = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
-    expected = jax_vpg.action_distribution(jax_vpg.Config(), env, learner.pi_params, jnp.asarray(x))
+    expected = jax_vpg.action_distribution(jax_vpg.Config(), env, learner.params.pi, jnp.asarray(x))
     x = torch.from_numpy(x)
     np.testing.assert_allclose(pi(x).detach().numpy(), expected, **CLOSE)
     np.testing.assert_allclose(networks.forward_tanh(networks.layers_of(pi, "cpu"), x).numpy(), expected, **CLOSE)
@@ -138,7 +138,7 @@ def test_acting_layers_are_the_network(env):
 def test_vpg_losses_and_gradients(env):
     config = jax_vpg.Config()
     learner = jax_vpg.init(config, env, jax.random.key(0))
-    pi, v = actor_critic(learner.pi_params, learner.v_params)
+    pi, v = actor_critic(learner.params.pi, learner.params.v)
     batch, transition = random_batch()
     target = np.random.default_rng(1).normal(size=(T, N)).astype(np.float32)
     observation, action = torch.from_numpy(batch.observation[:-1]), torch.from_numpy(batch.action)
@@ -146,14 +146,14 @@ def test_vpg_losses_and_gradients(env):
     standardized = vpg.standardize(torch.from_numpy(target))
     np.testing.assert_allclose(standardized.numpy(), jax_vpg.standardize(jnp.asarray(target)), **CLOSE)
     (expected, _), gradient = jax.value_and_grad(jax_vpg.policy_loss, argnums=2, has_aux=True)(
-        config, env, learner.pi_params, transition, jnp.asarray(target)
+        config, env, learner.params.pi, transition, jnp.asarray(target)
     )
     loss = vpg.policy_loss(pi, observation, action, torch.from_numpy(target))
     assert loss.item() == pytest.approx(float(expected), rel=1e-5)
     assert_same(gradient, torch.autograd.grad(loss, list(pi.parameters())))
 
     expected, gradient = jax.value_and_grad(jax_vpg.value_loss, argnums=2)(
-        config, env, learner.v_params, transition, jnp.asarray(target)
+        config, env, learner.params.v, transition, jnp.asarray(target)
     )
     loss = vpg.value_loss(v, observation, torch.from_numpy(target))
     assert loss.item() == pytest.approx(float(expected), rel=1e-5)
@@ -164,15 +164,15 @@ def test_vpg_epoch(env):
     """A whole update: bootstrapping, advantages, Adam."""
     config = jax_vpg.Config()
     learner = jax_vpg.init(config, env, jax.random.key(0))
-    pi, v = actor_critic(learner.pi_params, learner.v_params)
+    pi, v = actor_critic(learner.params.pi, learner.params.v)
     batch, transition = random_batch()
     updated, _ = jax.jit(partial(jax_vpg.update, config, env))(learner, transition, PROGRESS, jax.random.key(1))
     optimizers = [
         torch.optim.Adam(each.parameters(), lr=lr, fused=True) for each, lr in ((pi, config.pi_lr), (v, config.v_lr))
     ]
     vpg.learn(vpg.Settings(), pi, v, *optimizers, batch, "cpu")
-    assert_same(updated.pi_params, list(pi.parameters()))
-    assert_same(updated.v_params, list(v.parameters()), atol=1e-5)
+    assert_same(updated.params.pi, list(pi.parameters()))
+    assert_same(updated.params.v, list(v.parameters()), atol=1e-5)
 
 
 def transitions(seed=0):
@@ -186,7 +186,7 @@ def transitions(seed=0):
 
 def test_dqn_targets_losses_and_gradients(env):
     config = jax_dqn.Config()
-    params, target_params = (jax_dqn.init(config, env, jax.random.key(seed)).params for seed in (0, 1))
+    params, target_params = (jax_dqn.init(config, env, jax.random.key(seed)).params.q for seed in (0, 1))
     q, target = (to_torch(each, 4, 2, torch.nn.ReLU) for each in (params, target_params))
     batch, experience = transitions()
     expected = jax_dqn.q_target(config, env, params, target_params, experience)
@@ -207,7 +207,7 @@ def test_dqn_targets_losses_and_gradients(env):
 def test_dqn_gradient_steps(env):
     """Several steps of Adam, on a batch each."""
     config = jax_dqn.Config()
-    params, target_params = (jax_dqn.init(config, env, jax.random.key(seed)).params for seed in (0, 1))
+    params, target_params = (jax_dqn.init(config, env, jax.random.key(seed)).params.q for seed in (0, 1))
     q, target = (to_torch(each, 4, 2, torch.nn.ReLU) for each in (params, target_params))
     mine = torch.optim.Adam(q.parameters(), lr=config.lr, fused=True)
     theirs = optax.adam(config.lr)
@@ -230,7 +230,7 @@ def test_epsilon():
 
 def test_a3c_loss_and_gradient(env):
     config = jax_a3c.Config()
-    theta = jax_a3c.init(config, env, jax.random.key(0)).theta
+    theta = jax_a3c.init(config, env, jax.random.key(0)).params
     pi, v = actor_critic(theta.pi, theta.v)
     batch, transition = random_batch()
     (expected, _), gradient = jax.value_and_grad(jax_a3c.loss, argnums=2, has_aux=True)(config, env, theta, transition)

@@ -12,12 +12,11 @@ from probes import Choice, Counter, Endless
 
 from purejaxrl.agents import a3c, dqn, vpg
 from purejaxrl.components.hyperparameters import Budget
-from purejaxrl.components.replay import Replay
 from purejaxrl.envs import make
 from purejaxrl.training import devices
 from purejaxrl.training.batches import stack_configs
 from purejaxrl.training.evaluation import Best, evaluate, evaluate_and_keep
-from purejaxrl.training.loop import Span, fraction_used, init_run, iterate, iterations_of, train_chunk, without_replay
+from purejaxrl.training.loop import Span, fraction_used, init_run, iterate, iterations_of, train_chunk
 from purejaxrl.training.runner import next_length
 
 CARTPOLE = make("CartPole-v0")
@@ -51,9 +50,9 @@ def test_a_run_alone_is_the_run_in_a_sweep(agent, config):
         many, logs = train_many(agent, config, CARTPOLE, 5, seed=10, devices_used=devices_used)
         np.testing.assert_array_equal(logs.ended.length[:, 2], log.ended.length)
         np.testing.assert_array_equal(many.observation[2], alone.observation)
-        learner = without_replay(jax.tree.map(lambda leaf: leaf[2], many.learner))
+        learner = without_memory(jax.tree.map(lambda leaf: leaf[2], many.learner))
         assert len(flat(learner)) > 400
-        np.testing.assert_allclose(flat(learner), flat(without_replay(alone.learner)), atol=1e-5)
+        np.testing.assert_allclose(flat(learner), flat(without_memory(alone.learner)), atol=1e-5)
 
 
 @CASES
@@ -62,14 +61,14 @@ def test_vmapped_make_train_is_the_batch(agent, config):
 
     states, _ = jax.jit(jax.vmap(make_train(agent, config, CARTPOLE)))(jax.vmap(jax.random.key)(jnp.arange(3)))
     many, _ = train_many(agent, config, CARTPOLE, 3)
-    np.testing.assert_allclose(flat(without_replay(states.learner)), flat(without_replay(many.learner)), atol=1e-5)
+    np.testing.assert_allclose(flat(without_memory(states.learner)), flat(without_memory(many.learner)), atol=1e-5)
 
 
 @CASES
 def test_all_seeds_start_from_different_networks_and_environments(agent, config):
     keys = jax.vmap(jax.random.key)(jnp.arange(16))
     states = jax.vmap(lambda key: init_run(agent, CARTPOLE, config, key))(keys)
-    learners = without_replay(states.learner)._replace(moments=None)
+    learners = without_memory(states.learner)
     kernels = [leaf for leaf in jax.tree.leaves(learners) if leaf.ndim >= 3 and np.any(leaf)]
     assert kernels
     for leaf in [*kernels, states.observation]:
@@ -90,9 +89,13 @@ def test_a_diverged_run_leaves_the_others_bitwise_as_they_are(agent, config):
     healthy_state, _ = train_many(agent, config, CARTPOLE, runs, configs=configs)
     state, _ = train_many(agent, config, CARTPOLE, runs, configs=sick)
     pick = lambda tree, run: jax.tree.map(lambda leaf: leaf[run], tree)  # noqa: E731
-    assert np.isnan(flat(without_replay(pick(state, 1).learner))).any()
+    assert np.isnan(flat(without_memory(pick(state, 1).learner))).any()
     for run in (0, 2, 3):
         assert_same_bits(pick(state, run), pick(healthy_state, run))
+
+
+def without_memory(learner):
+    return learner._replace(memory=None)
 
 
 def test_runs_with_an_episode_budget_end_exactly_and_stay_frozen():
@@ -109,7 +112,7 @@ def test_runs_with_an_episode_budget_end_exactly_and_stay_frozen():
         state, log = step(configs, state, jnp.int32(iteration))
         for run in range(runs):
             now = jax.tree.map(
-                lambda leaf, run=run: leaf[run], state._replace(learner=without_replay(state.learner), key=None)
+                lambda leaf, run=run: leaf[run], state._replace(learner=without_memory(state.learner), key=None)
             )
             if run in frozen:
                 assert bits(now) == frozen[run]
@@ -131,7 +134,7 @@ def test_runs_with_an_episode_budget_end_exactly_and_stay_frozen():
 
     many, log = train_many(dqn.agent, config, CARTPOLE, runs, devices_used=1)
     assert [int(sum(log.active[:, run])) - 1 for run in range(runs)] == [ended_at[run] for run in range(runs)]
-    np.testing.assert_allclose(flat(without_replay(many.learner)), flat(without_replay(state.learner)), atol=1e-5)
+    np.testing.assert_allclose(flat(without_memory(many.learner)), flat(without_memory(state.learner)), atol=1e-5)
 
 
 def test_episode_statistics():
@@ -222,29 +225,23 @@ def test_evaluation_plays_whole_greedy_episodes():
     config = dqn.Config(hidden_sizes=(4,))
     env = make(Counter(length=6))
     state = init_run(dqn.agent, env, config, jax.random.key(0))
-    learner = without_replay(state.learner)
-    returns = evaluate(dqn.agent, env, 3, config, learner, jax.random.key(1))
+    params = state.learner.params
+    returns = evaluate(dqn.agent, env, 3, config, params, jax.random.key(1))
     np.testing.assert_array_equal(returns, [6, 6, 6])
-    returns = evaluate(dqn.agent, make(Endless(), max_ep_len=9), 3, config, learner, jax.random.key(1))
+    returns = evaluate(dqn.agent, make(Endless(), max_ep_len=9), 3, config, params, jax.random.key(1))
     np.testing.assert_array_equal(returns, [9, 9, 9])
-    returns = evaluate(dqn.agent, make(Choice()), 3, config, learner, jax.random.key(1))
-    np.testing.assert_array_equal(returns, dqn.policy(config, env, learner, jnp.zeros((3, 1))))
+    returns = evaluate(dqn.agent, make(Choice()), 3, config, params, jax.random.key(1))
+    np.testing.assert_array_equal(returns, dqn.policy(config, env, params, jnp.zeros((3, 1))).action)
 
 
-def test_best_learner_is_replaced_only_by_a_better_one():
+def test_best_params_are_replaced_only_by_better_ones():
     config = dqn.Config(hidden_sizes=(4,))
     env = make(Counter(length=6))
-    learners = [without_replay(init_run(dqn.agent, env, config, jax.random.key(seed)).learner) for seed in range(3)]
-    worse, equal = Best(learners[1], jnp.float32(5)), Best(learners[2], jnp.float32(6))
-    for best, expected in ((worse, learners[0]), (equal, learners[2])):
+    params = [init_run(dqn.agent, env, config, jax.random.key(seed)).learner.params for seed in range(3)]
+    worse, equal = Best(params[1], jnp.float32(5)), Best(params[2], jnp.float32(6))
+    for best, expected in ((worse, params[0]), (equal, params[2])):
         eval_return, kept = evaluate_and_keep(
-            dqn.agent, env, 2, config, learners[0], best, jax.random.key(0), jnp.int32(0), jnp.bool_(True)
+            dqn.agent, env, 2, config, params[0], best, jax.random.key(0), jnp.int32(0), jnp.bool_(True)
         )
         assert eval_return == kept.eval_return == 6
-        assert_same_bits(kept.learner, expected)
-
-
-def test_replay_is_not_part_of_what_is_evaluated():
-    state = init_run(dqn.agent, CARTPOLE, DQN, jax.random.key(0))
-    assert any(isinstance(leaf, Replay) for leaf in state.learner)
-    assert without_replay(state.learner).replay is None
+        assert_same_bits(kept.params, expected)

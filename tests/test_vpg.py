@@ -25,7 +25,7 @@ def probe_config(**changes):
 
 
 def value_at(config, env, state, observation):
-    return float(vpg.state_value(config, env, state.learner.v_params, jnp.array([observation])))
+    return float(vpg.state_value(config, env, state.learner.params.v, jnp.array([observation])))
 
 
 def test_value_of_an_endless_environment():
@@ -62,11 +62,11 @@ def test_policy_follows_the_observation():
     config = probe_config()
     env = make(Signal())
     state, _ = train_one(vpg.agent, config, env)
-    logits = vpg.action_distribution(config, env, state.learner.pi_params, jnp.array([[0.0], [1.0]]))
+    logits = vpg.action_distribution(config, env, state.learner.params.pi, jnp.array([[0.0], [1.0]]))
     probabilities = jax.nn.softmax(logits)
     assert probabilities[0, 0] > 0.95
     assert probabilities[1, 1] > 0.95
-    greedy = vpg.policy(config, env, state.learner, jnp.array([[[0.0]], [[1.0]]]))
+    greedy = vpg.policy(config, env, state.learner.params, jnp.array([[[0.0]], [[1.0]]])).action
     np.testing.assert_array_equal(greedy, [[0], [1]])
 
 
@@ -81,11 +81,11 @@ def test_one_policy_step_is_adam_on_the_policy_gradient():
     env = make("CartPole-v0")
     state, batch = collect(config, env)
     learner, _ = vpg.update(config, env, state.learner, batch, PROGRESS, jax.random.key(2))
-    assert learner.pi_opt_state[0].count == 1
-    assert learner.v_opt_state[0].count == config.train_v_iters == 20
+    assert learner.optimizer.pi[0].count == 1
+    assert learner.optimizer.v[0].count == config.train_v_iters == 20
 
-    value = np.asarray(vpg.state_value(config, env, state.learner.v_params, batch.observation))
-    next_value = np.asarray(vpg.state_value(config, env, state.learner.v_params, batch.next_observation))
+    value = np.asarray(vpg.state_value(config, env, state.learner.params.v, batch.observation))
+    next_value = np.asarray(vpg.state_value(config, env, state.learner.params.v, batch.next_observation))
     advantage = np.zeros((10, 4))
     for n in range(4):
         following = 0.0
@@ -100,11 +100,11 @@ def test_one_policy_step_is_adam_on_the_policy_gradient():
         return jax.nn.log_softmax(logits)[batch.action[t, n]]
 
     one = jax.jit(jax.grad(log_prob))
-    gradients = [(one(state.learner.pi_params, t, n), advantage[t, n]) for t in range(10) for n in range(4)]
+    gradients = [(one(state.learner.params.pi, t, n), advantage[t, n]) for t in range(10) for n in range(4)]
     expected = jax.tree.map(
         lambda *leaves: -sum(leaves) / 40, *(jax.tree.map(lambda g, a=a: g * a, g) for g, a in gradients)
     )
-    step = jax.tree.map(lambda new, old: new - old, learner.pi_params, state.learner.pi_params)
+    step = jax.tree.map(lambda new, old: new - old, learner.params.pi, state.learner.params.pi)
     first_of_adam = jax.tree.map(lambda g: -3e-2 * g / (np.abs(g) + 1e-8), expected)
     chex.assert_trees_all_close(step, first_of_adam, atol=3e-4)
 
@@ -129,5 +129,5 @@ def test_annealed_step_sizes_reach_zero():
     step = {}
     for name, config in (("constant", base), ("annealed", annealed)):
         after, _ = iterate(vpg.agent, env, config, state, jnp.int32(3), Budget("epochs", 4))
-        step[name] = np.asarray(after.learner.v_params["kernel_0"] - state.learner.v_params["kernel_0"])
+        step[name] = np.asarray(after.learner.params.v["kernel_0"] - state.learner.params.v["kernel_0"])
     np.testing.assert_allclose(step["annealed"], step["constant"] / 4, rtol=1e-3, atol=1e-7)

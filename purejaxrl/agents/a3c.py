@@ -37,19 +37,19 @@ from purejaxrl.components.actor_critic import (
     state_value,
 )
 from purejaxrl.components.distributions import likeliest_action, sample_action
-from purejaxrl.components.hyperparameters import ImageConfig, Real, config, leaf, static
+from purejaxrl.components.hyperparameters import ImageConfig, Real, budget, config, leaf, static
 from purejaxrl.components.preprocessing import Moments, draw, init_moments, perceive, prepare, update_moments
 from purejaxrl.components.returns import generalized_advantages
 from purejaxrl.components.schedules import linear_to_zero
-from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Transition
+from purejaxrl.types import ActorOutput, Agent, Env, Learner, Metrics, Progress, PyTree, ScalarKey, Transition
 
 
 @config
 class Config(ImageConfig):
     """Hyperparameters of A3C; the defaults are the preset `original`."""
 
-    episodes: int | None = static(10_000, "budget: finished episodes of every run", optional=True, at_least=1)
-    env_steps: int | None = static(None, "budget: env steps of all actors, in whole rounds", optional=True, at_least=1)
+    episodes: int | None = budget(10_000, "finished episodes of every run")
+    env_steps: int | None = budget(None, "env steps of all actors, in whole rounds")
     actors: int = static(16, "parallel environments per run; in mode async each is a worker", at_least=1)
     t_max: int = static(200, "steps of every actor per update", at_least=1)
     sync_every: int = static(1, "a worker takes fresh parameters at every so many of its updates", at_least=1)
@@ -80,17 +80,19 @@ class Theta(NamedTuple):
     v: PyTree
 
 
-class Learner(NamedTuple):
-    """theta and its optimiser; the workers' copies [W, ...], and the number of updates to theta when each was taken.
+class Params(NamedTuple):
+    """theta, the parameters of the policy and of the value function, and the moments of observations, if any."""
 
-    The optimiser sees theta as one vector: a step is then one pass over it, not one per layer.
-    """
+    pi: PyTree
+    v: PyTree
+    moments: Moments | None
+
+
+class Workers(NamedTuple):
+    """The workers' copies of theta [W, ...], and the number of updates to theta when each was taken."""
 
     theta: Theta
-    opt_state: PyTree
-    worker_theta: Theta
     taken_at: Int[Array, " W"]
-    moments: Moments | None
 
 
 def check(config: Config, env: Env) -> None:
@@ -108,31 +110,41 @@ def workers(config: Config) -> int:
 
 
 def init(config: Config, env: Env, key: ScalarKey) -> Learner:
-    """Fresh networks, a copy for every worker, and a fresh optimiser. Consumes `key`."""
+    """Fresh networks, a copy for every worker, and a fresh optimizer. Consumes `key`.
+
+    The optimizer sees theta as one vector: a step is then one pass over it, not one per layer.
+    """
     theta = Theta(*init_actor_critic(config, env, key))
+    copies = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], workers(config), axis=0), theta)
     return Learner(
-        theta,
+        Params(theta.pi, theta.v, init_moments(config, env)),
         make_optimizer(config).init(as_vector(theta)),
-        jax.tree.map(lambda leaf: jnp.repeat(leaf[None], workers(config), axis=0), theta),
-        jnp.zeros(workers(config), jnp.int32),
-        init_moments(config, env),
+        extra=Workers(copies, jnp.zeros(workers(config), jnp.int32)),
     )
 
 
 def act(
-    config: Config, env: Env, learner: Learner, observation: Num[Array, "N ..."], progress: Progress, key: ScalarKey
-) -> Num[Array, "N ..."]:
+    config: Config,
+    env: Env,
+    learner: Learner,
+    observation: Num[Array, "N ..."],
+    carry: tuple[()],
+    progress: Progress,
+    key: ScalarKey,
+) -> ActorOutput:
     """Sample one action per actor, each from its worker's own policy. Consumes `key`."""
-    inputs = perceive(config, env, learner.moments, observation)
+    inputs = perceive(config, env, learner.params.moments, observation)
     per_worker = inputs.reshape(workers(config), -1, *env.input_shape)
-    distribution = jax.vmap(partial(action_distribution, config, env))(learner.worker_theta.pi, per_worker)
-    return sample_action(env.action_space, distribution.reshape(observation.shape[0], -1), key)
+    distribution = jax.vmap(partial(action_distribution, config, env))(learner.extra.theta.pi, per_worker)
+    return ActorOutput(sample_action(env.action_space, distribution.reshape(observation.shape[0], -1), key))
 
 
-def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "..."]) -> Num[Array, "..."]:
+def policy(
+    config: Config, env: Env, params: Params, observation: Num[Array, "..."], carry: tuple[()] = ()
+) -> ActorOutput:
     """The likeliest action under theta."""
-    inputs = perceive(config, env, learner.moments, observation)
-    return likeliest_action(env.action_space, action_distribution(config, env, learner.theta.pi, inputs))
+    inputs = perceive(config, env, params.moments, observation)
+    return ActorOutput(likeliest_action(env.action_space, action_distribution(config, env, params.pi, inputs)))
 
 
 def loss(config: Config, env: Env, theta: Theta, batch: Transition) -> tuple[Float[Array, ""], Metrics]:
@@ -162,27 +174,27 @@ def update(
     loss: Callable[..., tuple[Array, Metrics]] = loss,
 ) -> tuple[Learner, Metrics]:
     """One round of learning from batch[T, N]: W gradients, applied one after another. Consumes `key`."""
-    count = workers(config)
+    count, copies, moments = workers(config), learner.extra, learner.params.moments
     drawn = draw(config, env, batch)
-    shares = jax.tree.map(partial(split_actors, count), prepare(config, learner.moments, drawn))
-    gradient, metrics = jax.vmap(jax.grad(partial(loss, config, env), has_aux=True))(learner.worker_theta, shares)
+    shares = jax.tree.map(partial(split_actors, count), prepare(config, moments, drawn))
+    gradient, metrics = jax.vmap(jax.grad(partial(loss, config, env), has_aux=True))(copies.theta, shares)
 
     order = jax.random.permutation(key, count) if config.order == "random" else jnp.arange(count)
     optimizer = make_optimizer(config, linear_to_zero(progress.fraction) if config.lr_anneal else 1.0)
     gradient = jax.vmap(as_vector)(gradient)
-    theta, as_theta = ravel_pytree(learner.theta)
-    opt_state, after_turn = take_turns(optimizer, theta, learner.opt_state, gradient[order])
+    theta, as_theta = ravel_pytree(Theta(learner.params.pi, learner.params.v))
+    opt_state, after_turn = take_turns(optimizer, theta, learner.optimizer, gradient[order])
 
     turn_of = jnp.argsort(order)
     updates = (progress.iteration * count + turn_of).astype(jnp.int32)
-    fresh = (jax.vmap(as_theta)(after_turn[turn_of]), updates + 1)
-    kept = (learner.worker_theta, learner.taken_at)
+    fresh = Workers(jax.vmap(as_theta)(after_turn[turn_of]), updates + 1)
     is_taking = (progress.iteration + 1) % config.sync_every == 0
-    worker_theta, taken_at = jax.tree.map(partial(jnp.where, is_taking), fresh, kept)
+    metrics = jax.tree.map(jnp.mean, metrics) | {"delay": updates - copies.taken_at}
+    copies = jax.tree.map(partial(jnp.where, is_taking), fresh, copies)
 
-    moments = update_moments(learner.moments, drawn.observation)
-    metrics = jax.tree.map(jnp.mean, metrics) | {"delay": updates - learner.taken_at}
-    return Learner(as_theta(after_turn[-1]), opt_state, worker_theta, taken_at, moments), metrics
+    theta = as_theta(after_turn[-1])
+    params = Params(theta.pi, theta.v, update_moments(moments, drawn.observation))
+    return Learner(params, opt_state, extra=copies), metrics
 
 
 def take_turns(

@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from purejaxrl.components import replay as ring
 from purejaxrl.components.distributions import num_actions
 from purejaxrl.components.exploration import epsilon_at, epsilon_greedy
-from purejaxrl.components.hyperparameters import ImageConfig, Real, config, leaf, static
+from purejaxrl.components.hyperparameters import ImageConfig, Real, budget, config, leaf, static
 from purejaxrl.components.networks import MLP, ConvNet, Headed, apply_network, init_network, network_of
 from purejaxrl.components.preprocessing import (
     Moments,
@@ -44,15 +44,15 @@ from purejaxrl.components.schedules import linear_to_zero
 from purejaxrl.errors import InputError
 from purejaxrl.kernels.sparse_images import Strips
 from purejaxrl.kernels.threefry import split_for_scan
-from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Transition
+from purejaxrl.types import ActorOutput, Agent, Env, Learner, Metrics, Progress, PyTree, ScalarKey, Transition
 
 
 @config
 class Config(ImageConfig):
     """Hyperparameters of DQN; the defaults are the preset `original`."""
 
-    episodes: int | None = static(1200, "budget: finished episodes of every run", optional=True, at_least=1)
-    env_steps: int | None = static(None, "budget: env steps of all actors", optional=True, at_least=1)
+    episodes: int | None = budget(1200, "finished episodes of every run")
+    env_steps: int | None = budget(None, "env steps of all actors")
     actors: int = static(1, "parallel environments per run", at_least=1)
     max_ep_len: int | None = static(None, "truncate episodes after this many steps", optional=True, at_least=1)
     batch_size: int = static(512, "transitions per gradient step", at_least=1)
@@ -79,13 +79,10 @@ class Config(ImageConfig):
     hidden_sizes: tuple[int, ...] = static((32, 32), "hidden layers of Q", length=0, at_least=1)
 
 
-class Learner(NamedTuple):
-    """Q, its target and optimiser, the replay (of raw observations), and the moments of observations, if any."""
+class Params(NamedTuple):
+    """Parameters of Q, and the moments of observations, if any."""
 
-    params: PyTree
-    target_params: PyTree
-    opt_state: PyTree
-    replay: ring.Replay
+    q: PyTree
     moments: Moments | None
 
 
@@ -132,30 +129,44 @@ def rollout_shape(config: Config) -> tuple[int, int]:
     return 1, config.actors
 
 
+def batch_size(config: Config) -> int:
+    """Transitions of one gradient step."""
+    return config.batch_size
+
+
 def init(config: Config, env: Env, key: ScalarKey) -> Learner:
-    """A fresh network, its copy as target, and an empty replay. Consumes `key`."""
+    """A fresh network, its copy as target, and an empty replay of raw observations. Consumes `key`."""
     params = init_network(q_network(config, env), key, env.input_shape)
     # The copy is a buffer of its own: donating one buffer twice fails.
     target_params = jax.tree.map(jnp.copy, params)
     replay = ring.init_replay(config.memory_size, config.actors, step_layout(env))
-    return Learner(params, target_params, optax.adam(config.lr).init(params), replay, init_moments(config, env))
+    optimizer = optax.adam(config.lr).init(params)
+    return Learner(Params(params, init_moments(config, env)), optimizer, replay, extra=target_params)
 
 
 def act(
-    config: Config, env: Env, learner: Learner, observation: Num[Array, "N ..."], progress: Progress, key: ScalarKey
-) -> Int[Array, " N"]:
+    config: Config,
+    env: Env,
+    learner: Learner,
+    observation: Num[Array, "N ..."],
+    carry: tuple[()],
+    progress: Progress,
+    key: ScalarKey,
+) -> ActorOutput:
     """Epsilon-greedy actions; actor n acts after `progress.env_steps + n` env steps. Consumes `key`."""
     start, end, rate = config.eps_vals
     epsilon = epsilon_at(progress.env_steps + jnp.arange(observation.shape[0]), start, end, rate)
-    inputs = perceive(config, env, learner.moments, observation)
-    q_value = q_values(config, env, learner.params, inputs)
-    return epsilon_greedy(key, q_value, epsilon)
+    inputs = perceive(config, env, learner.params.moments, observation)
+    q_value = q_values(config, env, learner.params.q, inputs)
+    return ActorOutput(epsilon_greedy(key, q_value, epsilon))
 
 
-def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "..."]) -> Int[Array, "..."]:
+def policy(
+    config: Config, env: Env, params: Params, observation: Num[Array, "..."], carry: tuple[()] = ()
+) -> ActorOutput:
     """argmax_a Q(s, a)."""
-    inputs = perceive(config, env, learner.moments, observation)
-    return jnp.argmax(q_values(config, env, learner.params, inputs), axis=-1)
+    inputs = perceive(config, env, params.moments, observation)
+    return ActorOutput(jnp.argmax(q_values(config, env, params.q, inputs), axis=-1))
 
 
 def q_target(
@@ -184,10 +195,10 @@ def update(
     """Store batch[1, N], take the gradient steps that are due, copy the target network when it is. Consumes `key`."""
     now = jax.tree.map(lambda x: x[0], batch)
     step = Step(now.observation, now.action, now.reward, now.terminated, now.truncated, now.next_observation)
-    replay = ring.add(learner.replay, ring.pack(step), progress.iteration)
-    moments = update_moments(learner.moments, inputs_of(config, env, now.observation))
+    replay = ring.add(learner.memory, ring.pack(step), progress.iteration)
+    moments = update_moments(learner.params.moments, inputs_of(config, env, now.observation))
 
-    trained = (learner.params, learner.target_params, learner.opt_state)
+    trained = (learner.params.q, learner.extra, learner.optimizer)
     bits, as_key = split_for_scan(key, max(config.actors // config.train_every, 1))
 
     def take_step(trained: tuple, bits: Array) -> tuple[tuple, Metrics]:
@@ -207,7 +218,7 @@ def update(
 
     is_due = is_copy_due(config, progress, jnp.sum(now.terminated | now.truncated))
     target_params = jax.tree.map(partial(jnp.where, is_due), params, target_params)
-    return Learner(params, target_params, opt_state, replay, moments), metrics
+    return Learner(Params(params, moments), opt_state, replay, extra=target_params), metrics
 
 
 def gradient_step(
@@ -337,5 +348,6 @@ agent = Agent(
     act,
     policy,
     update,
+    batch_size=batch_size,
     summary="Deep Q-learning with a replay memory and a target network (Mnih et al. 2015, doi:10.1038/nature14236)",
 )

@@ -23,20 +23,20 @@ from jaxtyping import Array, Float, Num
 
 from purejaxrl.components.actor_critic import action_distribution, init_actor_critic, policy_gradient_loss, state_value
 from purejaxrl.components.distributions import likeliest_action, sample_action
-from purejaxrl.components.hyperparameters import ImageConfig, Real, config, leaf, static
+from purejaxrl.components.hyperparameters import ImageConfig, Real, budget, config, leaf, static
 from purejaxrl.components.preprocessing import Moments, draw, init_moments, perceive, prepare, update_moments
 from purejaxrl.components.returns import discounted_returns, generalized_advantages
 from purejaxrl.components.schedules import linear_to_zero
 from purejaxrl.errors import InputError
-from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Transition
+from purejaxrl.types import ActorOutput, Agent, Env, Learner, Metrics, Progress, PyTree, ScalarKey, Transition
 
 
 @config
 class Config(ImageConfig):
     """Hyperparameters of VPG; the defaults are the preset `original`."""
 
-    epochs: int | None = static(1200, "budget: iterations of collecting and learning", optional=True, at_least=1)
-    env_steps: int | None = static(None, "budget: env steps of all actors, in whole epochs", optional=True, at_least=1)
+    epochs: int | None = budget(1200, "iterations of collecting and learning")
+    env_steps: int | None = budget(None, "env steps of all actors, in whole epochs")
     steps_per_epoch: int = static(4000, "env steps of all actors per epoch", at_least=1)
     actors: int = static(20, "parallel environments per run", at_least=1)
     max_ep_len: int | None = static(1000, "truncate episodes after this many steps", optional=True, at_least=1)
@@ -52,14 +52,19 @@ class Config(ImageConfig):
     hidden_sizes: tuple[int, ...] = static((32, 32), "hidden layers of pi and of V", length=0, at_least=1)
 
 
-class Learner(NamedTuple):
-    """Parameters and Adam's state of the policy and of the value function, and the moments of observations, if any."""
+class Params(NamedTuple):
+    """Parameters of the policy and of the value function, and the moments of observations, if any."""
 
-    pi_params: PyTree
-    v_params: PyTree
-    pi_opt_state: PyTree
-    v_opt_state: PyTree
+    pi: PyTree
+    v: PyTree
     moments: Moments | None
+
+
+class Optimizers(NamedTuple):
+    """Adam's state for the policy and for the value function."""
+
+    pi: PyTree
+    v: PyTree
 
 
 def check(config: Config, env: Env) -> None:
@@ -79,27 +84,31 @@ def rollout_shape(config: Config) -> tuple[int, int]:
 def init(config: Config, env: Env, key: ScalarKey) -> Learner:
     """Fresh networks and optimisers. Consumes `key`."""
     pi_params, v_params = init_actor_critic(config, env, key)
-    return Learner(
-        pi_params,
-        v_params,
-        optax.adam(config.pi_lr).init(pi_params),
-        optax.adam(config.v_lr).init(v_params),
-        init_moments(config, env),
-    )
+    optimizers = Optimizers(optax.adam(config.pi_lr).init(pi_params), optax.adam(config.v_lr).init(v_params))
+    return Learner(Params(pi_params, v_params, init_moments(config, env)), optimizers)
 
 
 def act(
-    config: Config, env: Env, learner: Learner, observation: Num[Array, "N ..."], progress: Progress, key: ScalarKey
-) -> Num[Array, "N ..."]:
+    config: Config,
+    env: Env,
+    learner: Learner,
+    observation: Num[Array, "N ..."],
+    carry: tuple[()],
+    progress: Progress,
+    key: ScalarKey,
+) -> ActorOutput:
     """Sample one action per actor from pi. Consumes `key`."""
-    inputs = perceive(config, env, learner.moments, observation)
-    return sample_action(env.action_space, action_distribution(config, env, learner.pi_params, inputs), key)
+    inputs = perceive(config, env, learner.params.moments, observation)
+    distribution = action_distribution(config, env, learner.params.pi, inputs)
+    return ActorOutput(sample_action(env.action_space, distribution, key))
 
 
-def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "..."]) -> Num[Array, "..."]:
+def policy(
+    config: Config, env: Env, params: Params, observation: Num[Array, "..."], carry: tuple[()] = ()
+) -> ActorOutput:
     """The likeliest action."""
-    inputs = perceive(config, env, learner.moments, observation)
-    return likeliest_action(env.action_space, action_distribution(config, env, learner.pi_params, inputs))
+    inputs = perceive(config, env, params.moments, observation)
+    return ActorOutput(likeliest_action(env.action_space, action_distribution(config, env, params.pi, inputs)))
 
 
 def normalized_advantage(
@@ -133,18 +142,19 @@ def update(
     advantage, policy_loss: what a variant may put in place of the functions of this module that are so called.
     """
     drawn = draw(config, env, batch)
-    moments = update_moments(learner.moments, drawn.observation)
-    batch = prepare(config, learner.moments, drawn)
-    value = state_value(config, env, learner.v_params, batch.observation)
-    next_value = state_value(config, env, learner.v_params, batch.next_observation)
+    params, optimizers = learner.params, learner.optimizer
+    moments = update_moments(params.moments, drawn.observation)
+    batch = prepare(config, params.moments, drawn)
+    value = state_value(config, env, params.v, batch.observation)
+    next_value = state_value(config, env, params.v, batch.next_observation)
     returns = discounted_returns(batch.reward, next_value, batch.terminated, batch.truncated, config.gamma)
     anneal = linear_to_zero(progress.fraction) if config.lr_anneal else 1.0
 
     (pi_loss, entropy), gradient = jax.value_and_grad(policy_loss, argnums=2, has_aux=True)(
-        config, env, learner.pi_params, batch, advantage(config, batch, value, next_value)
+        config, env, params.pi, batch, advantage(config, batch, value, next_value)
     )
-    step, pi_opt_state = optax.adam(config.pi_lr * anneal).update(gradient, learner.pi_opt_state)
-    pi_params = optax.apply_updates(learner.pi_params, step)
+    step, pi_opt_state = optax.adam(config.pi_lr * anneal).update(gradient, optimizers.pi)
+    pi_params = optax.apply_updates(params.pi, step)
 
     def value_step(carry: tuple[PyTree, PyTree], _: None) -> tuple[tuple[PyTree, PyTree], Array]:
         v_params, v_opt_state = carry
@@ -152,11 +162,9 @@ def update(
         step, v_opt_state = optax.adam(config.v_lr * anneal).update(gradient, v_opt_state)
         return (optax.apply_updates(v_params, step), v_opt_state), loss
 
-    (v_params, v_opt_state), v_losses = jax.lax.scan(
-        value_step, (learner.v_params, learner.v_opt_state), length=config.train_v_iters
-    )
+    (v_params, v_opt_state), v_losses = jax.lax.scan(value_step, (params.v, optimizers.v), length=config.train_v_iters)
     metrics = {"pi_loss": pi_loss, "v_loss": v_losses[0], "entropy": entropy, "value_mean": jnp.mean(value)}
-    return Learner(pi_params, v_params, pi_opt_state, v_opt_state, moments), metrics
+    return Learner(Params(pi_params, v_params, moments), Optimizers(pi_opt_state, v_opt_state)), metrics
 
 
 def value_loss(

@@ -20,6 +20,7 @@ from purejaxrl.experiment.labels import counted
 from purejaxrl.experiment.plan import Plan, check_whole, images_of, refuse_unknown_objects
 from purejaxrl.training import evaluation as playing
 from purejaxrl.training.jax_settings import standard_jax
+from purejaxrl.training.loop import initial_carry
 from purejaxrl.types import Agent, PyTree
 
 BACKENDS = ("gymnax", "gymnasium")
@@ -143,7 +144,7 @@ def play_in_gymnax(plan: Plan, batch: Learners, episodes: int, seed: int) -> np.
     """Returns [runs, episodes] in the environment of the training, all runs side by side."""
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(jnp.asarray(batch.runs, jnp.uint32))
     play = jax.jit(jax.vmap(partial(playing.evaluate, plan.agent, batch.setting.env, episodes)))
-    return np.asarray(play(batch.configs, batch.learner, keys))
+    return np.asarray(play(batch.configs, batch.params, keys))
 
 
 def play_in_gymnasium(plan: Plan, batch: Learners, episodes: int, seed: int) -> np.ndarray:
@@ -162,19 +163,20 @@ def play_in_gymnasium(plan: Plan, batch: Learners, episodes: int, seed: int) -> 
     returns = np.zeros((len(batch.runs), episodes))
     for row in range(len(batch.runs)):
         envs = gymnasium.make_vec(IN_GYMNASIUM[name], episodes, vectorization_mode="sync", max_episode_steps=limit + 1)
-        config, learner = jax.tree.map(lambda leaf: leaf[row], (batch.configs, batch.learner))  # noqa: B023
-        returns[row] = play_side_by_side(envs, limit, *eyes_and_policy(plan, batch, config, learner), seed)
+        config, params = jax.tree.map(lambda leaf: leaf[row], (batch.configs, batch.params))  # noqa: B023
+        carry = initial_carry(plan.agent, batch.setting.env, config, (episodes,))
+        returns[row] = play_side_by_side(envs, limit, *eyes_and_policy(plan, batch, config, params), carry, seed)
         envs.close()
     return returns
 
 
-def eyes_and_policy(plan: Plan, batch: Learners, config: Any, learner: PyTree) -> tuple[Callable, Callable, Callable]:
+def eyes_and_policy(plan: Plan, batch: Learners, config: Any, params: PyTree) -> tuple[Callable, Callable, Callable]:
     """How to see state vectors [episodes, 4] at a start and after a step, and what to do: all jitted.
 
-    look: (vectors) -> memory. look_again: (memory, vectors) -> memory. choose: (memory) -> actions [episodes].
+    look: (vectors) -> memory. look_again: (memory, vectors) -> memory. choose: (memory, carry) -> ActorOutput.
     """
     env, images = batch.setting.env, images_of(batch.setting.config)
-    decide = partial(plan.agent.policy, config, env, learner)
+    decide = partial(plan.agent.policy, config, env, params)
     if images is None:
         return jnp.asarray, lambda _, vectors: jnp.asarray(vectors), jax.jit(decide)
     select, no = renderer_of(env.name).select, jnp.zeros((), bool)
@@ -186,20 +188,21 @@ def eyes_and_policy(plan: Plan, batch: Learners, config: Any, learner: PyTree) -
         numbers = select(vector)
         return advance(images, history, numbers, numbers, no, no)[0]
 
-    def choose(histories: Any) -> Any:
-        return decide(jax.vmap(partial(frames_of, images))(histories))
+    def choose(histories: Any, carry: PyTree) -> Any:
+        return decide(jax.vmap(partial(frames_of, images))(histories), carry)
 
     return jax.jit(jax.vmap(start)), jax.jit(jax.vmap(go_on)), jax.jit(choose)
 
 
 def play_side_by_side(
-    envs: Any, limit: int, look: Callable, look_again: Callable, choose: Callable, seed: int
+    envs: Any, limit: int, look: Callable, look_again: Callable, choose: Callable, carry: PyTree, seed: int
 ) -> np.ndarray:
     """Returns [episodes] of the first episode of each environment, of at most `limit` steps."""
     vectors, _ = envs.reset(seed=seed)
     memory, returns, is_running = look(vectors), np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
     for _ in range(limit):
-        vectors, reward, terminated, _, _ = envs.step(np.asarray(choose(memory)))
+        action, _, carry = choose(memory, carry)
+        vectors, reward, terminated, _, _ = envs.step(np.asarray(action))
         returns += np.where(is_running, reward, 0.0)
         is_running &= ~terminated
         if not is_running.any():

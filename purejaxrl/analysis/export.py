@@ -19,8 +19,6 @@ from purejaxrl.storage.checkpoint import describe, named_leaves
 from purejaxrl.types import Agent, Discrete
 
 FOLDER = "export"
-# Parts of a learner that are no parameters, or copies of some.
-LEFT_OUT = ("opt_state", "target_params", "worker_theta", "taken_at")
 HOW_TO = (
     "Every array has an axis of runs first. A layer is x @ kernel_k + bias_k, with an activation between layers: tanh, "
     "or ReLU for dqn; a network of one's own is named body, and the linear layer after it head. Inputs are "
@@ -101,8 +99,7 @@ def export(
 
 def parameters_of(batch: Learners) -> dict[str, np.ndarray]:
     """The learners' parameters by name."""
-    named = named_leaves(batch.learner).items()
-    kept = {name: leaf for name, leaf in named if not any(part in name.split("/")[0] for part in LEFT_OUT)}
+    kept = named_leaves(batch.params)
     if not kept:
         raise InputError("export: this learner has no parameters")
     return kept

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxrl.errors import InputError
+from purejaxrl.experiment import schema
 from purejaxrl.experiment.plan import Plan, Training
 from purejaxrl.experiment.plan_from_config import replan
+from purejaxrl.experiment.presets import family_of
 from purejaxrl.kernels.threefry import is_key, keys_of_bits
 from purejaxrl.storage import run_folder
 from purejaxrl.storage.checkpoint import describe, named_leaves
@@ -19,19 +21,18 @@ from purejaxrl.training.batches import stack_configs
 from purejaxrl.training.compilation import shapes_of_runs
 from purejaxrl.training.devices import check_process
 from purejaxrl.training.jax_settings import standard_jax
-from purejaxrl.training.loop import without_replay
 from purejaxrl.types import PyTree, RunState
 
 KINDS = ("last", "best")
 
 
 class Learners(NamedTuple):
-    """Learners of runs [runs] that share a program, without replay, and their stacked configs."""
+    """Learned params of runs [runs] that share a program, and their stacked configs."""
 
     runs: np.ndarray
     setting: Training
     configs: Any
-    learner: PyTree
+    params: PyTree
 
 
 def load_learners(path: Path, kind: str = "last", **objects: Any) -> tuple[Plan, list[Learners]]:
@@ -82,8 +83,8 @@ def hint_of(path: Path) -> str:
 
 def take_learners(batch: Learners, which: np.ndarray) -> Learners:
     """Some of a batch's runs."""
-    configs, learner = jax.tree.map(lambda leaf: leaf[which], (batch.configs, batch.learner))
-    return Learners(batch.runs[which], batch.setting, configs, learner)
+    configs, params = jax.tree.map(lambda leaf: leaf[which], (batch.configs, batch.params))
+    return Learners(batch.runs[which], batch.setting, configs, params)
 
 
 def number_of(name: str) -> int:
@@ -110,15 +111,17 @@ def load_batch(path: Path, name: str, plan: Plan) -> Learners:
         raise InputError(f"cannot read {file}: its runs do not share a program")
     first = settings[0]
     shapes = shapes_of_runs(plan.agent, first.env, first.config, first.budget, False, len(runs))
-    template = without_replay(shapes[0].learner)
+    template = shapes[0].learner.params
     expected, arrays = named_leaves(template), run_folder.read_params(path, name)
+    version = run_folder.read_facts(path, name).get("schema_version", 0)
+    arrays = schema.rename_params(arrays, family_of(plan.agent), version)
     for key in sorted(expected.keys() | arrays.keys()):
         found = describe(arrays[key]) if key in arrays else "missing"
         wanted = describe(expected[key]) if key in expected else "not expected"
         if found != wanted:
             raise InputError(f"cannot use {file}: {key} is {found}, and should be {wanted}")
-    learner = jax.tree.unflatten(jax.tree.structure(template), [arrays[key] for key in expected])
-    return Learners(np.array(runs), first, stack_configs([setting.config for setting in settings]), learner)
+    params = jax.tree.unflatten(jax.tree.structure(template), [arrays[key] for key in expected])
+    return Learners(np.array(runs), first, stack_configs([setting.config for setting in settings]), params)
 
 
 def host_leaves(state: RunState) -> list[np.ndarray]:

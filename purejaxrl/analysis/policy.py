@@ -14,7 +14,8 @@ from jaxtyping import Array, Num
 from purejaxrl.errors import InputError
 from purejaxrl.training.devices import check_process
 from purejaxrl.training.jax_settings import standard_jax
-from purejaxrl.types import Agent, Continuous, Discrete, Env, PyTree
+from purejaxrl.training.loop import initial_carry
+from purejaxrl.types import ActorOutput, Agent, Continuous, Discrete, Env, PyTree
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -30,11 +31,50 @@ class Policy:
     agent: Agent
     config: Any
     env: Env
-    learner: PyTree
+    params: PyTree
 
-    @standard_jax()
     def __call__(self, observation: Any) -> Any:
         """The greedy action.
+
+        Args:
+            observation: One observation or a batch of them, [..., *observation].
+
+        Returns:
+            The action, [...] or [..., *action].
+
+        Raises:
+            InputError: If the observation is not an array of numbers of the shape that the policy was trained on, or
+                the agent is recurrent; see `step`.
+            UnsupportedError: In a process that was forked after JAX had started, where it would hang.
+        """
+        if jax.tree.leaves(self.agent.initial_carry(self.config, self.env)):
+            raise InputError(
+                f"policy: {self.agent.name} is recurrent; call carry = policy.initial_carry() where an episode begins, "
+                "and action, carry = policy.step(observation, carry)"
+            )
+        return self.step(observation, ())[0]
+
+    def initial_carry(self, lead: tuple[int, ...] = ()) -> PyTree:
+        """The recurrent state where an episode begins; () of a feed-forward agent.
+
+        Args:
+            lead: The leading axes of the observations, () for a single one.
+
+        Returns:
+            The recurrent state, [*lead, ...].
+        """
+        return initial_carry(self.agent, self.env, self.config, lead)
+
+    @standard_jax()
+    def step(self, observation: Any, carry: PyTree) -> tuple[Any, PyTree]:
+        """The greedy action, and the recurrent state after it.
+
+        Args:
+            observation: One observation or a batch of them, [..., *observation].
+            carry: The recurrent state before it, with the same leading axes.
+
+        Returns:
+            The action, [...] or [..., *action], and the recurrent state for the next observation.
 
         Raises:
             InputError: If the observation is not an array of numbers of the shape that the policy was trained on.
@@ -42,13 +82,13 @@ class Policy:
         """
         check_process()
         is_from_jax = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(observation))
-        action = self._act(self._checked(observation, is_from_jax))
+        action, _, carry = self._act(self._checked(observation, is_from_jax), carry)
         # Within a transformation the action is a tracer, even that of a constant.
         if is_from_jax or isinstance(action, jax.core.Tracer):
-            return action
+            return action, carry
         if isinstance(self.env.action_space, Discrete) and action.ndim == 0:
-            return int(action)
-        return np.array(action)
+            return int(action), carry
+        return np.array(action), carry
 
     def __repr__(self) -> str:
         return f"<Policy: {self.agent.name} on {self.env.name}>"
@@ -59,7 +99,7 @@ class Policy:
 
     @functools.cached_property
     def _act(self) -> Any:
-        return jax.jit(functools.partial(greedy_action, self.agent, self.config, self.env, self.learner))
+        return jax.jit(functools.partial(act_greedily, self.agent, self.config, self.env, self.params))
 
     def _checked(self, observation: Any, is_from_jax: bool) -> Any:
         """The observation as an array. Raises InputError where the policy cannot take it."""
@@ -94,15 +134,18 @@ class Policy:
         return f"{of}: not images, but the numbers that images are drawn from, see purejaxrl.make(..., images=)"
 
 
-def greedy_action(agent: Agent, config: Any, env: Env, learner: PyTree, observation: Num[Array, "..."]) -> Array:
+def act_greedily(
+    agent: Agent, config: Any, env: Env, params: PyTree, observation: Num[Array, "..."], carry: PyTree
+) -> ActorOutput:
     """The agent's greedy action; a continuous one within the bounds of its space, as environments clip it."""
-    action, space = agent.policy(config, env, learner, observation), env.action_space
+    output, space = agent.policy(config, env, params, observation, carry), env.action_space
+    action = output.action
     if isinstance(space, Continuous):
         low, high = (
             jnp.broadcast_to(jnp.asarray(bound, action.dtype), action.shape) for bound in (space.low, space.high)
         )
         action = jnp.clip(action, low, high)
-    return action
+    return output._replace(action=action)
 
 
 def is_numeric(dtype: Any) -> bool:

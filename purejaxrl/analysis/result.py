@@ -446,8 +446,8 @@ class Result:
         from purejaxrl.analysis.policy import Policy
 
         (batch,) = (self if len(self) == 1 else self.best())._learners(params)
-        config, learner = jax.tree.map(lambda leaf: leaf[0], (batch.configs, batch.learner))
-        return Policy(self.plan.agent, config, batch.setting.env, learner)
+        config, learned = jax.tree.map(lambda leaf: leaf[0], (batch.configs, batch.params))
+        return Policy(self.plan.agent, config, batch.setting.env, learned)
 
     def _learners(self, params: str) -> list[Learners]:
         from purejaxrl.analysis.learned_params import learners_of

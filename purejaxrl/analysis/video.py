@@ -53,27 +53,28 @@ def check_drawable(plan: Plan) -> None:
 def play(plan: Plan, batch: Learners, seed: int, max_steps: int) -> np.ndarray:
     """Observations [steps + 1, ...] of one episode of the first run, the last one included."""
     env = batch.setting.env
-    config, learner = jax.tree.map(lambda leaf: leaf[0], (batch.configs, batch.learner))
+    config, params = jax.tree.map(lambda leaf: leaf[0], (batch.configs, batch.params))
     steps = min(max_steps, env.max_episode_steps)
     roll = jax.jit(partial(roll_out, plan.agent, env, steps))
-    observations, is_running = jax.device_get(roll(config, learner, jax.random.key(seed)))
+    observations, is_running = jax.device_get(roll(config, params, jax.random.key(seed)))
     return np.asarray(observations[: 1 + int(is_running.sum())])
 
 
 def roll_out(
-    agent: Agent, env: Env, steps: int, config: Any, learner: PyTree, key: ScalarKey
+    agent: Agent, env: Env, steps: int, config: Any, params: PyTree, key: ScalarKey
 ) -> tuple[Float[Array, "moments *observation"], Bool[Array, " steps"]]:
     """Observations of one episode from its start on, and whether each of the steps still belongs to it."""
     reset_key, step_key = jax.random.split(key)
     first, env_state = env.reset(reset_key)
 
     def step(carry: tuple, key: ScalarKey) -> tuple[tuple, tuple[Array, Array]]:
-        env_state, observation, is_running = carry
-        timestep = env.step(key, env_state, agent.policy(config, env, learner, observation))
+        env_state, observation, actor_carry, is_running = carry
+        action, _, actor_carry = agent.policy(config, env, params, observation, actor_carry)
+        timestep = env.step(key, env_state, action)
         goes_on = is_running & ~(timestep.terminated | timestep.truncated)
-        return (timestep.state, timestep.observation, goes_on), (timestep.next_observation, is_running)
+        return (timestep.state, timestep.observation, actor_carry, goes_on), (timestep.next_observation, is_running)
 
-    start = (env_state, first, jnp.ones((), bool))
+    start = (env_state, first, agent.initial_carry(config, env), jnp.ones((), bool))
     _, (observations, is_running) = jax.lax.scan(step, start, jax.random.split(step_key, steps))
     return jnp.concatenate([first[None], observations]), is_running
 

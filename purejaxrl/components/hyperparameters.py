@@ -48,6 +48,7 @@ class Spec(NamedTuple):
     at_most: float | None = None
     choices: tuple[Any, ...] | None = None
     optional: bool = False
+    is_budget: bool = False
 
     @property
     def is_object(self) -> bool:
@@ -114,7 +115,23 @@ def static(
     return dataclasses.field(default=default, metadata={"spec": spec})
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(leaf, static))
+def budget(default: int | None, help: str) -> Any:
+    """Field that says how long a run trains, named by its unit: `epochs`, `episodes` or `env_steps`.
+
+    A Config may have several, of which exactly one is given and the others are None.
+
+    Args:
+        default: The amount by default, None for none.
+        help: What is counted, for help texts.
+
+    Returns:
+        A dataclass field.
+    """
+    spec = Spec(f"budget: {help}", False, int, at_least=1, at_most=MAX_INT, optional=True, is_budget=True)
+    return dataclasses.field(default=default, metadata={"spec": spec})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(leaf, static, budget))
 def config(cls: type[T]) -> type[T]:
     """Make a class of `leaf` and `static` fields a frozen dataclass and a pytree whose children are the leaves."""
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
@@ -280,10 +297,17 @@ class Budget(NamedTuple):
     stop_at: float | None = None
 
 
+def budget_names(config_or_class: Any) -> list[str]:
+    """The fields of a Config that are budgets, in the order of BUDGETS."""
+    specs = field_specs(config_or_class)
+    return [name for name in BUDGETS if name in specs and specs[name].is_budget]
+
+
 def budget_of(config: Any) -> Budget:
     """The one budget a Config holds. Raises InputError where it holds none or several."""
-    given = [(name, getattr(config, name)) for name in BUDGETS if getattr(config, name, None) is not None]
-    known = [f"--{name}" for name in BUDGETS if hasattr(config, name)]
+    names = budget_names(config)
+    given = [(name, getattr(config, name)) for name in names if getattr(config, name) is not None]
+    known = [f"--{name}" for name in names]
     if len(given) != 1:
         found = " and ".join(f"--{name} {amount}" for name, amount in given) or "no budget"
         raise InputError(f"{found}: give exactly one budget of {', '.join(known)}")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -13,121 +14,121 @@ import numpy as np
 
 from purejaxrl.components.hyperparameters import BUDGETS, Budget
 from purejaxrl.errors import CheckpointError, InputError, tell
+from purejaxrl.experiment import schema
+from purejaxrl.experiment.callbacks import Callback, Content, Event
 from purejaxrl.experiment.plan import Plan
-from purejaxrl.experiment.tracker import Ledger, Snapshot, Stage
+from purejaxrl.experiment.presets import family_of
+from purejaxrl.experiment.tracker import BatchPosition, RunTracker, Stage
 from purejaxrl.storage import checkpoint as disk
 from purejaxrl.storage.checkpoint import Checkpoint, Rows, named_leaves
-from purejaxrl.storage.run_folder import plain
+from purejaxrl.storage.run_folder import RunFolder, plain
+from purejaxrl.training import metrics
 from purejaxrl.training.batches import group_settings
 from purejaxrl.training.compilation import shapes_of_runs
-from purejaxrl.training.metrics import KEPT, OPEN, Recorder, Records
-from purejaxrl.training.runner import Standing
+from purejaxrl.training.metrics import MetricsSpec, MetricsState, RunStats
+from purejaxrl.training.runner import ResumePoint
 
 FOLDER = "checkpoints"
+# The parts of a MetricsState that are arrays; those of the open interval are named after OPEN.
+KEPT = tuple(name for name in MetricsState._fields if name not in ("interval", "tallies"))
+OPEN = "interval/"
 
 
-class Position(NamedTuple):
-    """Where in a Plan a training stands: its group of settings, and the runs of earlier batches of that group.
+class Snapshot(NamedTuple):
+    """What a checkpoint holds, but for how far the files are written: names and arrays, and facts."""
 
-    runs: of the batch that is being trained, 0 between batches; iteration: of that batch. is_finished: nothing is left.
-    """
-
-    group: int = 0
-    done: int = 0
-    runs: int = 0
-    iteration: int = 0
-    is_finished: bool = False
+    arrays: dict[str, Any]
+    facts: dict[str, Any]
 
 
-class Start(NamedTuple):
-    """Where a training goes on, and what its batch was at, if it was at one."""
+class Checkpointer(Callback):
+    """Writes checkpoints every so many minutes, where training stops, and at its end; none where that is 0."""
 
-    position: Position
-    standing: Standing | None
-
-
-BEGINNING = Start(Position(), None)
-
-
-class Keeper:
-    """Writes the checkpoints of a training, every so many minutes and when it ends; none if that is 0."""
-
-    def __init__(self, ledger: Ledger, minutes: float) -> None:
-        self.ledger = ledger
-        self.minutes = minutes
-        self.path = ledger.folder.path / FOLDER
+    def __init__(self, folder: RunFolder, minutes: float) -> None:
+        self.folder, self.minutes = folder, minutes
+        self.path = folder.path / FOLDER
         self.written = time.monotonic()
-        self.last: Stage | None = None
-        self.position = Position()
+        # What is to be written when training has ended and all its files have.
+        self.pending: Snapshot | None = None
 
-    def begin(self) -> None:
-        """Bring the folder to where training begins or goes on. Raises ResourceError where that fails."""
+    def on_start(self, tracker: RunTracker, config: Content) -> None:
+        """Remove what an interrupted checkpoint has left. Raises ResourceError where that fails."""
         disk.remove_leftovers(self.path)
-        self.ledger.begin()
 
-    def look(self, stage: Stage, is_stopping: bool) -> None:
-        """Note where the training stands after a chunk that the ledger has entered, and save that if it is time."""
-        self.position = position_after(stage)
-        # A training of one batch can be extended, so its end is kept until everything else has been written.
-        self.last = stage if stage.is_only and self.position.is_finished else None
-        is_due = is_stopping or time.monotonic() - self.written >= 60 * self.minutes
-        if is_due and not self.position.is_finished:
-            self.save(stage if self.position.runs else None)
+    def on_chunk(self, event: Event) -> None:
+        """Within a batch, write a checkpoint if it is time; keep the end of a training that can be extended."""
+        self.pending = None
+        if event.has_diverged:
+            # The state before is what can still be of use.
+            self.minutes = 0.0
+        elif event.stage.position.is_finished:
+            self.pending = self.snapshot(event.tracker, event.stage) if event.stage.is_only else None
+        elif event.stage.position.runs and self.is_due(event):
+            self.write(self.snapshot(event.tracker, event.stage))
 
-    def stop(self) -> None:
-        """Save a training that was stopped between two batches, while the next one's program was compiled."""
-        # Else nothing has been entered since the checkpoint that the training went on from.
-        if self.position != Position():
-            self.save(None)
-
-    def finish(self) -> None:
-        """Save the end of a training that has come to it."""
-        if self.position.is_finished:
-            self.save(self.last)
-
-    def save(self, stage: Stage | None) -> None:
-        """Write a checkpoint; with the states of a stage's batch, if it is not between batches.
-
-        Raises ResourceError where it cannot be written.
-        """
-        if not self.minutes:
+    def on_batch_end(self, event: Event) -> None:
+        """Between batches, write a checkpoint if it is time, else keep what it would hold."""
+        position = event.stage.position
+        if position.runs or (position.is_finished and event.stage.is_only) or not self.minutes:
             return
-        ledger, position = self.ledger, self.position
-        snapshot = ledger.snapshot(stage)
-        arrays: dict[str, Any] = {f"records/{name}": values for name, values in snapshot.records._asdict().items()}
-        if stage is not None:
-            arrays |= arrays_of(stage, snapshot)
+        self.pending = self.snapshot(event.tracker, event.stage)
+        if self.is_due(event) and not position.is_finished:
+            self.write(self.pending)
+            self.pending = None
+
+    def on_end(self, summary: Content) -> None:
+        """Write the end of a training, or where it stands between two batches."""
+        if self.pending is not None:
+            self.write(self.pending)
+
+    def is_due(self, event: Event) -> bool:
+        """Whether it is time for a checkpoint."""
+        return event.is_stopping or time.monotonic() - self.written >= 60 * self.minutes
+
+    def snapshot(self, tracker: RunTracker, stage: Stage) -> Snapshot | None:
+        """What a checkpoint of this moment holds; with the states of the batch, if it is not between batches."""
+        if not self.minutes:
+            return None
+        position = stage.position
+        arrays: dict[str, Any] = {f"records/{name}": array.copy() for name, array in tracker.stats._asdict().items()}
+        if position.runs:
+            arrays |= batch_arrays(tracker, stage)
+        is_between = not position.runs
         facts = {
-            "config": plain(ledger.plan.as_dict()),
+            "config": plain(tracker.plan.as_dict()),
             "position": position._asdict(),
-            "files": snapshot.files,
-            "tails": snapshot.tails,
-            "ledger": ledger.facts(snapshot, is_between=not position.runs, begins_group=position.done == 0),
+            "files": self.folder.logs.standing(),
+            "tails": {},
+            # What the batch at hand counts again when it goes on is left out.
+            "ledger": {
+                "failed": [*tracker.failed],
+                "batches": tracker.batches - (not is_between),
+                "programs": tracker.programs - (not (is_between and position.done == 0)),
+                "compile_seconds": tracker.compile_seconds,
+                "run_seconds": tracker.run_seconds,
+                "tallies": metrics.pack_tallies(tracker.tallies),
+            },
         }
+        return Snapshot(arrays, facts)
+
+    def write(self, snapshot: Snapshot | None) -> None:
+        """Write a checkpoint. Raises ResourceError where it cannot be written."""
+        if snapshot is None:
+            return
         started = time.monotonic()
-        disk.write(self.path, arrays, facts)
+        disk.write(self.path, snapshot.arrays, snapshot.facts)
         self.written = time.monotonic()
         tell("checkpoint in %s, written in %.2f s", self.path, self.written - started)
 
 
-def position_after(stage: Stage) -> Position:
-    """Where a training stands after a stage."""
-    place, runs, iteration = stage.place, len(stage.batch.runs), stage.chunk.start + stage.chunk.length
-    if not stage.chunk.is_over.all():
-        return Position(place.group, place.before, runs, iteration)
-    if stage.is_only:
-        return Position(place.group, place.before, runs, iteration, is_finished=True)
-    if place.after:
-        return Position(place.group, place.before + runs)
-    return Position(place.group + 1, is_finished=place.is_last_group)
-
-
-def arrays_of(stage: Stage, snapshot: Snapshot) -> dict[str, Any]:
-    """State, best learners and recorder of a batch, by name."""
-    count = len(stage.batch.runs)
-    carry = named_leaves(stage.chunk.state, "state/") | named_leaves(snapshot.best, "best/")
-    recorded = {} if snapshot.recorder is None else snapshot.recorder.arrays()
-    return {name: Rows(leaf, count) for name, leaf in carry.items()} | {f"recorder/{k}": v for k, v in recorded.items()}
+def batch_arrays(tracker: RunTracker, stage: Stage) -> dict[str, Any]:
+    """States, best params and metrics of a batch, by name."""
+    count, state = len(stage.batch.runs), tracker.metrics
+    assert state is not None
+    carry = named_leaves(stage.chunk.state, "state/") | named_leaves(stage.chunk.best, "best/")
+    kept = {f"recorder/{name}": getattr(state, name) for name in KEPT}
+    sums = {f"recorder/{OPEN}{name}": values for name, values in state.interval.items()}
+    return {name: Rows(leaf, count) for name, leaf in carry.items()} | kept | sums
 
 
 def find(path: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -135,48 +136,91 @@ def find(path: Path) -> tuple[Checkpoint | None, list[str]]:
     return disk.newest(path / FOLDER)
 
 
-def restore(ledger: Ledger, found: Checkpoint) -> Start:
-    """Bring the ledger to where a checkpoint was written, and return where training goes on. No file is changed yet.
+class Restored(NamedTuple):
+    """Where a training goes on.
 
-    The ledger's Plan is the checkpoint's, but for what may change: a larger budget is an extension.
-    Raises CheckpointError where checkpoint and Plan do not belong together, InputError where that cannot be extended.
+    Attributes:
+        position: Its place in the Plan.
+        resume_point: Where the batch at hand was, None between batches.
+        tails: Text that follows what its CSV files held, by file.
     """
-    plan = ledger.plan
+
+    position: BatchPosition = BatchPosition()
+    resume_point: ResumePoint | None = None
+    tails: Mapping[str, str] = MappingProxyType({})
+
+
+def restore(tracker: RunTracker, folder: RunFolder, found: Checkpoint) -> Restored:
+    """Bring a tracker to where a checkpoint was written. No file is changed yet.
+
+    Args:
+        tracker: A fresh one. Its Plan is the checkpoint's, but for what may change: a larger budget is an extension.
+        folder: The run folder.
+        found: The checkpoint, its config brought up to date.
+
+    Returns:
+        Where training goes on.
+
+    Raises:
+        CheckpointError: If checkpoint and Plan do not belong together.
+        InputError: If the training cannot be extended.
+    """
+    plan = tracker.plan
     with _describing(found):
         facts = found.facts
-        position = Position(**facts["position"])
+        position = BatchPosition(**facts["position"])
         is_sound = all(isinstance(value, int) and value >= 0 for value in position)
         if not is_sound or position.done + position.runs > plan.runs:
             raise ValueError("its position")
-        budget_before = budget_in(facts["config"])
-        is_extended = budget_before != budget_in(plain(plan.as_dict()))
+        budget_before = budgets_in(facts["config"])
+        is_extended = budget_before != budgets_in(plain(plan.as_dict()))
     if is_extended and position.runs != plan.runs:
         raise InputError("--extend: this training was cut into batches, whose states are not kept; train anew")
-    template = records_template(plan.runs)
-    shapes = shapes_at(plan, position) if position.runs else (None, None)
+    template = {f"records/{name}": values for name, values in RunStats.empty(plan.runs)._asdict().items()}
+    shapes = batch_shapes(plan, position) if position.runs else (None, None)
     if position.runs:
-        template |= batch_template(shapes, position.runs, found.facts["arrays"])
+        template |= batch_template(shapes, position.runs, facts["arrays"])
+    if facts["schema_version"] < 2:
+        found = with_present_names(found, template, family_of(plan.agent))
     arrays = disk.read(found, template)
     with _describing(found):
-        ledger.restore(facts["ledger"], with_prefix(arrays, "records/"), with_prefix(arrays, "recorder/"))
-        ledger.folder.logs.find_standing(facts["files"])
-        ledger.tails = {name: str(text) for name, text in facts["tails"].items()}
-    if not position.runs:
-        return Start(position, None)
-    standing = standing_of(shapes, position, arrays)
-    if is_extended:
-        standing = extend(ledger, standing, plan.settings[0].budget)
-    return Start(position._replace(is_finished=position.is_finished and not is_extended), standing)
+        state = metrics_state(arrays) if position.runs else None
+        stats = RunStats(**with_prefix(arrays, "records/"))
+        folder.logs.find_standing(facts["files"])
+        tails = {name: str(text) for name, text in facts["tails"].items()}
+        point = None
+        if position.runs:
+            point = read_resume_point(shapes, position, arrays)
+            if is_extended:
+                assert state is not None
+                point, state = extend(point, state, plan.settings[0].budget)
+        tracker.restore(facts["ledger"], stats, state)
+    return Restored(position._replace(is_finished=position.is_finished and not is_extended), point, tails)
 
 
-def budget_in(config: Mapping[str, Any]) -> Any:
+def with_present_names(found: Checkpoint, template: Mapping[str, Any], family: str) -> Checkpoint:
+    """A checkpoint of schema version 0 or 1, which named the parts of a Learner differently, see `schema.RENAMED`.
+
+    It held whole learners among the best, of which the params are wanted.
+    """
+    names = {}
+    for name in template:
+        if name.startswith("state/learner/"):
+            names[name] = f"state/learner/{schema.earlier_name(name.removeprefix('state/learner/'), family)}"
+        elif name.startswith("best/params/"):
+            names[name] = f"best/learner/{schema.earlier_name(name.removeprefix('best/'), family)}"
+    wanted = set(names.values())
+    arrays = {
+        name: form
+        for name, form in found.facts["arrays"].items()
+        if name in wanted or not name.startswith("best/learner/")
+    }
+    return found._replace(facts={**found.facts, "arrays": arrays}, renamed=names)
+
+
+def budgets_in(config: Mapping[str, Any]) -> Any:
     """The budgets among what config.json holds."""
     return [[fields.get(name) for name in BUDGETS] for fields in (config["config"], *config.get("settings", []))]
-
-
-def records_template(runs: int) -> dict[str, Any]:
-    """Names and shapes of Records."""
-    return {f"records/{name}": values for name, values in Records.empty(runs)._asdict().items()}
 
 
 def batch_template(shapes: Any, runs: int, found: Mapping[str, str]) -> dict[str, Any]:
@@ -185,14 +229,26 @@ def batch_template(shapes: Any, runs: int, found: Mapping[str, str]) -> dict[str
     What the open logging interval sums depends on what the agent reports, so its names are those `found`.
     """
     state, best = shapes
-    blank = Recorder(np.arange(runs), np.arange(runs), 1, 1, None, None).arrays()
+    blank = metrics.init(MetricsSpec(np.arange(runs), np.arange(runs), 1, 1, None, None))
     template = named_leaves(state, "state/") | named_leaves(best, "best/")
-    template |= {f"recorder/{name}": blank[name] for name in KEPT}
+    template |= {f"recorder/{name}": getattr(blank, name) for name in KEPT}
+    if "recorder/is_open" not in found:
+        # Schema version 1 handed out rows as soon as their interval was complete.
+        del template["recorder/is_open"]
     sums = [name for name in found if name.startswith(f"recorder/{OPEN}")]
     return template | dict.fromkeys(sums, np.zeros(runs))
 
 
-def shapes_at(plan: Plan, position: Position) -> Any:
+def metrics_state(arrays: Mapping[str, np.ndarray]) -> MetricsState:
+    """The MetricsState of a checkpoint's arrays; its tallies stand elsewhere."""
+    kept = with_prefix(arrays, "recorder/")
+    if "is_open" not in kept:
+        kept["is_open"] = ~kept["is_over"] & (kept["env_steps"] > kept["closed_at"])
+    interval = with_prefix(kept, OPEN)
+    return MetricsState(**{name: kept[name] for name in KEPT}, interval=interval, tallies={})
+
+
+def batch_shapes(plan: Plan, position: BatchPosition) -> Any:
     """Shapes of state and best of the batch at a position."""
     groups = group_settings([setting.config for setting in plan.settings])
     if position.group >= len(groups):
@@ -202,31 +258,34 @@ def shapes_at(plan: Plan, position: Position) -> Any:
     return shapes_of_runs(plan.agent, setting.env, setting.config, setting.budget, keeps_best, position.runs)
 
 
-def standing_of(shapes: Any, position: Position, arrays: Mapping[str, np.ndarray]) -> Standing:
-    """The batch's states and best learners from arrays by name."""
+def read_resume_point(shapes: Any, position: BatchPosition, arrays: Mapping[str, np.ndarray]) -> ResumePoint:
+    """The batch's states and best params from arrays by name."""
     trees = []
     for tree, prefix in zip(shapes, ("state/", "best/"), strict=True):
         names = named_leaves(tree, prefix)
         trees.append(jax.tree.unflatten(jax.tree.structure(tree), [arrays[name] for name in names]))
-    return Standing(trees[0], trees[1], position.iteration)
+    return ResumePoint(trees[0], trees[1], position.iteration)
 
 
-def extend(ledger: Ledger, standing: Standing, budget: Budget) -> Standing:
+def extend(point: ResumePoint, metrics: MetricsState, budget: Budget) -> tuple[ResumePoint, MetricsState]:
     """Let runs that had used up a budget of episodes go on with a larger one, from the learner as it was then.
 
     The clock has gone on with the other runs of the batch, so their next episode begins later than their last ended.
     Budgets of epochs and env steps end with the clock alone; there nothing needs to be changed.
     """
     if budget.kind != "episodes":
-        return standing
-    recorder, finished = ledger.resumed, np.asarray(standing.state.episode.finished)
+        return point, metrics
+    finished = np.asarray(point.state.episode.finished)
     goes_on = finished < budget.amount
     if budget.stop_at is not None:
-        goes_on &= recorder["solved_at_steps"] < 0
-    recorder["is_over"] = recorder["is_over"] & ~goes_on
-    # Episodes beyond the old budget, which ended in the same iteration, have no rows.
-    recorder["episodes"] = np.where(goes_on, finished, recorder["episodes"])
-    return standing._replace(state=standing.state._replace(active=np.asarray(standing.state.active) | goes_on))
+        goes_on &= metrics.solved_at_steps < 0
+    metrics = metrics._replace(
+        is_over=metrics.is_over & ~goes_on,
+        # Episodes beyond the old budget, which ended in the same iteration, have no rows.
+        episodes=np.where(goes_on, finished, metrics.episodes),
+    )
+    state = point.state._replace(active=np.asarray(point.state.active) | goes_on)
+    return point._replace(state=state), metrics
 
 
 def with_prefix(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

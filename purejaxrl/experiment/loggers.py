@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -265,14 +265,3 @@ class Listeners:
                 self.loggers.remove(logger)
                 name = f"{type(logger).__name__}.{method}"
                 warn(f"{name} failed, and training goes on without it: {in_one_line(error)}", stacklevel=4)
-
-
-@contextmanager
-def listening(loggers: Sequence[Logger], config: dict[str, Any], folder: Path) -> Iterator[Listeners]:
-    """Listeners that have been told of the beginning, and will be of an end by an error."""
-    listeners = Listeners(loggers)
-    listeners.start(config, folder)
-    try:
-        yield listeners
-    finally:
-        listeners.finish(None)

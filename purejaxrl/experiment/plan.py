@@ -20,6 +20,7 @@ from purejaxrl.components.hyperparameters import (
     REMOVED,
     Budget,
     as_whole,
+    budget_names,
     budget_of,
     check_fields,
     field_specs,
@@ -349,7 +350,7 @@ def plan_setting(agent: Agent, options: Options, values: dict[str, Any], config:
         budget = budget._replace(stop_at=float(env.solved_at))
     shape = agent.rollout_shape(config)
     check_extent(budget, shape, env)
-    by_default = shape[0] * shape[1] if hasattr(config, "epochs") else 1000
+    by_default = shape[0] * shape[1] if "epochs" in budget_names(config) else 1000
     log_every = options.log_every or min(by_default, options.eval_every or by_default)
     return Training(values, config, env, budget, shape, log_every)
 

@@ -31,6 +31,7 @@ from purejaxrl.experiment.plan import (
 from purejaxrl.experiment.presets import as_dict, family_of
 from purejaxrl.experiment.run_config import CUSTOM, as_tuple
 from purejaxrl.experiment.settings import Setting
+from purejaxrl.experiment.validation import uses_fraction
 from purejaxrl.storage.run_folder import plain
 from purejaxrl.types import Agent, Env
 
@@ -85,8 +86,11 @@ def replan(
     found = [(values, config_of(agent, fields)) for values, fields in with_objects(content, agent, objects)]
     settings = [Setting({name: getattr(config, name) for name in values}, config) for values, config in found]
     if extend is not None:
-        settings = [setting._replace(config=extended(setting.config, extend)) for setting in settings]
-    return plan_settings(agent, options, settings, is_sweep="settings" in content)
+        settings = [setting._replace(config=extend_budget(setting.config, extend)) for setting in settings]
+    plan = plan_settings(agent, options, settings, is_sweep="settings" in content)
+    if extend is not None:
+        check_extendable(plan)
+    return plan
 
 
 def refuse_newer(content: dict[str, Any]) -> None:
@@ -274,15 +278,27 @@ def config_of(agent: Agent, fields: dict[str, Any]) -> Any:
     return agent.Config(**{name: as_tuple(value) for name, value in fields.items()})
 
 
-def extended(config: Any, amount: Any) -> Any:
-    """The Config with a larger budget. Raises InputError where it is not larger, or decides more than the end."""
+def extend_budget(config: Any, amount: Any) -> Any:
+    """The Config with a larger budget. Raises InputError where it is not larger."""
     budget, amount = budget_of(config), as_whole(amount)
     check_whole("extend", amount, at_least=1)
     if amount <= budget.amount:
         raise InputError(f"--extend: {amount} is not more than the {budget.amount} {budget.kind} there were")
-    if getattr(config, "lr_anneal", False):
-        raise InputError("--extend: with --lr_anneal the step size depends on the budget, so it cannot change")
     return dataclasses.replace(config, **{budget.kind: amount})
+
+
+def check_extendable(plan: Plan) -> None:
+    """Raise InputError where a schedule of the agent depends on the budget, so that a larger one would be another run.
+
+    That is seen in the agent's own program, which no agent can forget to declare.
+    """
+    for setting in plan.settings:
+        name = uses_fraction(plan.agent, setting.config, setting.env)
+        if name is not None:
+            raise InputError(
+                f"--extend: {name} of {plan.agent.name} depends on the share of the budget that is used "
+                "(progress.fraction), as with --lr_anneal, so the budget cannot change"
+            )
 
 
 def check_same(plan: Plan, earlier: dict[str, Any]) -> None:

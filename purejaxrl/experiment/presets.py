@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from purejaxrl.agents import AGENTS
-from purejaxrl.components.hyperparameters import BUDGETS, ImageConfig, check_fields, field_specs
+from purejaxrl.components.hyperparameters import ImageConfig, budget_names, check_fields, field_specs
 from purejaxrl.errors import InputError
 from purejaxrl.types import Agent
 
@@ -111,7 +111,7 @@ def resolve(agent: Agent, env_name: str, observation_type: str, preset: str, ove
     unknown = [name for name in overrides if name not in fields]
     if unknown:
         raise InputError(f"--{unknown[0]}: {agent.name} has no such setting; it has {', '.join(fields)}")
-    budgets = [name for name in BUDGETS if overrides.get(name) is not None]
+    budgets = [name for name in budget_names(agent.Config) if overrides.get(name) is not None]
     if len(budgets) > 1:
         raise InputError(f"--{budgets[0]} and --{budgets[1]} are two budgets; give one")
 
@@ -125,7 +125,7 @@ def resolve(agent: Agent, env_name: str, observation_type: str, preset: str, ove
     else:
         values = dict(ORIGINAL_IMAGE) if observation_type == "img" else {}
     if budgets:
-        values.update({name: None for name in BUDGETS if name in fields})
+        values.update(dict.fromkeys(budget_names(agent.Config)))
     for pair in EXCLUSIVE:
         if any(name in overrides for name in pair):
             values = {name: value for name, value in values.items() if name not in pair}

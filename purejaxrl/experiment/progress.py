@@ -19,7 +19,7 @@ from purejaxrl.experiment.labels import counted
 from purejaxrl.experiment.plan import Plan
 from purejaxrl.experiment.presets import TUNED, as_dict, tuned_key
 from purejaxrl.training.batches import group_settings
-from purejaxrl.training.metrics import Records
+from purejaxrl.training.metrics import RunStats
 
 SECONDS_BETWEEN_LINES = 10.0
 LONG_SECONDS = 300.0
@@ -33,11 +33,11 @@ class Extent(NamedTuple):
     env_steps: np.ndarray
     episodes: np.ndarray
 
-    def fraction(self, records: Records) -> np.ndarray:
+    def fraction(self, stats: RunStats) -> np.ndarray:
         """Share of each run that is done, in [0, 1]."""
-        by_episodes = records.episodes / np.maximum(self.episodes, 1)
-        share = np.where(self.episodes > 0, by_episodes, records.env_steps / self.env_steps)
-        return np.where(records.is_over, 1.0, np.minimum(share, 1.0))
+        by_episodes = stats.episodes / np.maximum(self.episodes, 1)
+        share = np.where(self.episodes > 0, by_episodes, stats.env_steps / self.env_steps)
+        return np.where(stats.is_over, 1.0, np.minimum(share, 1.0))
 
 
 @runtime_checkable
@@ -50,7 +50,7 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """Something worth a line of its own, as that the runs are cut into batches."""
 
-    def advance(self, records: Records, seconds: float) -> None:
+    def advance(self, stats: RunStats, seconds: float) -> None:
         """A chunk has ended: where all runs stand, so many seconds of training after the first began."""
 
     def close(self) -> None:
@@ -66,7 +66,7 @@ class Silent:
     def note(self, text: str) -> None:
         """Do nothing."""
 
-    def advance(self, records: Records, seconds: float) -> None:
+    def advance(self, stats: RunStats, seconds: float) -> None:
         """Do nothing."""
 
     def close(self) -> None:
@@ -87,9 +87,9 @@ class SafeReporter:
         """Tell it."""
         self._tell("note", text)
 
-    def advance(self, records: Records, seconds: float) -> None:
+    def advance(self, stats: RunStats, seconds: float) -> None:
         """Tell it."""
-        self._tell("advance", records, seconds)
+        self._tell("advance", stats, seconds)
 
     def close(self) -> None:
         """Tell it."""
@@ -166,13 +166,13 @@ class Terminal:
         """Write a line above the bar."""
         tqdm.write(f"{self.label}: {text}", file=self.stream)
 
-    def advance(self, records: Records, seconds: float) -> None:
+    def advance(self, stats: RunStats, seconds: float) -> None:
         """Redraw the bar, or write a line if the last one is some time ago."""
-        self._warn_if_long(records, seconds)
-        share = float(self.goal.extent.fraction(records).mean())
+        self._warn_if_long(stats, seconds)
+        share = float(self.goal.extent.fraction(stats).mean())
         done = share * self.goal.amount
-        facts = [self._standing(records), *self._solved(records)]
-        facts.append(f"{records.env_steps.sum() / max(seconds, 1e-9):,.0f} env steps/s")
+        facts = [self._standing(stats), *self._solved(stats)]
+        facts.append(f"{stats.env_steps.sum() / max(seconds, 1e-9):,.0f} env steps/s")
         if self.is_terminal and self.bar is not None:
             self.bar.n = done
             self.bar.set_description_str(self.label, refresh=False)
@@ -184,30 +184,30 @@ class Terminal:
             shown = f"{share:.0%}" if self.goal.settings else f"{done:.0f}/{self.goal.amount} {self.goal.unit}"
             print(f"{self.label}: {shown}, {', '.join(facts)}", file=self.stream, flush=True)
 
-    def _standing(self, records: Records) -> str:
+    def _standing(self, stats: RunStats) -> str:
         """The mean return, or how many runs are done and the best setting so far."""
         settings = self.goal.settings
-        mean = mean_of_settings(records.return_100, max(len(settings), 1))
+        mean = mean_of_settings(stats.return_100, max(len(settings), 1))
         if not settings:
             return "return -" if np.isnan(mean[0]) else f"return {mean[0]:.1f}"
         best = "-" if np.isnan(mean).all() else f"{settings[int(np.nanargmax(mean))]}: {np.nanmax(mean):.1f}"
-        return f"{records.is_over.sum()}/{len(records.is_over)} runs done, best {best}"
+        return f"{stats.is_over.sum()}/{len(stats.is_over)} runs done, best {best}"
 
-    def _solved(self, records: Records) -> list[str]:
-        solved = int(np.sum(records.solved_at_steps >= 0))
-        return [f"solved {solved}/{len(records.solved_at_steps)}"] if self.goal.can_be_solved else []
+    def _solved(self, stats: RunStats) -> list[str]:
+        solved = int(np.sum(stats.solved_at_steps >= 0))
+        return [f"solved {solved}/{len(stats.solved_at_steps)}"] if self.goal.can_be_solved else []
 
     def close(self) -> None:
         """Leave the bar as it is."""
         if self.bar is not None:
             self.bar.close()
 
-    def _warn_if_long(self, records: Records, seconds: float) -> None:
+    def _warn_if_long(self, stats: RunStats, seconds: float) -> None:
         """Once, when the rate is known: how long at most, if that is long."""
         if seconds < 3 or not self.may_warn:
             return
         extent = self.goal.extent
-        done = np.where(records.is_over, extent.env_steps, records.env_steps).sum(dtype=float)
+        done = np.where(stats.is_over, extent.env_steps, stats.env_steps).sum(dtype=float)
         if not done:
             return
         self.may_warn = False
@@ -225,7 +225,7 @@ def mean_of_settings(values: np.ndarray, settings: int) -> np.ndarray:
     return np.divide(total, known.sum(axis=1), out=np.full(settings, np.nan), where=known.any(axis=1))
 
 
-def extent_of(plan: Plan) -> Extent:
+def plan_extent(plan: Plan) -> Extent:
     """How long the runs of a plan may last."""
     budgets = [setting.budget for setting in plan.settings]
     env_steps = [setting.max_env_steps for setting in plan.settings]
@@ -285,7 +285,7 @@ def goal_of(plan: Plan) -> Goal:
     return Goal(
         first.budget.amount,
         first.budget.kind.replace("_", " "),
-        extent_of(plan),
+        plan_extent(plan),
         plan.solved_at is not None,
         "; the preset tuned is quicker" if plan.options.preset == "original" and is_tuned else "",
         plan.labels if plan.is_sweep else (),

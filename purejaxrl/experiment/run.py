@@ -1,31 +1,24 @@
-"""From a Plan to a run folder: compiling, training, writing, checkpoints, and what a signal does to all that."""
+"""From a Plan to a run folder: compiling, training, and what a signal does to that."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from purejaxrl.errors import (
-    CheckpointError,
-    DivergedError,
-    InputError,
-    ResourceError,
-    absolute_path,
-    tell,
-    warn,
-)
+from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError, absolute_path, tell, warn
 from purejaxrl.experiment import checkpointing, schema
-from purejaxrl.experiment.checkpointing import Keeper, Position, Start
+from purejaxrl.experiment.callbacks import Callback, Content, Event, FileWriter, Finisher, Logging, ProgressDisplay
+from purejaxrl.experiment.checkpointing import Checkpointer, Restored
 from purejaxrl.experiment.labels import counted, name_runs
-from purejaxrl.experiment.loggers import Logger, check_loggers, listening
+from purejaxrl.experiment.loggers import Listeners, Logger, check_loggers
 from purejaxrl.experiment.plan import Plan, versions
 from purejaxrl.experiment.plan_from_config import check_same, replan, up_to_date
 from purejaxrl.experiment.progress import Reporter, SafeReporter, Silent
-from purejaxrl.experiment.tracker import Ledger, Place, Stage, failed_runs, summarize
+from purejaxrl.experiment.tracker import BatchPosition, RunTracker, Stage, diverged_runs, summarize
 from purejaxrl.storage import run_folder
 from purejaxrl.storage.checkpoint import Checkpoint
 from purejaxrl.storage.run_folder import RunFolder, plain, read_json
@@ -33,8 +26,7 @@ from purejaxrl.training import devices
 from purejaxrl.training.batches import batch_of, cut, group_settings, take
 from purejaxrl.training.compilation import StopRequestedError, compile_fitting, mebibytes
 from purejaxrl.training.jax_settings import standard_jax
-from purejaxrl.training.loop import without_replay
-from purejaxrl.training.runner import fit
+from purejaxrl.training.runner import Chunk, fit
 from purejaxrl.training.signals import StopSignals
 from purejaxrl.types import RunState
 
@@ -53,15 +45,14 @@ class Outcome(NamedTuple):
     stopped_by: int | None = None
 
 
-# Writes files of what a run folder holds: (folder, config, summary), as config.json and summary.json have them.
-Finisher: TypeAlias = Callable[[RunFolder, dict[str, Any], dict[str, Any]], object]
-
-
 class Finishers(NamedTuple):
-    """What is written once training has ended: tables before the last checkpoint, plots after everything else."""
+    """What is written once training has ended: tables before the last checkpoint, plots after everything else.
 
-    tables: Finisher
-    plots: Finisher
+    Each is called with the folder, and what config.json and summary.json hold.
+    """
+
+    tables: Callable[[RunFolder, Content, Content], object]
+    plots: Callable[[RunFolder, Content, Content], object]
 
 
 def run_experiment(
@@ -132,7 +123,7 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
     except InputError as error:
         raise CheckpointError(f"{found.path}: {error}") from error
     check_same(plan, earlier)
-    found = found._replace(facts={**found.facts, "config": earlier})
+    found = found._replace(facts={**found.facts, "config": earlier, "schema_version": older["schema_version"]})
     current = {**versions(), "schema_version": schema.SCHEMA_VERSION}
     differing = [f"{name} {older.get(name)} -> {now}" for name, now in current.items() if older.get(name) != now]
     if differing:
@@ -154,60 +145,94 @@ def check_nothing_is_lost(path: Path) -> None:
 
 
 @standard_jax()
+@standard_jax()
 def _run_experiment(
     plan: Plan,
     local: list[jax.Device],
     folder: RunFolder,
     finishers: Finishers,
-    progress: Reporter,
+    reporter: Reporter,
     loggers: Sequence[Logger],
     found: Checkpoint | None = None,
 ) -> Outcome:
     used = min(len(local), plan.runs)
-    ledger = Ledger(plan, folder, used)
-    start = checkpointing.BEGINNING if found is None else checkpointing.restore(ledger, found)
-    if start.position.is_finished:
-        recorded, facts = (read_json(folder.path / name) for name in ("config.json", "summary.json"))
-        return Outcome(folder.path, recorded, facts, plan)
+    tracker = RunTracker(plan, used)
+    restored = Restored() if found is None else checkpointing.restore(tracker, folder, found)
+    if restored.position.is_finished:
+        config, summary = (read_json(folder.path / name) for name in ("config.json", "summary.json"))
+        return Outcome(folder.path, config, summary, plan)
     config = plain({**plan.as_dict(), "devices": used})
-    folder.write_json("config.json", config)
     tell("run folder: %s", folder.path)
     tell("devices: %s, %d of %d used", local[0].device_kind, used, len(local))
-    keeping = Keeper(ledger, plan.options.checkpoint_every)
-    keeping.begin()
-    with StopSignals() as signals, listening(loggers, config, folder.path) as listeners:
-        try:
-            progress.start()
-            try:
-                for stage in train_groups(plan, local, signals.is_stopping, progress.note, start):
-                    has_diverged = plan.options.fail_on_nan and len(diverged_runs(stage)) > 0
-                    is_stopping = signals.is_stopping() or has_diverged
-                    listeners.log(ledger.enter(stage, is_stopping))
-                    # The state before it diverged is what can still be of use.
-                    if not has_diverged:
-                        keeping.look(stage, is_stopping)
-                    progress.advance(ledger.records, ledger.seconds())
-                    # A batch's arrays are to go before the next one's come.
-                    del stage
-                    if is_stopping:
-                        break
-            except StopRequestedError:
-                keeping.stop()
-        finally:
-            progress.close()
-        # Still within StopSignals: what has been learned is written whole.
+    # Data first, then the checkpoint, then plots.
+    callbacks = [
+        FileWriter(folder, restored.tails),
+        Finisher(folder, finishers.tables),
+        Logging(folder, Listeners(loggers)),
+        Checkpointer(folder, plan.options.checkpoint_every),
+        ProgressDisplay(reporter),
+        Finisher(folder, finishers.plots),
+    ]
+    with StopSignals() as signals, ExitStack() as closing:
+        for callback in callbacks:
+            closing.callback(callback.on_close)
+            callback.on_start(tracker, config)
+        is_finished = train(plan, local, tracker, callbacks, signals.is_stopping, reporter.note, restored)
+        reporter.close()
+        # Still within StopSignals: what has been learned is written whole. A signal that came with the last chunk has
+        # stopped nothing.
         stopped_by = signals.received
-        # A signal that came with the last chunk has stopped nothing.
-        summary = summarize(ledger, local[0].device_kind, None if keeping.position.is_finished else stopped_by)
-        folder.write_json("summary.json", summary)
-        finishers.tables(folder, config, plain(summary))
-        keeping.finish()
-        finishers.plots(folder, config, plain(summary))
-        listeners.finish(plain(summary))
-    if plan.options.fail_on_nan and ledger.failed:
-        shown = name_runs(sorted(ledger.failed))
+        summary = plain(summarize(tracker, local[0].device_kind, None if is_finished else stopped_by))
+        for callback in callbacks:
+            callback.on_end(summary)
+    if plan.options.fail_on_nan and tracker.failed:
+        shown = name_runs(sorted(tracker.failed))
         raise DivergedError(f"--fail_on_nan: training stopped as runs diverged: {shown}; see {folder.path}")
-    return Outcome(folder.path, config, plain(summary), plan, ledger.state, stopped_by)
+    return Outcome(folder.path, config, summary, plan, tracker.state, stopped_by)
+
+
+def train(
+    plan: Plan,
+    local: list[jax.Device],
+    tracker: RunTracker,
+    callbacks: Sequence[Callback],
+    should_stop: Callable[[], bool],
+    note: Callable[[str], None],
+    restored: Restored,
+) -> bool:
+    """Train a Plan from where it stands, and tell its callbacks.
+
+    Args:
+        plan: What to train.
+        local: The devices.
+        tracker: What is known so far; it takes in every chunk.
+        callbacks: Who is told, in this order.
+        should_stop: Whether a signal has come.
+        note: Shows a line to the user.
+        restored: Where training goes on.
+
+    Returns:
+        Whether training has come to its end.
+    """
+    try:
+        for stage in train_groups(plan, local, should_stop, note, restored):
+            rows = tracker.record(stage)
+            has_diverged = plan.options.fail_on_nan and len(diverged_runs(stage)) > 0
+            is_stopping = should_stop() or has_diverged
+            for callback in callbacks:
+                callback.on_chunk(Event(tracker, stage, rows, is_stopping, has_diverged))
+            if stage.chunk.is_last or is_stopping:
+                rows = tracker.close(stage)
+                for callback in callbacks:
+                    callback.on_batch_end(Event(tracker, stage, rows, is_stopping, has_diverged))
+            is_finished = stage.position.is_finished
+            # A batch's arrays are to go before the next one's come.
+            del stage
+            if is_finished or is_stopping:
+                return is_finished
+    except StopRequestedError:
+        pass
+    return False
 
 
 def train_groups(
@@ -215,14 +240,25 @@ def train_groups(
     local: list[jax.Device],
     should_stop: Callable[[], bool],
     note: Callable[[str], None],
-    start: Start = checkpointing.BEGINNING,
+    restored: Restored,
 ) -> Iterator[Stage]:
     """Train a Plan: group after group, compiling each; batch after batch, as they fit in memory.
 
-    Yields a Stage after every chunk. Raises StopRequestedError if asked to stop while compiling, and ResourceError
-    where not even one run fits, or not those that were trained side by side before an interruption.
+    Args:
+        plan: What to train.
+        local: The devices.
+        should_stop: Whether to stop.
+        note: Shows a line to the user.
+        restored: Where training goes on.
+
+    Yields:
+        A Stage after every chunk.
+
+    Raises:
+        StopRequestedError: If asked to stop while compiling.
+        ResourceError: If not even one run fits, or not those that were trained side by side before an interruption.
     """
-    position, standing = start
+    position, resume_point = restored.position, restored.resume_point
     limit = int(plan.options.max_memory * 2**30) if plan.options.max_memory else devices.memory_of(local)
     groups = group_settings([setting.config for setting in plan.settings])
     for turn, group in list(enumerate(groups))[position.group :]:
@@ -249,7 +285,7 @@ def train_groups(
             counted(program.capacity, "iteration"),
             program.compile_seconds,
         )
-        begun = position if turn == position.group else Position()
+        begun = position if turn == position.group else BatchPosition()
         if begun.runs > program.width:
             raise ResourceError(
                 f"--max_memory: the {begun.runs} runs that were trained side by side must go on so, and only "
@@ -260,16 +296,34 @@ def train_groups(
         batches += cut(take(whole, slice(second, None)), program.width)
         if len(batches) > 1:
             note(f"{len(whole.runs)} runs in {len(batches)} batches of up to {len(batches[0].runs)}")
-        is_only = len(groups) == len(batches) == 1 and not begun.done
+        is_only = len(groups) == len(batches) == 1 and not first
+        next_group = BatchPosition(turn + 1, is_finished=turn == len(groups) - 1)
         for batch in batches:
-            place = Place(turn, first, len(whole.runs) - first - len(batch.runs), turn == len(groups) - 1)
-            chunks = fit(program, batch.configs, batch.seeds, eval_every=plan.options.eval_every, standing=standing)
-            first, standing = first + len(batch.runs), None
+            chunks = fit(
+                program, batch.configs, batch.seeds, eval_every=plan.options.eval_every, resume_point=resume_point
+            )
+            resume_point = None
+            begun = BatchPosition(turn, first, len(batch.runs))
+            first += len(batch.runs)
+            ended = BatchPosition(turn, first) if first < len(whole.runs) else next_group
             # Without a variable of its own here: the last chunk would live on beside the next batch.
-            yield from (Stage(setting, batch, place, is_only, program, chunk) for chunk in chunks)
+            yield from (
+                Stage(setting, batch, program, chunk, position_after(begun, None if is_only else ended, chunk), is_only)
+                for chunk in chunks
+            )
 
 
-def diverged_runs(stage: Stage) -> np.ndarray:
-    """The runs of a batch whose learners hold a NaN or an infinity."""
-    learner = jax.tree.map(lambda leaf: leaf[: len(stage.batch.runs)], without_replay(stage.chunk.state.learner))
-    return stage.batch.runs[failed_runs(learner)]
+def position_after(begun: BatchPosition, ended: BatchPosition | None, chunk: Chunk) -> BatchPosition:
+    """Where a training stands after a chunk.
+
+    Args:
+        begun: Its position at the beginning of the batch.
+        ended: Its position once the batch has ended; None where the batch is the only one, which can be extended.
+        chunk: The chunk.
+
+    Returns:
+        The position.
+    """
+    if chunk.is_last and ended is not None:
+        return ended
+    return begun._replace(iteration=chunk.start + chunk.length, is_finished=chunk.is_last)

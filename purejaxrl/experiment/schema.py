@@ -111,6 +111,68 @@ def _to_1(content: Content, family: str | None) -> Content:
     return with_hyperparameters(content, _GAINED.get(family or "", {}))
 
 
+def _to_2(content: Content, family: str | None) -> Content:
+    """Version 2 names the arrays of learners differently, see RENAMED."""
+    return content
+
+
 # MIGRATIONS[v] makes a content of version v + 1 of one of version v.
-MIGRATIONS: tuple[Callable[[Content, str | None], Content], ...] = (_to_1,)
+MIGRATIONS: tuple[Callable[[Content, str | None], Content], ...] = (_to_1, _to_2)
 SCHEMA_VERSION = len(MIGRATIONS)
+
+# What the parts of a Learner were called before version 2, by algorithm: the beginnings of names, present -> earlier.
+_OF_ALL_LEARNERS = {"params/moments/": "moments/"}
+RENAMED = {
+    "vpg": {
+        **_OF_ALL_LEARNERS,
+        "params/pi/": "pi_params/",
+        "params/v/": "v_params/",
+        "optimizer/pi/": "pi_opt_state/",
+        "optimizer/v/": "v_opt_state/",
+    },
+    "a3c": {
+        **_OF_ALL_LEARNERS,
+        "params/pi/": "theta/pi/",
+        "params/v/": "theta/v/",
+        "optimizer/": "opt_state/",
+        "extra/theta/": "worker_theta/",
+        "extra/taken_at": "taken_at",
+    },
+    "dqn": {
+        **_OF_ALL_LEARNERS,
+        "params/q/": "params/",
+        "extra/": "target_params/",
+        "optimizer/": "opt_state/",
+        "memory/": "replay/",
+    },
+}
+
+
+def earlier_name(name: str, family: str) -> str:
+    """What an array of a Learner, as params/q/kernel_0, was called before version 2."""
+    for present, earlier in RENAMED.get(family, {}).items():
+        if name.startswith(present):
+            return earlier + name.removeprefix(present)
+    return name
+
+
+def rename_params(arrays: dict[str, Any], family: str, version: int) -> dict[str, Any]:
+    """The params that a file of params/ holds under their present names.
+
+    Args:
+        arrays: The file's arrays by name. Before version 2 it held other parts of the learner, too.
+        family: The algorithm.
+        version: The schema version that the file was written with.
+
+    Returns:
+        The params by name.
+    """
+    if version >= 2:
+        return arrays
+    renamed: dict[str, Any] = {}
+    for present, earlier in RENAMED.get(family, {}).items():
+        if present.startswith("params/"):
+            found = {name: array for name, array in arrays.items() if name.startswith(earlier)}
+            part = present.removeprefix("params/")
+            renamed |= {part + name.removeprefix(earlier): array for name, array in found.items()}
+    return renamed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,17 +19,20 @@ from purejaxrl.components.hyperparameters import BUDGETS
 from purejaxrl.errors import InputError, in_brief, in_one_line
 from purejaxrl.kernels.threefry import is_key, unrolled
 from purejaxrl.storage.checkpoint import describe, named_leaves
+from purejaxrl.training.loop import initial_carry
 from purejaxrl.training.metrics import METRIC_COLUMNS
-from purejaxrl.types import Agent, Discrete, Env, Progress, PyTree, Timestep, Transition
+from purejaxrl.types import ActorOutput, Agent, Discrete, Env, Learner, Progress, PyTree, Timestep, Transition
 
 ARRAYS = (jax.Array, np.ndarray, np.generic, bool, int, float)
 FUNCTIONS = {
     "check": "(config, env)",
     "rollout_shape": "(config)",
     "init": "(config, env, key)",
-    "act": "(config, env, learner, observation, progress, key)",
-    "policy": "(config, env, learner, observation)",
+    "act": "(config, env, learner, observation, carry, progress, key)",
+    "policy": "(config, env, params, observation, carry)",
     "update": "(config, env, learner, batch, progress, key)",
+    "initial_carry": "(config, env)",
+    "batch_size": "(config)",
 }
 
 
@@ -50,8 +53,38 @@ def check_record(agent: Agent) -> None:
     if not is_made or unmade:
         found = f"its field {unmade[0]} is none of them" if unmade else f"{kind!r} is not"
         raise InputError(f"agent {agent.name!r}: Config must be made with @config, leaf and static; {found}")
-    if not any(field.name in BUDGETS for field in fields):
-        raise InputError(f"agent {agent.name!r}: Config has no budget; it needs a field of {', '.join(BUDGETS)}")
+    budgets = [field.name for field in fields if field.metadata["spec"].is_budget]
+    if not budgets:
+        raise InputError(
+            f"agent {agent.name!r}: Config has no budget; it needs a field made with purejaxrl.budget, of the name "
+            f"{', '.join(BUDGETS)}"
+        )
+    for name in budgets:
+        if name not in BUDGETS:
+            raise InputError(f"agent {agent.name!r}: a budget {name} is not known; use one of {', '.join(BUDGETS)}")
+
+
+class Inputs(NamedTuple):
+    """Shapes of what the functions of an agent are called with, for one run."""
+
+    config: Any
+    key: Any
+    progress: Progress
+    observation: Callable[..., Any]
+
+
+def input_shapes(config: Any, env: Env) -> Inputs:
+    """Shapes of what the functions of an agent are called with; `observation(*lead)` is that of a batch."""
+    whole: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    real: Any = as_shape(0.0)
+    # A number of a Config is real inside a program, however it was written.
+    config = jax.tree.map(lambda leaf: as_shape(leaf) if isinstance(leaf, jax.Array) else real, config)
+    key = jax.eval_shape(lambda: unrolled(jax.random.key(0)))
+
+    def observation(*lead: int) -> Any:
+        return jax.ShapeDtypeStruct((*lead, *env.observation_shape), real.dtype)
+
+    return Inputs(config, key, Progress(whole, whole, real, whole), observation)
 
 
 def check_agent(agent: Agent, config: Any, env: Env) -> None:
@@ -63,41 +96,107 @@ def check_agent(agent: Agent, config: Any, env: Env) -> None:
         return
     where = f"agent {agent.name!r}"
     steps, actors = check_rollout_shape(agent, config)
-    whole: Any = jax.ShapeDtypeStruct((), jnp.int32)
-    real: Any = as_shape(0.0)
-    # A number of a Config is real inside a program, however it was written.
-    config = jax.tree.map(lambda leaf: as_shape(leaf) if isinstance(leaf, jax.Array) else real, config)
-    key = jax.eval_shape(lambda: unrolled(jax.random.key(0)))
-    progress = Progress(whole, whole, real, whole)
+    config, key, progress, observation = input_shapes(config, env)
 
     def shapes(name: str, *arguments: Any, look: Callable[[Any], None] = lambda _: None) -> Any:
         function = getattr(agent, name)
         words = f"{where}: {name}{FUNCTIONS[name]}"
         return shapes_of(words, lambda config, *rest: function(config, env, *rest), config, *arguments, look=look)
 
-    def seen(*lead: int) -> Any:
-        return jax.ShapeDtypeStruct((*lead, *env.observation_shape), real.dtype)
+    def expect(kind: type, name: str) -> Callable[[Any], None]:
+        def look(found: Any) -> None:
+            if not isinstance(found, kind):
+                wanted = f"a purejaxrl.{kind.__name__}"
+                raise InputError(f"{where}: {name} returned {kind_of(found)}; it must return {wanted}")
 
-    learner = shapes("init", key)
-    action = shapes("act", learner, seen(actors), progress, key)
-    check_action(f"{where}: act", action, env, (actors,))
+        return look
+
+    learner = shapes("init", key, look=expect(Learner, "init"))
+    initial = shapes("initial_carry")
+
+    def carry(*lead: int) -> Any:
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape), leaf.dtype), initial)
+
+    acted = shapes("act", learner, observation(actors), carry(actors), progress, key, look=expect(ActorOutput, "act"))
+    check_action(f"{where}: act", acted.action, env, (actors,))
+    check_same(f"{where}: act", "the carry", carry(actors), acted.carry, "initial_carry")
+    for name, leaf in named_leaves(acted.extras).items():
+        if leaf.shape[:1] != (actors,):
+            raise InputError(
+                f"{where}: act returned extras {name or ''} as {describe(leaf)}; the first axis is that of the "
+                f"{actors} actors"
+            )
     for lead in ((), (3,), (2, 3)):
-        greedy = shapes("policy", learner, seen(*lead))
-        check_action(f"{where}: policy of observations {list(seen(*lead).shape)}", greedy, env, lead)
+        words = f"{where}: policy of observations {list(observation(*lead).shape)}"
+        greedy = shapes("policy", learner.params, observation(*lead), carry(*lead), look=expect(ActorOutput, "policy"))
+        check_action(words, greedy.action, env, lead)
+        check_same(words, "the carry", carry(*lead), greedy.carry, "initial_carry")
 
-    lead = (steps, actors)
-    taken: Any = jax.ShapeDtypeStruct((*lead, *action.shape[1:]), action.dtype)
-    reward: Any = jax.ShapeDtypeStruct(lead, real.dtype)
-    ended: Any = jax.ShapeDtypeStruct(lead, jnp.bool_)
-    batch = Transition(seen(*lead), taken, reward, ended, ended, seen(*lead))
+    batch = rollout_shapes(env, observation, acted, (steps, actors))
 
     def is_pair(found: Any) -> None:
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
             raise InputError(f"{where}: update returned {kind_of(found)}; it must return (Learner, metrics by name)")
+        expect(Learner, "update, as the first of two,")(found[0])
 
     after, metrics = shapes("update", learner, batch, progress, key, look=is_pair)
     check_same(f"{where}: update", "the learner", learner, after, "init")
     check_metrics(where, metrics)
+
+
+def rollout_shapes(env: Env, observation: Callable[..., Any], acted: ActorOutput, lead: tuple[int, int]) -> Transition:
+    """Shapes of the transitions [T, N, ...] of a rollout whose `act` returns these shapes [N, ...]."""
+    action, extras = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((lead[0], *leaf.shape), leaf.dtype), (acted.action, acted.extras)
+    )
+    reward: Any = jax.ShapeDtypeStruct(lead, as_shape(0.0).dtype)
+    ended: Any = jax.ShapeDtypeStruct(lead, jnp.bool_)
+    return Transition(observation(*lead), action, reward, ended, ended, observation(*lead), extras)
+
+
+def uses_fraction(agent: Agent, config: Any, env: Env) -> str | None:
+    """Which of an agent's functions, `act` or `update`, depends on `progress.fraction` for some Config, if one does.
+
+    Args:
+        agent: The agent.
+        config: Its Config, whose static fields decide; values of leaves are not looked at.
+        env: The environment.
+
+    Returns:
+        The function's name, or None.
+    """
+    steps, actors = agent.rollout_shape(config)
+    config, key, progress, observation = input_shapes(config, env)
+    learner = jax.eval_shape(lambda config, key: agent.init(config, env, key), config, key)
+    carry = jax.eval_shape(lambda config: initial_carry(agent, env, config, (actors,)), config)
+
+    def act(fraction: Any, config: Any, learner: Any, progress: Progress, carry: Any, key: Any, seen: Any) -> Any:
+        progress = progress._replace(fraction=fraction)
+        return agent.act(config, env, learner, seen, carry, progress, key)
+
+    def update(fraction: Any, config: Any, learner: Any, progress: Progress, batch: Any, key: Any) -> Any:
+        return agent.update(config, env, learner, batch, progress._replace(fraction=fraction), key)
+
+    shared = (progress.fraction, config, learner, progress)
+    arguments: dict[Callable[..., Any], tuple[Any, ...]] = {act: (*shared, carry, key, observation(actors))}
+    acted = jax.eval_shape(act, *arguments[act])
+    arguments[update] = (*shared, rollout_shapes(env, observation, acted, (steps, actors)), key)
+    for function, shapes in arguments.items():
+        program = jax.make_jaxpr(function)(*shapes).jaxpr
+        if is_used(program, program.invars[0]):
+            return function.__name__
+    return None
+
+
+def is_used(program: Any, variable: Any) -> bool:
+    """Whether any operation of a jaxpr takes a variable, but for calls of functions that do not use it themselves."""
+    for equation in program.eqns:
+        for place, operand in enumerate(equation.invars):
+            if operand is variable:
+                inner = equation.params.get("jaxpr") if equation.primitive.name in ("jit", "pjit") else None
+                if inner is None or is_used(inner.jaxpr, inner.jaxpr.invars[place]):
+                    return True
+    return any(variable is result for result in program.outvars)
 
 
 def check_rollout_shape(agent: Agent, config: Any) -> tuple[int, int]:

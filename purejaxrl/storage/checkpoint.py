@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, NamedTuple
 
 import jax
@@ -61,6 +62,8 @@ class Checkpoint(NamedTuple):
 
     path: Path
     facts: dict[str, Any]
+    # Names of arrays that the file has under earlier ones.
+    renamed: Mapping[str, str] = MappingProxyType({})
 
 
 def named_leaves(tree: PyTree, prefix: str = "") -> dict[str, Any]:
@@ -158,7 +161,8 @@ def read(checkpoint: Checkpoint, template: Mapping[str, Any]) -> dict[str, np.nd
     Raises CheckpointError where a name, type or shape differs, before anything is read.
     """
     path = checkpoint.path / ARRAYS
-    expected, found = {name: describe(leaf) for name, leaf in template.items()}, checkpoint.facts["arrays"]
+    stored = {name: checkpoint.renamed.get(name, name) for name in template}
+    expected, found = {stored[name]: describe(leaf) for name, leaf in template.items()}, checkpoint.facts["arrays"]
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise CheckpointError(f"{path}: {name} is {found.get(name)}, and {expected.get(name)} is expected")
@@ -166,10 +170,10 @@ def read(checkpoint: Checkpoint, template: Mapping[str, Any]) -> dict[str, np.nd
         arrays = {}
         for name, leaf in template.items():
             shape, dtype = stored_form(leaf)
-            part = file.get_slice(name)
+            part = file.get_slice(stored[name])
             if tuple(part.get_shape()) != shape or part.get_dtype() != STORED[storage_of(dtype)]:
                 raise CheckpointError(f"{path}: {name} is not what {FACTS} says")
-            arrays[name] = file.get_tensor(name).view(dtype)
+            arrays[name] = file.get_tensor(stored[name]).view(dtype)
     return arrays
 
 

@@ -24,7 +24,7 @@ from purejaxrl.training import debugging, devices
 from purejaxrl.training.devices import RUNS, RUNS_SECOND, SHARED
 from purejaxrl.training.evaluation import Best, evaluate_and_keep
 from purejaxrl.training.jax_settings import standard_jax
-from purejaxrl.training.loop import Log, Span, init_run, train_chunk, without_replay
+from purejaxrl.training.loop import Log, Span, init_run, train_chunk
 from purejaxrl.types import Agent, Env, PyTree, RunState
 
 CHUNK_SECONDS = 1.0
@@ -64,9 +64,9 @@ class Program(NamedTuple):
 def start_run(
     agent: Agent, env: Env, budget: Budget, keeps_best: bool, config: Any, seed: UInt32[Array, ""]
 ) -> tuple[RunState, Best | None]:
-    """The run that starts from jax.random.key(seed), and its learner as the best so far, where that is kept."""
+    """The run that starts from jax.random.key(seed), and its params as the best so far, where that is kept."""
     state = init_run(agent, env, config, jax.random.key(seed), budget.stop_at)
-    return state, Best(without_replay(state.learner), jnp.asarray(-jnp.inf)) if keeps_best else None
+    return state, Best(state.learner.params, jnp.asarray(-jnp.inf)) if keeps_best else None
 
 
 def compile_fitting(
@@ -135,7 +135,7 @@ def compile_program(
     """
     started = time.perf_counter()
     mesh, shape = devices.mesh_for(local[:1] if is_checked else local, runs), agent.rollout_shape(config)
-    rows = max(shape[0] * shape[1], getattr(config, "batch_size", 0))
+    rows = max(shape[0] * shape[1], agent.batch_size(config))
     inputs = jax.ShapeDtypeStruct((rows, *env.input_shape), jnp.float32)
     group = devices.group_size(mesh, runs, bytes_of(inputs))
     width = devices.padded(runs, mesh.size * group)
@@ -161,7 +161,7 @@ def compile_program(
     if eval_episodes is not None:
         judge = jax.vmap(partial(evaluate_and_keep, agent, env, eval_episodes))
         who = of_runs((jax.ShapeDtypeStruct((width,), jnp.int32), jax.ShapeDtypeStruct((width,), bool)))
-        arguments = (configs, without_replay(state.learner), best, state.key, *who)
+        arguments = (configs, state.learner.params, best, state.key, *who)
         lowered.append(lower(judge, (RUNS,) * 6, (RUNS, RUNS), (2,), *arguments))
 
     # JAX's settings go by thread, and compiling has one of its own.

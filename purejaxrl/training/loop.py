@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from purejaxrl.components.hyperparameters import Budget, budget_of
-from purejaxrl.components.replay import Replay
 from purejaxrl.kernels.threefry import unrolled
 from purejaxrl.training.rollout import Ended, rollout
 from purejaxrl.types import Agent, Env, Episode, Metrics, Progress, PyTree, RunState, ScalarKey
@@ -53,6 +52,14 @@ def init_run(agent: Agent, env: Env, config: Any, key: ScalarKey, stop_at: float
         active=jnp.ones((), bool),
         key=run_key,
         recent=None if stop_at is None else jnp.zeros(WINDOW),
+        carry=initial_carry(agent, env, config, (actors,)),
+    )
+
+
+def initial_carry(agent: Agent, env: Env, config: Any, lead: tuple[int, ...]) -> PyTree:
+    """The recurrent state of as many actors [*lead] at the start of an episode."""
+    return jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (*lead, *jnp.shape(leaf))), agent.initial_carry(config, env)
     )
 
 
@@ -131,21 +138,13 @@ def fraction_used(
 
 
 def freeze(active: Bool[Array, ""], advanced: RunState, state: RunState) -> RunState:
-    """`advanced` while the run is active, else `state`; replays always pass through, as selecting would copy them."""
-    selected = jax.tree.map(
-        lambda new, old: new if isinstance(new, Replay) else jnp.where(active, new, old),
-        advanced._replace(key=None),
-        state._replace(key=None),
-        is_leaf=lambda node: isinstance(node, Replay),
-    )
-    return selected._replace(key=state.key)
+    """`advanced` while the run is active, else `state`; memory always passes through, as selecting would copy it."""
 
+    def selectable(state: RunState) -> RunState:
+        return state._replace(key=None, learner=state.learner._replace(memory=None))
 
-def without_replay(learner: PyTree) -> PyTree:
-    """The learner with every Replay replaced by None: what acting and evaluating need."""
-    return jax.tree.map(
-        lambda node: None if isinstance(node, Replay) else node, learner, is_leaf=lambda node: isinstance(node, Replay)
-    )
+    selected = jax.tree.map(partial(jnp.where, active), selectable(advanced), selectable(state))
+    return selected._replace(key=state.key, learner=selected.learner._replace(memory=advanced.learner.memory))
 
 
 def iterations_of(budget: Budget, shape: tuple[int, int], max_episode_steps: int) -> int:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from purejaxrl.kernels.threefry import split_for_scan
-from purejaxrl.types import Agent, Env, Episode, Progress, RunState, ScalarKey, Transition
+from purejaxrl.types import Agent, Env, Episode, Progress, PyTree, RunState, ScalarKey, Transition
 
 
 class Ended(NamedTuple):
@@ -32,12 +32,16 @@ def rollout(
     env_keys, _ = split_for_scan(env_key, (steps, actors))
 
     def step(carry: tuple, inputs: tuple) -> tuple[tuple, tuple[Transition, Ended]]:
-        env_state, observation, episode = carry
+        env_state, observation, episode, actor_carry = carry
         t, act_bits, env_bits = inputs
         now = progress._replace(env_steps=progress.env_steps + t * actors)
-        action = agent.act(config, env, state.learner, observation, now, as_key(act_bits))
+        action, extras, actor_carry = agent.act(
+            config, env, state.learner, observation, actor_carry, now, as_key(act_bits)
+        )
         timestep = jax.vmap(env.step)(as_key(env_bits), env_state, action)
-        episode, ended = advance(episode, timestep.reward, timestep.terminated | timestep.truncated)
+        done = timestep.terminated | timestep.truncated
+        episode, ended = advance(episode, timestep.reward, done)
+        actor_carry = reset_carry(agent, env, config, actor_carry, done)
         transition = Transition(
             observation,
             action,
@@ -45,13 +49,36 @@ def rollout(
             timestep.terminated,
             timestep.truncated,
             timestep.next_observation,
+            extras,
         )
-        return (timestep.state, timestep.observation, episode), (transition, ended)
+        return (timestep.state, timestep.observation, episode, actor_carry), (transition, ended)
 
-    start = (state.env_state, state.observation, state.episode)
+    start = (state.env_state, state.observation, state.episode, state.carry)
     end, (batch, ended) = jax.lax.scan(step, start, (jnp.arange(steps), act_keys, env_keys), unroll=steps == 1)
-    env_state, observation, episode = end
-    return state._replace(env_state=env_state, observation=observation, episode=episode), batch, ended
+    env_state, observation, episode, actor_carry = end
+    moved = state._replace(env_state=env_state, observation=observation, episode=episode, carry=actor_carry)
+    return moved, batch, ended
+
+
+def reset_carry(agent: Agent, env: Env, config: Any, carry: PyTree, done: Bool[Array, "*lead"]) -> PyTree:
+    """Start the recurrent state anew where an episode is done.
+
+    Args:
+        agent: The agent, whose `initial_carry` an episode begins with.
+        env: The environment.
+        config: The agent's Config.
+        carry: The recurrent state after a step, [*lead, ...].
+        done: Whether the step ended the episode, [*lead].
+
+    Returns:
+        The recurrent state that the next action starts from, [*lead, ...].
+    """
+
+    def reset(initial: Array, current: Array) -> Array:
+        mask = done.reshape(*done.shape, *[1] * (current.ndim - done.ndim))
+        return jnp.where(mask, jnp.broadcast_to(initial, current.shape), current)
+
+    return jax.tree.map(reset, agent.initial_carry(config, env), carry)
 
 
 def advance(episode: Episode, reward: Float[Array, " N"], done: Array) -> tuple[Episode, Ended]:

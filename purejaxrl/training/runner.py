@@ -19,50 +19,58 @@ from purejaxrl.kernels.threefry import is_key, keys_of_bits
 from purejaxrl.training import devices
 from purejaxrl.training.compilation import Program
 from purejaxrl.training.evaluation import Best
-from purejaxrl.training.loop import Log, Span, iterations_of, without_replay
+from purejaxrl.training.loop import Log, Span, iterations_of
 from purejaxrl.types import RunState
 
 CHUNK_SECONDS = 1.0
 
 
-class Standing(NamedTuple):
-    """Where runs stood when training stopped: state and best [runs, ...] on the host, keys as their bits."""
+class ResumePoint(NamedTuple):
+    """Where the training of a batch of runs goes on.
+
+    Attributes:
+        state: States of the runs [runs, ...] on the host, keys as their bits.
+        best: Their best params so far, None where there are no evaluations.
+        iteration: The next iteration.
+    """
 
     state: RunState
     best: Best | None
     iteration: int
 
 
-class Onward(NamedTuple):
-    """What a chunk would say if the budget did not end with it: what a larger budget goes on from."""
+class FinalEvaluation(NamedTuple):
+    """Evaluations that are due as the budget ends: mean returns [runs], NaN for other runs, and the best after them."""
 
-    eval_return: np.ndarray | None
-    is_over: np.ndarray
-    best: Best | None
+    eval_return: np.ndarray
+    best: Best
 
 
 class Chunk(NamedTuple):
-    """What one chunk reports, on the host: iterations start .. start + length - 1 of all runs.
+    """What one chunk of iterations reports.
 
-    log: arrays [length, runs, ...]. eval_return: [runs] after the chunk's last iteration, if an evaluation was due.
-    is_over: [runs], whether the run has ended.
-    state and best stay on the devices, padded; the next chunk consumes them.
-    onward: with the last chunk of a budget that is counted in iterations.
+    Attributes:
+        start: Its first iteration.
+        length: Its number of iterations.
+        log: What they report, on the host: arrays [length, runs, ...].
+        eval_return: Mean returns of greedy evaluations after the runs' last iterations [runs], NaN for runs that were
+            not due; None where no run was.
+        has_ended: Whether each run has ended by itself, [runs]: by a budget of episodes, or as it is solved.
+        is_last: Whether nothing follows, as the budget has ended or all runs have.
+        state: The states after it on the devices, padded; the next chunk consumes them.
+        best: The best params after it, likewise.
+        final: With the last chunk, evaluations of runs that the budget ends.
     """
 
     start: int
     length: int
     log: Log
     eval_return: np.ndarray | None
-    is_over: np.ndarray
+    has_ended: np.ndarray
+    is_last: bool
     state: RunState
     best: Best | None
-    onward: Onward | None = None
-
-
-def place_runs(tree: Any, width: int, mesh: Mesh) -> Any:
-    """Arrays [runs, ...] as [width, ...] on the devices of the mesh."""
-    return devices.place(devices.pad_runs(tree, width), mesh)
+    final: FinalEvaluation | None = None
 
 
 def fit(
@@ -71,27 +79,45 @@ def fit(
     seeds: np.ndarray,
     *,
     eval_every: int | None = None,
-    standing: Standing | None = None,
+    resume_point: ResumePoint | None = None,
     chunk_seconds: float = CHUNK_SECONDS,
 ) -> Iterator[Chunk]:
-    """Train runs, given as stacked configs and seeds [runs], at most `program.width`, until all have ended.
+    """Train runs, chunk after chunk, until all have ended.
 
     The cut into chunks of about `chunk_seconds` never changes a result; stop iterating to stop earlier.
-    eval_every: env steps between evaluations; every run has one more at its end. standing: where to go on.
+
+    Args:
+        program: The compiled program.
+        configs: Stacked configs [runs], at most `program.width`.
+        seeds: Seeds [runs].
+        eval_every: Env steps between evaluations, None for none; every run has one more at its end.
+        resume_point: Where to go on, None for the beginning.
+        chunk_seconds: How long a chunk should take.
+
+    Yields:
+        Chunks, in order.
     """
     runs, steps = len(seeds), program.shape[0] * program.shape[1]
     configs, seeds = place_runs((configs, seeds.astype(np.uint32)), program.width, program.mesh)
-    if standing is None:
+    if resume_point is None:
         state, best = program.start(configs, seeds)
     else:
-        state, best = place_standing(program, standing)
+        state, best = place_resume_point(program, resume_point)
     amount = program.budget.amount
     limit = min(iterations_of(program.budget, program.shape, program.env.max_episode_steps), MAX_ENV_STEPS // steps)
-    iteration, length = 0 if standing is None else standing.iteration, 1
+    iteration, length = 0 if resume_point is None else resume_point.iteration, 1
     # Evaluations stand at the multiples of eval_every.
     next_eval = (iteration * steps // eval_every + 1) * eval_every if eval_every else 0
     # The caller may hold it on; the devices' copy is what training consumes.
-    del standing
+    del resume_point
+
+    def evaluate(state: RunState, best: Best | None, ends: np.ndarray, is_due: np.ndarray) -> tuple[np.ndarray, Best]:
+        # A run that ended within the chunk is evaluated as of its own end, so that the cut cannot matter.
+        assert program.evaluate is not None
+        who = place_runs((ends.astype(np.int32), is_due), program.width, program.mesh)
+        eval_return, best = program.evaluate(configs, state.learner.params, best, state.key, *who)
+        return np.asarray(eval_return)[:runs], best
+
     while iteration < limit:
         until_eval = -(-next_eval // steps) - iteration if eval_every else limit
         length = max(1, min(length, program.capacity, until_eval, limit - iteration))
@@ -102,52 +128,42 @@ def fit(
         seconds = time.perf_counter() - started
         iteration += length
         has_ended = ~np.asarray(state.active)[:runs]
-        is_over = has_ended | (iteration >= limit)
+        is_last = iteration >= limit or bool(has_ended.all())
 
-        eval_return, onward = None, None
-        was_active = log.active.sum(axis=0)
-        is_due = (was_active > 0) & (is_over | (iteration * steps >= next_eval))
-        is_due_onward = (was_active > 0) & (has_ended | (iteration * steps >= next_eval))
-        if program.evaluate and is_due.any():
-            earlier = None if is_due_onward.all() or iteration < limit else jax.tree.map(np.asarray, best)
-            # A run that ended within the chunk is evaluated as of its own end, so that the cut cannot matter.
-            ends = (iteration - length + was_active).astype(np.int32)
-            who = place_runs((ends, is_due), program.width, program.mesh)
-            eval_return, best = program.evaluate(configs, without_replay(state.learner), best, state.key, *who)
-            eval_return = np.asarray(eval_return)[:runs]
-            if earlier is not None:
-                onward = undo_evaluations(np.asarray(eval_return), has_ended, best, earlier, np.asarray(is_due_onward))
-        if iteration >= limit and onward is None:
-            onward = Onward(eval_return, has_ended, best)
+        eval_return, final = None, None
+        was_active = np.asarray(log.active).sum(axis=0)
+        ends = iteration - length + was_active
+        if program.evaluate:
+            is_due = (was_active > 0) & (has_ended | (iteration * steps >= next_eval))
+            if is_due.any():
+                eval_return, best = evaluate(state, best, ends, is_due)
+            is_left = (was_active > 0) & ~is_due
+            if is_last and is_left.any():
+                # The evaluation consumes it, and a larger budget would go on from it.
+                earlier = jax.tree.map(np.asarray, best)
+                final = FinalEvaluation(*evaluate(state, best, ends, is_left))
+                best = earlier
         if eval_every and iteration * steps >= next_eval:
             next_eval = (iteration * steps // eval_every + 1) * eval_every
-        yield Chunk(iteration - length, length, log, eval_return, is_over, state, best, onward)
-        if is_over.all():
+        yield Chunk(iteration - length, length, log, eval_return, has_ended, is_last, state, best, final)
+        if is_last:
             return
         length = next_length(length, seconds, chunk_seconds)
 
 
-def place_standing(program: Program, standing: Standing) -> tuple[RunState, Best | None]:
-    """States and best learners from the host on the program's devices, padded, and keys as such again."""
+def place_resume_point(program: Program, point: ResumePoint) -> tuple[RunState, Best | None]:
+    """States and best params from the host on the program's devices, padded, and keys as such again."""
 
     def place(shape: jax.ShapeDtypeStruct, leaf: np.ndarray) -> Array:
         placed = place_runs(leaf, program.width, program.mesh)
         return keys_of_bits(placed, shape) if is_key(shape) else placed
 
-    return jax.tree.map(place, program.carry, (standing.state, standing.best))
+    return jax.tree.map(place, program.carry, (point.state, point.best))
 
 
-def undo_evaluations(
-    eval_return: np.ndarray, has_ended: np.ndarray, best: Any, earlier: Any, is_due: np.ndarray
-) -> Onward:
-    """Evaluations of the runs for which they were due, the others left as they were `earlier`. is_due: [runs]."""
-
-    def choose(new: Array, old: np.ndarray) -> np.ndarray:
-        chosen = np.array(old)
-        chosen[: len(is_due)][is_due] = np.asarray(new)[: len(is_due)][is_due]
-        return chosen
-
-    return Onward(np.where(is_due, eval_return, np.nan), has_ended, jax.tree.map(choose, best, earlier))
+def place_runs(tree: Any, width: int, mesh: Mesh) -> Any:
+    """Arrays [runs, ...] as [width, ...] on the devices of the mesh."""
+    return devices.place(devices.pad_runs(tree, width), mesh)
 
 
 def span_of(start: int, length: int, amount: int) -> Any:

@@ -1,12 +1,14 @@
 """Rows against numbers worked out by hand, however training is cut into chunks."""
 
+import copy
 import itertools
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from purejaxrl.training.metrics import Recorder, Tally
+from purejaxrl.training import metrics
+from purejaxrl.training.metrics import EMPTY_TALLY, MetricsSpec, Tally, add_to_tally, merge_tallies
 
 YES, NO = np.ones(1, bool), np.zeros(1, bool)
 
@@ -33,9 +35,30 @@ def log_of(lengths, active=None, loss=None):
     )
 
 
-def recorder_of(runs=1, **options):
-    """A Recorder of runs 0, 1, ... with seeds 40, 41, ..."""
-    return Recorder(np.arange(runs), 40 + np.arange(runs), **{"max_episodes": None, "solved_at": None, **options})
+class Recorder:
+    """The state of `metrics` from chunk to chunk, of runs 0, 1, ... with seeds 40, 41, ..."""
+
+    def __init__(self, runs=1, **options):
+        options = {"max_episodes": None, "solved_at": None, **options}
+        self.spec = MetricsSpec(np.arange(runs), 40 + np.arange(runs), **options)
+        self.state = metrics.init(self.spec)
+
+    def add(self, start, log, eval_return, is_over):
+        """Record a chunk, and close where all runs are over; what was given stays as it was."""
+        before = copy.deepcopy(self.state)
+        state, rows = metrics.record(self.spec, self.state, start, log, eval_return, is_over)
+        np.testing.assert_equal(self.state._asdict(), before._asdict())
+        self.state = state
+        if not is_over.all():
+            return rows
+        before = copy.deepcopy(state)
+        self.state, last = metrics.close(self.spec, state, is_over=is_over)
+        np.testing.assert_equal(state._asdict(), before._asdict())
+        joined = {name: np.concatenate([rows.metrics[name], last.metrics[name]]) for name in rows.metrics}
+        return rows.episodes, joined
+
+    def stats(self):
+        return metrics.stats(self.state)
 
 
 def rows_of(table):
@@ -54,7 +77,7 @@ def cut(log, first, last):
 
 def test_vectors_of_whole_numbers_are_averaged_and_tallied():
     """Two runs; the second has ended after its first iteration, so what it reports afterwards does not count."""
-    recorder = recorder_of(2, steps=1, log_every=2)
+    recorder = Recorder(2, steps=1, log_every=2)
     log = log_of(np.zeros((3, 2, 1, 1), int), active=[[1, 1], [1, 0], [1, 0]])
     log.metrics["delay"] = np.array([[[0, 1], [1, 0]], [[3, 3], [9, 9]], [[3, -2], [9, 9]]])
     _, first = recorder.add(0, cut(log, 0, 2), None, is_over=np.array([False, True]))
@@ -64,14 +87,14 @@ def test_vectors_of_whole_numbers_are_averaged_and_tallied():
         (0, 2, 1.75),
         (0, 3, 0.5),
     ]
-    assert recorder.tallies["delay"].as_dict() == {"bin_width": 1, "counts": {-2: 1, 0: 2, 1: 2, 3: 3}}
+    assert recorder.state.tallies["delay"].as_dict() == {"bin_width": 1, "counts": {-2: 1, 0: 2, 1: 2, 3: 3}}
 
 
 def test_a_tally_stays_small():
     """A thousand different numbers, in pieces: bins of 4, none lost."""
-    tally = Tally()
+    tally = EMPTY_TALLY
     for piece in np.split(np.arange(-8, 992), 100):
-        tally.add(np.tile(piece, 2))
+        tally = add_to_tally(tally, np.tile(piece, 2))
     assert tally.width == 4
     assert tally.counts == dict.fromkeys(range(-8, 992, 4), 8)
 
@@ -79,8 +102,8 @@ def test_a_tally_stays_small():
 def test_rows_by_hand():
     # One run, T = 2 steps of N = 2 actors: four env steps per iteration; intervals of 8 env steps.
     lengths = [[[[0, 3], [5, 0]]], [[[0, 0], [0, 0]]], [[[7, 7], [0, 0]]]]
-    recorder = recorder_of(steps=4, log_every=8)
-    episodes, metrics = recorder.add(0, log_of(lengths, loss=[[1], [np.nan], [5]]), None, is_over=YES)
+    recorder = Recorder(steps=4, log_every=8)
+    episodes, rows = recorder.add(0, log_of(lengths, loss=[[1], [np.nan], [5]]), None, is_over=YES)
     assert list(episodes) == ["run", "seed", "episode", "env_steps", "return", "length"]
     assert [tuple(row.values()) for row in rows_of(episodes)] == [
         (0, 40, 1, 2, 6.0, 3),
@@ -88,17 +111,17 @@ def test_rows_by_hand():
         (0, 40, 3, 9, 14.0, 7),
         (0, 40, 4, 10, 14.0, 7),
     ]
-    metrics = rows_of(metrics)
-    assert [row["env_steps"] for row in metrics] == [8, 12]
-    assert [row["iteration"] for row in metrics] == [2, 3]
-    assert [row["episodes"] for row in metrics] == [2, 4]
-    assert [(row["return_mean"], row["return_min"], row["return_max"]) for row in metrics] == [(8, 6, 10), (14, 14, 14)]
-    assert [row["loss"] for row in metrics] == [1, 5]
-    assert np.isnan(metrics[0]["return_100"])
+    rows = rows_of(rows)
+    assert [row["env_steps"] for row in rows] == [8, 12]
+    assert [row["iteration"] for row in rows] == [2, 3]
+    assert [row["episodes"] for row in rows] == [2, 4]
+    assert [(row["return_mean"], row["return_min"], row["return_max"]) for row in rows] == [(8, 6, 10), (14, 14, 14)]
+    assert [row["loss"] for row in rows] == [1, 5]
+    assert np.isnan(rows[0]["return_100"])
 
 
 def test_an_interval_without_an_ended_episode_has_empty_returns():
-    recorder = recorder_of(steps=1, log_every=1)
+    recorder = Recorder(steps=1, log_every=1)
     (row,) = rows_of(recorder.add(0, log_of([[[[0]]]]), None, is_over=YES)[1])
     assert np.isnan(row["return_mean"])
     assert np.isnan(row["return_min"])
@@ -155,24 +178,24 @@ def test_rows_are_those_of_a_plain_loop_however_training_is_cut(cuts, log_every)
     log = log_of(lengths, active, loss)
     options = {"steps": 4, "log_every": log_every, "max_episodes": 115, "solved_at": 2.99}
     expected_episodes, expected_metrics, solved, areas = loop_rows(log, ends, **options)
-    recorder, whole = recorder_of(4, **options), recorder_of(4, **options)
+    recorder, whole = Recorder(4, **options), Recorder(4, **options)
     at_once = whole.add(0, log, None, is_over=np.ones(4, bool))
-    episodes, metrics = [], []
+    episodes, rows = [], []
     for first, last in itertools.pairwise([0, *cuts, 100]):
         tables = recorder.add(first, cut(log, first, last), None, is_over=np.array(ends) <= last)
         episodes += rows_of(tables[0])
-        metrics += rows_of(tables[1])
+        rows += rows_of(tables[1])
     # To the last bit: the cut may not show.
     np.testing.assert_equal(episodes, rows_of(at_once[0]))
-    np.testing.assert_equal(metrics, rows_of(at_once[1]))
-    np.testing.assert_equal(recorder.records()._asdict(), whole.records()._asdict())
+    np.testing.assert_equal(rows, rows_of(at_once[1]))
+    np.testing.assert_equal(recorder.stats()._asdict(), whole.stats()._asdict())
 
     assert [
         (row["env_steps"], row["run"], *list(row.values())[1:3], row["return"], row["length"]) for row in episodes
     ] == [(at, run, seed, number, total, length) for at, run, seed, number, total, length in expected_episodes]
-    for row, expected in zip(metrics, expected_metrics, strict=True):
+    for row, expected in zip(rows, expected_metrics, strict=True):
         assert row == pytest.approx(expected, nan_ok=True, rel=1e-12)
-    records = recorder.records()
+    records = recorder.stats()
     assert records.solved_at_steps.tolist() == solved
     assert min(solved) < 0 < max(solved)
     np.testing.assert_allclose(records.area, areas, rtol=1e-12)
@@ -182,51 +205,71 @@ def test_rows_are_those_of_a_plain_loop_however_training_is_cut(cuts, log_every)
 
 def test_rows_beyond_the_episode_budget_are_dropped():
     """Three actors end in the iteration in which the budget of 2 is reached."""
-    recorder = recorder_of(steps=3, log_every=3, max_episodes=2)
-    episodes, metrics = recorder.add(0, log_of([[[[4, 5, 6]]]]), None, is_over=YES)
+    recorder = Recorder(steps=3, log_every=3, max_episodes=2)
+    episodes, rows = recorder.add(0, log_of([[[[4, 5, 6]]]]), None, is_over=YES)
     assert [(row["env_steps"], row["length"]) for row in rows_of(episodes)] == [(1, 4), (2, 5)]
-    assert metrics["return_mean"].tolist() == [9]
-    assert recorder.records().episodes.tolist() == [2]
+    assert rows["return_mean"].tolist() == [9]
+    assert recorder.stats().episodes.tolist() == [2]
 
 
 def test_solved_is_the_first_full_window_at_or_above():
     """Returns 2 x (1, 1, ..., 3, 3, ...): 150 episodes of return 2, then 6; a window with half of each averages 4."""
     lengths = np.where(np.arange(300) < 150, 1, 3).reshape(300, 1, 1, 1)
-    recorder = recorder_of(steps=1, log_every=1000, solved_at=4.0)
+    recorder = Recorder(steps=1, log_every=1000, solved_at=4.0)
     recorder.add(0, cut(log_of(lengths), 0, 170), None, is_over=NO)
-    assert recorder.records().solved_at_steps.tolist() == [-1]
+    assert recorder.stats().solved_at_steps.tolist() == [-1]
     recorder.add(170, cut(log_of(lengths), 170, 300), None, is_over=YES)
-    assert recorder.records().solved_at_steps.tolist() == [200]
-    assert recorder.records().return_100.tolist() == [6]
+    assert recorder.stats().solved_at_steps.tolist() == [200]
+    assert recorder.stats().return_100.tolist() == [6]
     high = np.full((99, 1, 1, 1), 500)
-    recorder = recorder_of(steps=1, log_every=1000, solved_at=4.0)
+    recorder = Recorder(steps=1, log_every=1000, solved_at=4.0)
     recorder.add(0, log_of(high), None, is_over=NO)
-    assert recorder.records().solved_at_steps.tolist() == [-1]
-    assert np.isnan(recorder.records().return_100).all()
+    assert recorder.stats().solved_at_steps.tolist() == [-1]
+    assert np.isnan(recorder.stats().return_100).all()
     recorder.add(99, log_of(high[:1]), None, is_over=YES)
-    assert recorder.records().solved_at_steps.tolist() == [100]
+    assert recorder.stats().solved_at_steps.tolist() == [100]
 
 
 def test_evaluations_stand_in_the_row_that_closes_next():
-    recorder = recorder_of(2, steps=1, log_every=4)
+    recorder = Recorder(2, steps=1, log_every=4)
     log = log_of(np.zeros((2, 2, 1, 1), int))
     no, yes = np.zeros(2, bool), np.ones(2, bool)
     assert rows_of(recorder.add(0, log, np.array([7.0, 8.0]), is_over=no)[1]) == []
-    _, rows = recorder.add(2, log, None, is_over=no)
-    assert rows["eval_return"].tolist() == [7, 8]
+    # The row of an interval is handed out with the chunk that begins the next.
+    assert rows_of(recorder.add(2, log, None, is_over=no)[1]) == []
     _, rows = recorder.add(4, log, None, is_over=no)
-    assert rows["run"].tolist() == []
+    assert rows["eval_return"].tolist() == [7, 8]
     _, rows = recorder.add(6, log, np.array([np.nan, 9.0]), is_over=yes)
     np.testing.assert_array_equal(rows["eval_return"], [np.nan, 9])
 
 
 def test_a_tally_takes_another_in():
     """Bins of 4 and of 1: the wider ones win, and nothing is lost."""
-    tally, other = Tally(), Tally()
-    tally.add(np.arange(10))
-    other.add(np.arange(1000))
-    tally.absorb(other.width, other.counts)
+    tally, other = add_to_tally(EMPTY_TALLY, np.arange(10)), add_to_tally(EMPTY_TALLY, np.arange(1000))
+    assert merge_tallies(other, tally) == Tally(4, merge_tallies(tally, other).counts)
+    tally = merge_tallies(tally, other)
     assert tally.width == 4
     assert sum(tally.counts.values()) == 1010
     assert tally.counts[0] == 8
     assert tally.counts[8] == 6
+
+
+def test_closing_is_apart_from_recording():
+    """A training that ends, and one with a larger budget, have the same state before `close`, and the same rows."""
+    log = log_of(np.tile([[[[0, 3], [5, 0]]]], (6, 2, 1, 1)))
+    options = {"steps": 4, "log_every": 8}
+    whole = Recorder(2, **options)
+    _, expected = whole.add(0, log, np.array([1.0, 2.0]), is_over=np.ones(2, bool))
+    spec = whole.spec
+    state, first = metrics.record(spec, metrics.init(spec), 0, cut(log, 0, 3), None, np.zeros(2, bool))
+    closed, last = metrics.close(spec, state, np.array([7.0, np.nan]), np.ones(2, bool))
+    assert last.metrics["env_steps"].tolist() == [12, 12]
+    np.testing.assert_array_equal(last.metrics["eval_return"], [7, np.nan])
+    assert metrics.stats(closed).is_over.all()
+    assert not metrics.stats(state).is_over.any()
+    # Nothing is handed out twice.
+    assert rows_of(metrics.close(spec, closed)[1].metrics) == []
+    state, second = metrics.record(spec, state, 3, cut(log, 3, 6), np.array([1.0, 2.0]), np.ones(2, bool))
+    _, third = metrics.close(spec, state)
+    rows = rows_of(first.metrics) + rows_of(second.metrics) + rows_of(third.metrics)
+    np.testing.assert_equal(rows, rows_of(expected))
