@@ -69,7 +69,7 @@ def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tup
     max_ep_len, images = getattr(config, "max_ep_len", None), images_of(config)
     if max_ep_len is not None and max_ep_len < env.max_episode_steps:
         env = limit_steps(env, max_ep_len)
-    if images is not None and env.rendered_shape is None:
+    if images is not None and env.image_format is None:
         env = observe_images(env, renderer_of(env.name), images)
     validate(agent, config, env)
     check_agent(agent, config, env)

@@ -38,9 +38,15 @@ from purejaxrl.components.actor_critic import (
 )
 from purejaxrl.components.distributions import likeliest_action, sample_action
 from purejaxrl.components.hyperparameters import ImageConfig, Real, config, leaf, static
-from purejaxrl.components.preprocessing import Moments, draw, init_moments, perceive, prepare, update_moments
+from purejaxrl.components.preprocessing import (
+    RunningStatistics,
+    init_statistics,
+    network_input,
+    normalize_batch,
+    preprocess,
+    update_statistics,
+)
 from purejaxrl.components.returns import generalized_advantages
-from purejaxrl.components.schedules import linear_to_zero
 from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Transition
 
 
@@ -90,7 +96,7 @@ class Learner(NamedTuple):
     opt_state: PyTree
     worker_theta: Theta
     taken_at: Int[Array, " W"]
-    moments: Moments | None
+    moments: RunningStatistics | None
 
 
 def check(config: Config, env: Env) -> None:
@@ -115,7 +121,7 @@ def init(config: Config, env: Env, key: ScalarKey) -> Learner:
         make_optimizer(config).init(as_vector(theta)),
         jax.tree.map(lambda leaf: jnp.repeat(leaf[None], workers(config), axis=0), theta),
         jnp.zeros(workers(config), jnp.int32),
-        init_moments(config, env),
+        init_statistics(config, env),
     )
 
 
@@ -123,7 +129,7 @@ def act(
     config: Config, env: Env, learner: Learner, observation: Num[Array, "N ..."], progress: Progress, key: ScalarKey
 ) -> Num[Array, "N ..."]:
     """Sample one action per actor, each from its worker's own policy. Consumes `key`."""
-    inputs = perceive(config, env, learner.moments, observation)
+    inputs = network_input(config, env, learner.moments, observation)
     per_worker = inputs.reshape(workers(config), -1, *env.input_shape)
     distribution = jax.vmap(partial(action_distribution, config, env))(learner.worker_theta.pi, per_worker)
     return sample_action(env.action_space, distribution.reshape(observation.shape[0], -1), key)
@@ -131,7 +137,7 @@ def act(
 
 def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "..."]) -> Num[Array, "..."]:
     """The likeliest action under theta."""
-    inputs = perceive(config, env, learner.moments, observation)
+    inputs = network_input(config, env, learner.moments, observation)
     return likeliest_action(env.action_space, action_distribution(config, env, learner.theta.pi, inputs))
 
 
@@ -163,12 +169,12 @@ def update(
 ) -> tuple[Learner, Metrics]:
     """One round of learning from batch[T, N]: W gradients, applied one after another. Consumes `key`."""
     count = workers(config)
-    drawn = draw(config, env, batch)
-    shares = jax.tree.map(partial(split_actors, count), prepare(config, learner.moments, drawn))
+    inputs = preprocess(config, env, batch)
+    shares = jax.tree.map(partial(split_actors, count), normalize_batch(learner.moments, inputs))
     gradient, metrics = jax.vmap(jax.grad(partial(loss, config, env), has_aux=True))(learner.worker_theta, shares)
 
     order = jax.random.permutation(key, count) if config.order == "random" else jnp.arange(count)
-    optimizer = make_optimizer(config, linear_to_zero(progress.fraction) if config.lr_anneal else 1.0)
+    optimizer = make_optimizer(config, progress.remaining if config.lr_anneal else 1.0)
     gradient = jax.vmap(as_vector)(gradient)
     theta, as_theta = ravel_pytree(learner.theta)
     opt_state, after_turn = take_turns(optimizer, theta, learner.opt_state, gradient[order])
@@ -180,7 +186,7 @@ def update(
     is_taking = (progress.iteration + 1) % config.sync_every == 0
     worker_theta, taken_at = jax.tree.map(partial(jnp.where, is_taking), fresh, kept)
 
-    moments = update_moments(learner.moments, drawn.observation)
+    moments = update_statistics(learner.moments, inputs.observation)
     metrics = jax.tree.map(jnp.mean, metrics) | {"delay": updates - learner.taken_at}
     return Learner(as_theta(after_turn[-1]), opt_state, worker_theta, taken_at, moments), metrics
 

@@ -24,27 +24,19 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from purejaxrl.components import replay as ring
-from purejaxrl.components.distributions import num_actions
 from purejaxrl.components.exploration import epsilon_at, epsilon_greedy
 from purejaxrl.components.hyperparameters import ImageConfig, Real, config, leaf, static
-from purejaxrl.components.networks import MLP, ConvNet, Headed, apply_network, init_network, network_of
+from purejaxrl.components.networks import MLP, ConvNet, Headed, Inputs, apply_network, init_network, network_of
 from purejaxrl.components.preprocessing import (
-    Moments,
-    draw,
-    draw_apart,
-    draw_strips,
-    init_moments,
-    inputs_of,
-    perceive,
-    prepare,
-    takes_strips,
-    update_moments,
+    RunningStatistics,
+    init_statistics,
+    network_input,
+    normalize_batch,
+    preprocess,
+    update_statistics,
 )
-from purejaxrl.components.schedules import linear_to_zero
 from purejaxrl.errors import InputError
-from purejaxrl.kernels.sparse_images import Strips
-from purejaxrl.kernels.threefry import split_for_scan
-from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Transition
+from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Transition, num_actions
 
 
 @config
@@ -86,7 +78,7 @@ class Learner(NamedTuple):
     target_params: PyTree
     opt_state: PyTree
     replay: ring.Replay
-    moments: Moments | None
+    moments: RunningStatistics | None
 
 
 class Step(NamedTuple):
@@ -138,7 +130,7 @@ def init(config: Config, env: Env, key: ScalarKey) -> Learner:
     # The copy is a buffer of its own: donating one buffer twice fails.
     target_params = jax.tree.map(jnp.copy, params)
     replay = ring.init_replay(config.memory_size, config.actors, step_layout(env))
-    return Learner(params, target_params, optax.adam(config.lr).init(params), replay, init_moments(config, env))
+    return Learner(params, target_params, optax.adam(config.lr).init(params), replay, init_statistics(config, env))
 
 
 def act(
@@ -147,14 +139,14 @@ def act(
     """Epsilon-greedy actions; actor n acts after `progress.env_steps + n` env steps. Consumes `key`."""
     start, end, rate = config.eps_vals
     epsilon = epsilon_at(progress.env_steps + jnp.arange(observation.shape[0]), start, end, rate)
-    inputs = perceive(config, env, learner.moments, observation)
+    inputs = network_input(config, env, learner.moments, observation)
     q_value = q_values(config, env, learner.params, inputs)
     return epsilon_greedy(key, q_value, epsilon)
 
 
 def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "..."]) -> Int[Array, "..."]:
     """argmax_a Q(s, a)."""
-    inputs = perceive(config, env, learner.moments, observation)
+    inputs = network_input(config, env, learner.moments, observation)
     return jnp.argmax(q_values(config, env, learner.params, inputs), axis=-1)
 
 
@@ -185,10 +177,12 @@ def update(
     now = jax.tree.map(lambda x: x[0], batch)
     step = Step(now.observation, now.action, now.reward, now.terminated, now.truncated, now.next_observation)
     replay = ring.add(learner.replay, ring.pack(step), progress.iteration)
-    moments = update_moments(learner.moments, inputs_of(config, env, now.observation))
+    moments = update_statistics(learner.moments, network_input(config, env, None, now.observation))
 
     trained = (learner.params, learner.target_params, learner.opt_state)
-    bits, as_key = split_for_scan(key, max(config.actors // config.train_every, 1))
+    # Scanned as bits: JAX's check for reused keys takes the keys of a scan under `vmap` for used ones.
+    bits = jax.random.key_data(jax.random.split(key, max(config.actors // config.train_every, 1)))
+    as_key = partial(jax.random.wrap_key_data, impl=jax.random.key_impl(key))
 
     def take_step(trained: tuple, bits: Array) -> tuple[tuple, Metrics]:
         return gradient_step(config, env, replay, moments, progress, td_target, trained, as_key(bits))
@@ -214,7 +208,7 @@ def gradient_step(
     config: Config,
     env: Env,
     replay: ring.Replay,
-    moments: Moments | None,
+    moments: RunningStatistics | None,
     progress: Progress,
     td_target: Callable[..., Array],
     trained: tuple[PyTree, PyTree, PyTree],
@@ -226,23 +220,17 @@ def gradient_step(
         key, replay, config.batch_size, config.memory_size, config.actors, progress.iteration, config.n_steps
     )
     experience = multi_step(config, Step(*ring.unpack(rows, step_layout(env))), is_stored)
-    experience = prepare(config, moments, drawn(config, env, experience))
+    experience = preprocess(config, env, experience, is_step=config.n_steps == 1, used_once=True)
+    experience = normalize_batch(moments, experience)
     target = td_target(config, env, params, target_params, experience)
     (loss, q_mean), gradient = jax.value_and_grad(td_loss, argnums=2, has_aux=True)(
         config, env, params, experience, target
     )
-    learning_rate = config.lr * (linear_to_zero(progress.fraction) if config.lr_anneal else 1.0)
+    learning_rate = config.lr * (progress.remaining if config.lr_anneal else 1.0)
     step, opt_state = optax.adam(learning_rate).update(gradient, opt_state)
     params = optax.apply_updates(params, step)
     target_params = optax.incremental_update(params, target_params, config.target_tau)
     return (params, target_params, opt_state), {"loss": loss, "q_mean": q_mean}
-
-
-def drawn(config: Config, env: Env, experience: Experience) -> Experience:
-    """Experience with what networks are given in place of observations."""
-    if config.n_steps > 1:
-        return draw_apart(config, env, experience)
-    return draw_strips(env, experience) if takes_strips(config, env) else draw(config, env, experience)
 
 
 def multi_step(config: Config, steps: Step, is_stored: Bool[Array, "B n"]) -> Experience:
@@ -321,7 +309,7 @@ def q_network(config: Config, env: Env) -> MLP | ConvNet | Headed:
     return network_of(config, num_actions(env), "relu")
 
 
-def q_values(config: Config, env: Env, params: PyTree, inputs: Num[Array, "..."] | Strips) -> Float[Array, "... A"]:
+def q_values(config: Config, env: Env, params: PyTree, inputs: Inputs) -> Float[Array, "... A"]:
     """Q(s, a) of every action, for inputs [..., *input]."""
     return apply_network(q_network(config, env), params, inputs, env.input_shape)
 

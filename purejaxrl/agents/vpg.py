@@ -24,9 +24,15 @@ from jaxtyping import Array, Float, Num
 from purejaxrl.components.actor_critic import action_distribution, init_actor_critic, policy_gradient_loss, state_value
 from purejaxrl.components.distributions import likeliest_action, sample_action
 from purejaxrl.components.hyperparameters import ImageConfig, Real, config, leaf, static
-from purejaxrl.components.preprocessing import Moments, draw, init_moments, perceive, prepare, update_moments
+from purejaxrl.components.preprocessing import (
+    RunningStatistics,
+    init_statistics,
+    network_input,
+    normalize_batch,
+    preprocess,
+    update_statistics,
+)
 from purejaxrl.components.returns import discounted_returns, generalized_advantages
-from purejaxrl.components.schedules import linear_to_zero
 from purejaxrl.errors import InputError
 from purejaxrl.types import Agent, Env, Metrics, Progress, PyTree, ScalarKey, Transition
 
@@ -59,7 +65,7 @@ class Learner(NamedTuple):
     v_params: PyTree
     pi_opt_state: PyTree
     v_opt_state: PyTree
-    moments: Moments | None
+    moments: RunningStatistics | None
 
 
 def check(config: Config, env: Env) -> None:
@@ -84,7 +90,7 @@ def init(config: Config, env: Env, key: ScalarKey) -> Learner:
         v_params,
         optax.adam(config.pi_lr).init(pi_params),
         optax.adam(config.v_lr).init(v_params),
-        init_moments(config, env),
+        init_statistics(config, env),
     )
 
 
@@ -92,13 +98,13 @@ def act(
     config: Config, env: Env, learner: Learner, observation: Num[Array, "N ..."], progress: Progress, key: ScalarKey
 ) -> Num[Array, "N ..."]:
     """Sample one action per actor from pi. Consumes `key`."""
-    inputs = perceive(config, env, learner.moments, observation)
+    inputs = network_input(config, env, learner.moments, observation)
     return sample_action(env.action_space, action_distribution(config, env, learner.pi_params, inputs), key)
 
 
 def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "..."]) -> Num[Array, "..."]:
     """The likeliest action."""
-    inputs = perceive(config, env, learner.moments, observation)
+    inputs = network_input(config, env, learner.moments, observation)
     return likeliest_action(env.action_space, action_distribution(config, env, learner.pi_params, inputs))
 
 
@@ -132,13 +138,13 @@ def update(
 
     advantage, policy_loss: what a variant may put in place of the functions of this module that are so called.
     """
-    drawn = draw(config, env, batch)
-    moments = update_moments(learner.moments, drawn.observation)
-    batch = prepare(config, learner.moments, drawn)
+    inputs = preprocess(config, env, batch)
+    moments = update_statistics(learner.moments, inputs.observation)
+    batch = normalize_batch(learner.moments, inputs)
     value = state_value(config, env, learner.v_params, batch.observation)
     next_value = state_value(config, env, learner.v_params, batch.next_observation)
     returns = discounted_returns(batch.reward, next_value, batch.terminated, batch.truncated, config.gamma)
-    anneal = linear_to_zero(progress.fraction) if config.lr_anneal else 1.0
+    anneal = progress.remaining if config.lr_anneal else 1.0
 
     (pi_loss, entropy), gradient = jax.value_and_grad(policy_loss, argnums=2, has_aux=True)(
         config, env, learner.pi_params, batch, advantage(config, batch, value, next_value)

@@ -18,21 +18,8 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from purejaxrl.components.hyperparameters import ImageConfig, check_fields
 from purejaxrl.envs.cartpole.image import Outline, outline_of, paint, render_observation, seen_columns
 from purejaxrl.errors import InputError
-from purejaxrl.kernels.sparse_images import Painter, Strips, bundled
+from purejaxrl.kernels.sparse_images import ImageFormat, Outliner
 from purejaxrl.types import Env, PyTree, ScalarKey, Timestep
-
-
-class Outliner(NamedTuple):
-    """How strips of pictures are drawn that show things on a background which never changes.
-
-    seen: (numbers[..., D], width=) -> the first and the last column that may differ from the background.
-    outline: (numbers[D], height=, width=) -> what `paint` needs of a picture.
-    paint: see `purejaxrl.kernels.sparse_images.Painter`; it makes the columns of what `Renderer.draw` makes whole.
-    """
-
-    seen: Callable[..., tuple[Int[Array, "..."], Int[Array, "..."]]]
-    outline: Callable[..., PyTree]
-    paint: Callable[..., Float[Array, "..."]]
 
 
 class Renderer(NamedTuple):
@@ -131,12 +118,21 @@ def observe_images(env: Env, renderer: Renderer, images: Images) -> Env:
         observation_shape=(len(images.offsets), *numbers.shape),
         reset=partial(reset_images, env, renderer, images),
         step=partial(step_images, env, renderer, images),
-        render=partial(render_images, renderer, images),
-        render_step=partial(render_step_images, renderer, images),
-        render_strips=partial(render_strips, renderer.outliner, images)
-        if images.image == "difference" and renderer.outliner is not None
-        else None,
-        rendered_shape=images.shape,
+        image_format=image_format(renderer, images),
+    )
+
+
+def image_format(renderer: Renderer, images: Images) -> ImageFormat:
+    """How images are made of the numbers that a renderer takes."""
+    return ImageFormat(
+        renderer.draw,
+        renderer.outliner,
+        images.image == "difference",
+        len(images.offsets),
+        images.offsets.step == 1,
+        images.image_size[0],
+        images.image_size[1],
+        images.channels,
     )
 
 
@@ -195,59 +191,3 @@ def advance(
 def frames_of(images: Images, history: Float[Array, "L D"]) -> Float[Array, "K D"]:
     """The numbers that the frames of an observation are drawn from."""
     return history[images.offsets.start :: images.offsets.step]
-
-
-def render_images(renderer: Renderer, images: Images, observation: Float[Array, "*lead K D"]) -> Float[Array, "..."]:
-    """Draw observations [..., K, D]: [..., H, W, channels], in [0, 1], or [-1, 1] for a difference."""
-    return image_of(images, draw_frames(renderer, images, observation))
-
-
-def render_step_images(
-    renderer: Renderer, images: Images, observation: Float[Array, "*lead K D"], next_observation: Float[Array, "..."]
-) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Draw the two observations of a step, as `render_images` does, and the frames that both hold only once."""
-    if images.offsets.step > 1:  # then no frame is in both
-        return render_images(renderer, images, observation), render_images(renderer, images, next_observation)
-    frames = draw_frames(renderer, images, jnp.concatenate([observation, next_observation[..., -1:, :]], axis=-2))
-    picture, next_picture = image_of(images, frames[:-1]), image_of(images, frames[1:])
-    if images.image == "difference":  # at a terminal step that of the last frame and itself
-        is_still = jnp.all(next_observation[..., 0, :] == next_observation[..., 1, :], axis=-1)
-        next_picture = jnp.where(is_still[..., None, None, None], 0.0, next_picture)
-    return picture, next_picture
-
-
-def render_strips(
-    outliner: Outliner, images: Images, observation: Float[Array, "B 2 D"], next_observation: Float[Array, "B 2 D"]
-) -> tuple[Strips, Strips]:
-    """The differences of a step's two observations as strips, which are drawn where they are multiplied."""
-    height, width = images.image_size
-    # At a terminal step the last frame and itself: that it is another frame than those before need not be drawn.
-    is_still = jnp.all(next_observation[:, 0] == next_observation[:, 1], axis=-1)
-    newest = jnp.where(is_still[:, None], observation[:, 1], next_observation[:, 1])
-    numbers = jnp.concatenate([observation, newest[:, None]], axis=1)
-
-    first, last = outliner.seen(numbers, width=width)
-    order = jnp.argsort(first[:, 1])
-    outline = jax.vmap(jax.vmap(partial(outliner.outline, height=height, width=width), out_axes=-1))
-    frames = [outline(bundled(numbers[:, k], order)) for k in range(3)]
-    first, last = bundled(first, order).min(1), bundled(last, order).max(1)
-    painter = Painter(outliner.paint, height, width, images.channels)
-
-    def difference(k: int) -> Strips:
-        pair = slice(k, k + 2)
-        return Strips((frames[k], frames[k + 1]), first[:, pair].min(1), last[:, pair].max(1), order, painter)
-
-    return difference(0), difference(1)
-
-
-def draw_frames(renderer: Renderer, images: Images, numbers: Float[Array, "*lead F D"]) -> list[Float[Array, "..."]]:
-    """The pictures [..., H, W, channels] of F frames."""
-    height, width = images.image_size
-    draw = partial(renderer.draw, height=height, width=width, channels=images.channels)
-    # A call per frame: XLA for CPU stores them faster than with an axis of frames, and far faster than in a loop.
-    return [draw(numbers[..., k, :]) for k in range(numbers.shape[-2])]
-
-
-def image_of(images: Images, frames: list[Float[Array, "*lead H W C"]]) -> Float[Array, "..."]:
-    """One observation of its frames, oldest first."""
-    return frames[1] - frames[0] if images.image == "difference" else jnp.concatenate(frames, axis=-1)

@@ -17,7 +17,7 @@ from purejaxrl.envs.images import (
     check_images,
     filled,
     frames_of,
-    render_images,
+    image_format,
     renderer_of,
 )
 from purejaxrl.types import PyTree, ScalarKey
@@ -84,4 +84,4 @@ class PixelObservation:
         return spaces.Box(low, 1.0, self.images.shape, jnp.float32)
 
     def _draw(self, numbers: Array) -> Array:
-        return render_images(self.renderer, self.images, numbers)
+        return image_format(self.renderer, self.images).image(numbers).render()
