@@ -96,7 +96,7 @@ NETWORKS = {
     "convolutions": (ConvNet((3, 2), (3, 2), (2, 1), (4,), 2, "tanh"), (8, 9, 2), 70),
     "Gaussian head": (GaussianHead(MLP((6,), 2, "tanh"), 2), (3,), 100),
     "a user's own": (Headed(Wave(), 2), (3,), 70),
-    "sparse images": (MLP((6, 5), 2, "tanh"), (8, 60, 1), 40),
+    "sparse images": (MLP((6, 5), 2, "tanh"), (8, 30, 1), 70),
 }
 
 
