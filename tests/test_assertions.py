@@ -114,7 +114,7 @@ WRONG = [
     (exploration.epsilon_greedy, (KEY, jnp.zeros((5, 2)), jnp.float32(0.1)), "all would explore at the same time"),
     (exploration.epsilon_greedy, (KEY, jnp.zeros((5, 2)), 0.1), r"jnp\.full\(N, epsilon\)"),
     (ring.pack, ({"a": jnp.ones((5, 2)), "b": jnp.ones(4)},), "every leaf starts with the same batch axes"),
-    (ring.unpack, (jnp.ones((5, 3)), ring.layout_of(jnp.ones(2))), "as wide as all numbers of one item in layout"),
+    (ring.unpack, (jnp.ones((5, 3)), ring.make_layout(jnp.ones(2))), "as wide as all numbers of one item in layout"),
     (ring.add, (ROWS, jnp.ones((2, 2)), FIRST), "narrower ones would leave old numbers"),
     (ring.add, (ROWS, jnp.ones(3), FIRST), r"rows are \[block, width\]"),
     (ring.add, (ROWS, jnp.ones((2, 3), int), FIRST), "rows are float32, as pack makes them"),
@@ -179,7 +179,7 @@ def update_of_vpg(observation):
 
 def replayed(rows):
     replay = ring.add(ROWS, rows, FIRST)
-    return ring.unpack(ring.sample(key(), replay, 4, 6, 2, FIRST)[0], ring.layout_of(jnp.ones(3)))
+    return ring.unpack(ring.sample(key(), replay, 4, 6, 2, FIRST)[0], ring.make_layout(jnp.ones(3)))
 
 
 TRACED = [

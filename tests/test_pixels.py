@@ -14,7 +14,7 @@ import purejaxrl
 from purejaxrl.agents import dqn, vpg
 from purejaxrl.envs import Images, PixelObservation, make
 from purejaxrl.envs.cartpole.image import render_observation
-from purejaxrl.envs.images import observe_images, renderer_of
+from purejaxrl.envs.images import find_renderer, observe_images
 from purejaxrl.errors import InputError
 from purejaxrl.experiment.presets import resolve
 from purejaxrl.kernels.sparse_images import render
@@ -309,4 +309,4 @@ def test_numbers_travel_and_pictures_do_not(tmp_path):
 def test_pictures_are_not_drawn_of_pictures():
     drawn = make("CartPole-v0", images=Images())
     with pytest.raises(InputError, match=r"observations of CartPole-v0 are \[40, 90, 2\] already"):
-        observe_images(drawn, renderer_of("CartPole-v0"), Images())
+        observe_images(drawn, find_renderer("CartPole-v0"), Images())

@@ -301,7 +301,7 @@ def step_layout(env: Env) -> ring.Layout:
     """How the replay packs a Step of this environment."""
     observation = jax.ShapeDtypeStruct(env.observation_shape, jnp.float32)
     action, reward, ended = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32, jnp.bool_))
-    return ring.layout_of((observation, action, reward, ended, ended, observation))
+    return ring.make_layout((observation, action, reward, ended, ended, observation))
 
 
 def q_network(config: Config, env: Env) -> MLP | ConvNet | Headed:

@@ -50,7 +50,7 @@ def is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def keys_of_bits(bits: Array, shape: jax.ShapeDtypeStruct) -> Array:
+def wrap_keys(bits: Array, shape: jax.ShapeDtypeStruct) -> Array:
     """Keys again from jax.random.key_data, of the generator that the shape's keys belong to."""
     found: list[Any] = []
     jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), jax.ShapeDtypeStruct((), shape.dtype))
