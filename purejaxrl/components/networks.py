@@ -50,7 +50,8 @@ class MLP(nn.Module):
         for index, size in enumerate((*self.hidden_sizes, self.outputs)):
             start = partial(symmetric_uniform, 1 / math.sqrt(fan_in))
             kernel = self.param(f"kernel_{index}", start, (fan_in, size))
-            layers.append((kernel, self.param(f"bias_{index}", start, (size,))))
+            bias = self.param(f"bias_{index}", start, (size,))
+            layers.append((jnp.asarray(kernel), jnp.asarray(bias)))  # parameters read from files are numpy's
             fan_in = size
         return mlp(layers, ACTIVATIONS[self.activation], observation)
 
