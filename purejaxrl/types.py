@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Num
+
+from purejaxrl.errors import InputError
 
 PyTree = Any
 Metrics = dict[str, Any]
@@ -47,16 +50,6 @@ class Timestep(NamedTuple):
     next_observation: Num[Array, "*observation"]
 
 
-def as_it_is(observation: Num[Array, "..."]) -> Num[Array, "..."]:
-    """The observation itself."""
-    return observation
-
-
-def both_as_they_are(observation: Num[Array, "..."], next_observation: Num[Array, "..."]) -> tuple[Array, Array]:
-    """The two observations of a step themselves."""
-    return observation, next_observation
-
-
 class Env(NamedTuple):
     """One environment as pure functions; `vmap` them for several.
 
@@ -64,12 +57,9 @@ class Env(NamedTuple):
     continuous actions to the bounds of `action_space`.
     `max_episode_steps` bounds every episode; `solved_at` is the mean return that counts as solved, None where
     no such number is agreed.
-    render: observation[..., *observation_shape] -> what networks are given [..., *input_shape]. Pictures travel as the
-    few numbers that they are drawn from, and are drawn where a network consumes them.
-    render_step: (observation, next_observation) of one step -> what `render` makes of each; it may draw once what both
-    show.
-    render_strips: the same of a batch [B, ...], as `kernels.sparse_images.Strips`, which are drawn where a layer
-    multiplies them; None where pictures are not mostly 0.
+    image_format: how images are made of observations, a `purejaxrl.kernels.sparse_images.ImageFormat`, where networks
+    are given images; None where they are given observations as they are. Images travel as the few numbers that they are
+    rendered from, and are rendered where a network consumes them.
     """
 
     name: str
@@ -79,15 +69,25 @@ class Env(NamedTuple):
     solved_at: float | None
     reset: Callable[[ScalarKey], tuple[Array, PyTree]]
     step: Callable[[ScalarKey, PyTree, Array], Timestep]
-    render: Callable[[Array], Array] = as_it_is
-    render_step: Callable[[Array, Array], tuple[Array, Array]] = both_as_they_are
-    render_strips: Callable[[Array, Array], tuple[Any, Any]] | None = None
-    rendered_shape: tuple[int, ...] | None = None
+    image_format: Any = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of what `render` makes of one observation."""
-        return self.observation_shape if self.rendered_shape is None else self.rendered_shape
+        """Shape of what networks are given of one observation."""
+        return self.observation_shape if self.image_format is None else self.image_format.shape
+
+
+def num_actions(env: Env) -> int:
+    """The number of an environment's discrete actions.
+
+    Raises:
+        InputError: Its actions are continuous.
+    """
+    if not isinstance(env.action_space, Discrete):
+        raise InputError(
+            f"--env: {env.name} has continuous actions; this algorithm takes discrete ones (vpg, a3c do both)"
+        )
+    return env.action_space.num_actions
 
 
 class Transition(NamedTuple):
@@ -119,6 +119,11 @@ class Progress(NamedTuple):
     env_steps: Int[Array, ""]
     fraction: Float[Array, ""]
     episodes: Int[Array, ""]
+
+    @property
+    def remaining(self) -> Float[Array, ""]:
+        """Share of the budget left: a linear schedule, 1 at the start, 0 at the end of the budget and beyond."""
+        return jnp.clip(1.0 - self.fraction, 0.0, 1.0)
 
 
 class Episode(NamedTuple):

@@ -19,7 +19,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from purejaxrl.errors import CheckpointError, ResourceError
-from purejaxrl.kernels.threefry import keys_of_bits, unrolled
+from purejaxrl.kernels.threefry import unrolled, wrap_keys
 from purejaxrl.storage import checkpoint as disk
 from purejaxrl.storage.checkpoint import Rows
 
@@ -58,7 +58,7 @@ def test_keys_and_shards_come_back_as_they_were(tmp_path):
     template = {"key": jax.ShapeDtypeStruct((3,), keys.dtype), "x": jax.ShapeDtypeStruct((3, 2), jnp.float32)}
     read = disk.read(disk.newest(tmp_path)[0], template)
     np.testing.assert_array_equal(read["x"], np.arange(6.0).reshape(3, 2))
-    again = keys_of_bits(jnp.asarray(read["key"]), template["key"])
+    again = wrap_keys(jnp.asarray(read["key"]), template["key"])
     assert again.dtype == keys.dtype
     np.testing.assert_array_equal(jax.random.normal(again[2]), jax.random.normal(keys[2]))
 

@@ -20,7 +20,6 @@ WITH_EXAMPLES = (
     "components.exploration",
     "components.replay",
     "components.returns",
-    "components.schedules",
     "analysis.statistics",
     "experiment.settings",
 )

@@ -13,12 +13,12 @@ from purejaxrl.agents import a3c, dqn, vpg
 from purejaxrl.components.hyperparameters import budget_of
 from purejaxrl.components.preprocessing import (
     LIMIT,
-    Moments,
-    init_moments,
-    inputs_of,
+    RunningStatistics,
+    enhance,
+    init_statistics,
+    network_input,
     normalize,
-    perceive,
-    update_moments,
+    update_statistics,
 )
 from purejaxrl.envs import Images, make
 from purejaxrl.training.loop import init_run, iterate
@@ -40,9 +40,9 @@ EACH = pytest.mark.parametrize("name", list(AGENTS))
 def test_moments_are_those_of_everything_seen():
     generator = np.random.default_rng(0)
     batches = [generator.normal((5.0, -300.0), (0.01, 40.0), (*shape, 2)) for shape in [(1,), (7, 3), (1,), (50, 8)]]
-    moments = Moments(jnp.zeros(()), jnp.zeros(2), jnp.ones(2))
+    moments = RunningStatistics(jnp.zeros(()), jnp.zeros(2), jnp.ones(2))
     for batch in batches:
-        moments = update_moments(moments, jnp.asarray(batch, jnp.float32))
+        moments = update_statistics(moments, jnp.asarray(batch, jnp.float32))
     everything = np.concatenate([batch.reshape(-1, 2) for batch in batches])
     assert moments.seen == len(everything)
     np.testing.assert_allclose(moments.mean, everything.mean(axis=0), rtol=1e-4)
@@ -50,7 +50,7 @@ def test_moments_are_those_of_everything_seen():
 
 
 def test_normalized_observations():
-    moments = Moments(jnp.float32(10), jnp.array([1.0, -2.0]), jnp.array([4.0, 0.25]))
+    moments = RunningStatistics(jnp.float32(10), jnp.array([1.0, -2.0]), jnp.array([4.0, 0.25]))
     observation = jnp.array([[[3.0, -2.0], [-1.0, -1.0]], [[1.0, 100.0], [1e6, -1e6]]])
     expected = [[[1.0, 0.0], [-1.0, 2.0]], [[0.0, LIMIT], [LIMIT, -LIMIT]]]
     np.testing.assert_allclose(normalize(moments, observation), expected, rtol=1e-6)
@@ -69,9 +69,9 @@ def test_every_agent_counts_each_observation_once(name):
         state, log = step(state, jnp.int32(iteration))
         seen.append(np.asarray(log.metrics["observation"]).reshape(-1, 4))
     seen = np.concatenate(seen)
-    assert state.learner.params.moments.seen == len(seen) == 200
-    np.testing.assert_allclose(state.learner.params.moments.mean, seen.mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(state.learner.params.moments.variance, seen.var(axis=0), rtol=1e-4)
+    assert state.learner.params.statistics.seen == len(seen) == 200
+    np.testing.assert_allclose(state.learner.params.statistics.mean, seen.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(state.learner.params.statistics.variance, seen.var(axis=0), rtol=1e-4)
 
 
 def spying(agent):
@@ -85,7 +85,7 @@ def spying(agent):
 
 
 def without_moments(learner):
-    return learner._replace(params=learner.params._replace(moments=None))
+    return learner._replace(params=learner.params._replace(statistics=None))
 
 
 @EACH
@@ -93,7 +93,7 @@ def test_acting_and_evaluating_see_normalized_observations(name):
     """An agent with moments is, on raw observations, what it is without them on normalised ones."""
     agent, config = AGENTS[name], CONFIGS[name]
     state, _ = train_one(agent, config, CARTPOLE)
-    moments, plain = state.learner.params.moments, without_moments(state.learner)
+    moments, plain = state.learner.params.statistics, without_moments(state.learner)
     spread = jnp.sqrt(moments.variance + 1e-8)[None]
     normalised = 3 * jax.random.normal(jax.random.key(1), (500, 4))
     observation = moments.mean[None] + normalised * spread
@@ -129,7 +129,7 @@ def test_updates_see_observations_by_the_moments_that_were_acted_with(name):
     state, _ = train_one(agent, config, CARTPOLE)
     state = state._replace(key=jax.random.key(5))
     _, batch, _ = rollout(agent, CARTPOLE, config, state, PROGRESS, jax.random.key(6))
-    moments = state.learner.params.moments
+    moments = state.learner.params.statistics
     assert np.abs(moments.mean).max() > 0.01
     given, _ = agent.update(config, CARTPOLE, state.learner, batch, PROGRESS, jax.random.key(7))
     by_hand = batch._replace(
@@ -137,7 +137,7 @@ def test_updates_see_observations_by_the_moments_that_were_acted_with(name):
     )
     plain = without_moments(state.learner)
     expected, _ = agent.update(config, CARTPOLE, plain, by_hand, PROGRESS, jax.random.key(7))
-    assert given.params.moments.seen == moments.seen + batch.reward.size
+    assert given.params.statistics.seen == moments.seen + batch.reward.size
     np.testing.assert_allclose(flat(without_moments(given)), flat(expected), atol=1e-6)
 
 
@@ -155,7 +155,7 @@ def test_dqn_learns_from_normalized_observations():
     """A gradient step on a raw replay with moments is one on a normalised replay without."""
     config = CONFIGS["dqn"]
     learner = dqn.init(config, CARTPOLE, jax.random.key(0))
-    moments = Moments(jnp.float32(10), jnp.array([1.0, -2.0, 0.0, 3.0]), jnp.array([4.0, 0.25, 1.0, 9.0]))
+    moments = RunningStatistics(jnp.float32(10), jnp.array([1.0, -2.0, 0.0, 3.0]), jnp.array([4.0, 0.25, 1.0, 9.0]))
     observation, next_observation = jax.random.normal(jax.random.key(1), (2, 64, 4))
     others = (jnp.arange(64) % 2, jnp.ones(64), jnp.arange(64) % 5 == 0, jnp.arange(64) % 7 == 0)
     trained = (learner.params.q, learner.extra, learner.optimizer)
@@ -212,7 +212,7 @@ COLOURED = [[[1.0, 0.6, 0.2, 1.0, 0.5, 0.2]]]
 
 
 @pytest.mark.parametrize(
-    ("config", "drawn", "expected"),
+    ("config", "rendered", "expected"),
     [
         ({"image": "stack", "frames": 3, "channels": 1}, GREY, [[[0.9, 0.9, 0.9], [0.0, 0.6, 1.0]]]),
         (
@@ -232,24 +232,23 @@ COLOURED = [[[1.0, 0.6, 0.2, 1.0, 0.5, 0.2]]]
             [[[0.0, 0.5, 0.8]]],
         ),
         ({"image": "difference", "channels": 3}, [[[-1.0, 0.0, 0.25]]], [[[-1.0, 0.0, 0.25]]]),
-        ({}, [-2.5, 0.0, 1.5], [-2.5, 0.0, 1.5]),
     ],
-    ids=["stack", "motion", "RGB", "RGB motion", "one frame", "difference", "vector"],
+    ids=["stack", "motion", "RGB", "RGB motion", "one frame", "difference"],
 )
-def test_inputs_by_hand(config, drawn, expected):
+def test_inputs_by_hand(config, rendered, expected):
     """White is 0; with a motion scale older frames are what changed since, so many times. Any leading axes."""
     for lead in ((), (5,), (2, 3)):
-        given = jnp.broadcast_to(jnp.float32(drawn), (*lead, *np.shape(drawn)))
-        inputs = inputs_of(vpg.Config(**config), CARTPOLE, given)
+        given = jnp.broadcast_to(jnp.float32(rendered), (*lead, *np.shape(rendered)))
+        inputs = enhance(vpg.Config(**config), given)
         np.testing.assert_allclose(inputs, np.broadcast_to(expected, given.shape), atol=1e-6)
 
 
-def test_inputs_are_what_the_environment_draws():
+def test_inputs_are_what_the_environment_renders():
     """The pole leans by 0.1, 0 and 0.2: brightnesses 0.6, 0.5 and 0.7."""
     numbers = LEANING_POLE.select(jnp.array([[0.0, 9.0, 0.1, 9.0], [0.0, 9.0, 0.0, 9.0], [0.0, 9.0, 0.2, 9.0]]))
     shape = {"frames": 3, "image_size": (8, 12), "channels": 1}
     env = make("CartPole-v0", images=Images(**shape), renderer=LEANING_POLE)
-    inputs = inputs_of(vpg.Config(image="stack", motion_scale=10.0, **shape), env, numbers)
+    inputs = network_input(vpg.Config(image="stack", motion_scale=10.0, **shape), env, None, numbers)
     np.testing.assert_allclose(inputs, np.broadcast_to([-1.0, -2.0, 0.3], (8, 12, 3)), atol=1e-5)
 
 
@@ -257,17 +256,17 @@ def test_moments_of_images():
     """One mean and variance for every pixel of every frame, over all steps and actors."""
     env = make("CartPole-v0", images=Images(image_size=(8, 12)), renderer=LEANING_POLE)
     config = vpg.Config(image="stack", channels=1, image_size=(8, 12), normalize_observations=True)
-    moments = init_moments(config, env)
+    moments = init_statistics(config, env)
     assert moments.mean.shape == moments.variance.shape == (8, 12, 2)
     numbers = jax.random.uniform(jax.random.key(0), (7, 3, 2, 1))
-    moments = update_moments(moments, inputs_of(config, env, numbers))
+    moments = update_statistics(moments, network_input(config, env, None, numbers))
     dark = 1 - np.asarray(numbers, np.float64).reshape(21, 2)
     np.testing.assert_allclose(moments.mean, np.broadcast_to(dark.mean(axis=0), (8, 12, 2)), rtol=1e-5)
     np.testing.assert_allclose(moments.variance, np.broadcast_to(dark.var(axis=0), (8, 12, 2)), rtol=1e-4)
     assert moments.seen == 21
     normalised = ((dark - dark.mean(axis=0)) / dark.std(axis=0)).reshape(7, 3, 1, 1, 2)
     expected = np.broadcast_to(normalised, (7, 3, 8, 12, 2))
-    np.testing.assert_allclose(perceive(config, env, moments, numbers), expected, atol=1e-4)
+    np.testing.assert_allclose(network_input(config, env, moments, numbers), expected, atol=1e-4)
 
 
 CONV = {"torso": "conv", "conv_channels": (3, 4), "conv_kernels": (4, 2), "conv_strides": (2, 1)}
@@ -299,7 +298,7 @@ def check_that_images_moved(name, config, learner):
     # Some units of a ReLU network may be dead from the start.
     assert np.mean(after != before) > 0.3
     if config.normalize_observations:
-        assert learner.params.moments.mean.shape == (8, 12, 3)
+        assert learner.params.statistics.mean.shape == (8, 12, 3)
 
 
 @pytest.mark.parametrize(

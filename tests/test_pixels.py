@@ -14,9 +14,10 @@ import purejaxrl
 from purejaxrl.agents import dqn, vpg
 from purejaxrl.envs import Images, PixelObservation, make
 from purejaxrl.envs.cartpole.image import render_observation
-from purejaxrl.envs.images import observe_images, renderer_of
+from purejaxrl.envs.images import find_renderer, observe_images
 from purejaxrl.errors import InputError
 from purejaxrl.experiment.presets import resolve
+from purejaxrl.kernels.sparse_images import render
 from purejaxrl.storage.run_folder import read_params
 from purejaxrl.training.loop import init_run
 from purejaxrl.training.rollout import rollout
@@ -51,9 +52,9 @@ def play_of_states(limit):
 
 
 def pictures_of(env, first, timestep):
-    """What `render` makes of the first observation, and of the later and of the next ones of all steps."""
+    """The images of the first observation, and of the later and of the next ones of all steps."""
     everything = np.concatenate([first[None], timestep.observation, timestep.next_observation])
-    pictures = np.asarray(jax.jit(env.render)(everything))
+    pictures = np.asarray(jax.jit(lambda x: env.image_format.image(x).render())(everything))
     return pictures[0], pictures[1 : STEPS + 1], pictures[STEPS + 1 :]
 
 
@@ -146,17 +147,18 @@ def test_a_difference_is_zero_at_first_and_terminal_observations_only(channels):
         Images("difference", image_size=SIZE, channels=3),
     ],
 )
-def test_a_step_drawn_at_once_is_its_two_observations(images):
+def test_a_step_rendered_at_once_is_its_two_observations(images):
     """Through terminations and cuts, and for leading axes."""
     env = make("CartPole-v0", max_ep_len=15, images=images)
     first, timestep = play(env)
     acted_on = np.concatenate([first[None], timestep.observation[:-1]])
     _, later, following = pictures_of(env, first, timestep)
-    drawn, drawn_next = jax.jit(env.render_step)(acted_on, timestep.next_observation)
+    render_step = jax.jit(lambda *step: render(*env.image_format.step_images(*step)))
+    drawn, drawn_next = render_step(acted_on, timestep.next_observation)
     np.testing.assert_allclose(drawn[1:], later[:-1], **CLOSE)
     np.testing.assert_allclose(drawn_next, following, **CLOSE)
     as_grid = (part.reshape(4, -1, *part.shape[1:]) for part in (acted_on, timestep.next_observation))
-    for grid, row in zip(jax.jit(env.render_step)(*as_grid), (drawn, drawn_next), strict=True):
+    for grid, row in zip(render_step(*as_grid), (drawn, drawn_next), strict=True):
         np.testing.assert_allclose(grid.reshape(row.shape), row, **CLOSE)
 
 
@@ -307,4 +309,4 @@ def test_numbers_travel_and_pictures_do_not(tmp_path):
 def test_pictures_are_not_drawn_of_pictures():
     drawn = make("CartPole-v0", images=Images())
     with pytest.raises(InputError, match=r"observations of CartPole-v0 are \[40, 90, 2\] already"):
-        observe_images(drawn, renderer_of("CartPole-v0"), Images())
+        observe_images(drawn, find_renderer("CartPole-v0"), Images())

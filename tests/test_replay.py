@@ -9,7 +9,7 @@ import pytest
 from purejaxrl.components import replay as ring
 from purejaxrl.envs import make
 
-LAYOUT = ring.layout_of(jax.ShapeDtypeStruct((), jnp.int32))
+LAYOUT = ring.make_layout(jax.ShapeDtypeStruct((), jnp.int32))
 
 
 @pytest.mark.parametrize(("capacity", "block"), [(12, 1), (12, 3), (13, 3), (16, 16), (20, 16), (5, 4)])
@@ -53,7 +53,7 @@ def test_pack_and_unpack():
     }
     rows = ring.pack(items)
     assert rows.shape == (2, 14)
-    layout = ring.layout_of(jax.tree.map(lambda x: x[0], items))
+    layout = ring.make_layout(jax.tree.map(lambda x: x[0], items))
     chex.assert_trees_all_equal(ring.unpack(rows, layout), items, strict=True)
 
 

@@ -11,7 +11,7 @@ Parameters theta = (pi, V) and one optimiser are shared; every worker w has a co
         theta   <- optimiser step with g_w
         theta_w <- theta, at every sync_every-th of the worker's rounds
 
-A rollout depends on nothing but theta_w (and moments of observations, if asked for, which change between rounds only),
+A rollout depends on nothing but theta_w (and running statistics of observations, which change between rounds only),
 so this is exactly what workers taking turns would do. The delay of a gradient is the number of updates made to theta
 since theta_w was taken. In mode `async` every actor is a worker, in mode `sync` all actors together are one, so that
 the gradient is their average: advantage actor-critic, A2C.
@@ -38,9 +38,13 @@ from purejaxrl.components.actor_critic import (
 )
 from purejaxrl.components.distributions import likeliest_action, sample_action
 from purejaxrl.components.hyperparameters import ImageConfig, Real, budget, config, leaf, static
-from purejaxrl.components.preprocessing import Moments, draw, init_moments, perceive, prepare, update_moments
+from purejaxrl.components.preprocessing import (
+    network_input,
+    normalize_batch,
+    preprocess,
+    update_statistics,
+)
 from purejaxrl.components.returns import generalized_advantages
-from purejaxrl.components.schedules import linear_to_zero
 from purejaxrl.types import ActorOutput, Agent, Env, Learner, Metrics, Progress, PyTree, ScalarKey, Transition
 
 
@@ -81,11 +85,11 @@ class Theta(NamedTuple):
 
 
 class Params(NamedTuple):
-    """theta, the parameters of the policy and of the value function, and the moments of observations, if any."""
+    """theta, the parameters of the policy and of the value function, and the statistics of observations, if any."""
 
     pi: PyTree
     v: PyTree
-    moments: Moments | None
+    statistics: RunningStatistics | None
 
 
 class Workers(NamedTuple):
@@ -117,7 +121,7 @@ def init(config: Config, env: Env, key: ScalarKey) -> Learner:
     theta = Theta(*init_actor_critic(config, env, key))
     copies = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], workers(config), axis=0), theta)
     return Learner(
-        Params(theta.pi, theta.v, init_moments(config, env)),
+        Params(theta.pi, theta.v, init_statistics(config, env)),
         make_optimizer(config).init(as_vector(theta)),
         extra=Workers(copies, jnp.zeros(workers(config), jnp.int32)),
     )
@@ -133,7 +137,7 @@ def act(
     key: ScalarKey,
 ) -> ActorOutput:
     """Sample one action per actor, each from its worker's own policy. Consumes `key`."""
-    inputs = perceive(config, env, learner.params.moments, observation)
+    inputs = network_input(config, env, learner.params.statistics, observation)
     per_worker = inputs.reshape(workers(config), -1, *env.input_shape)
     distribution = jax.vmap(partial(action_distribution, config, env))(learner.extra.theta.pi, per_worker)
     return ActorOutput(sample_action(env.action_space, distribution.reshape(observation.shape[0], -1), key))
@@ -143,7 +147,7 @@ def policy(
     config: Config, env: Env, params: Params, observation: Num[Array, "..."], carry: tuple[()] = ()
 ) -> ActorOutput:
     """The likeliest action under theta."""
-    inputs = perceive(config, env, params.moments, observation)
+    inputs = network_input(config, env, params.statistics, observation)
     return ActorOutput(likeliest_action(env.action_space, action_distribution(config, env, params.pi, inputs)))
 
 
@@ -174,13 +178,13 @@ def update(
     loss: Callable[..., tuple[Array, Metrics]] = loss,
 ) -> tuple[Learner, Metrics]:
     """One round of learning from batch[T, N]: W gradients, applied one after another. Consumes `key`."""
-    count, copies, moments = workers(config), learner.extra, learner.params.moments
-    drawn = draw(config, env, batch)
-    shares = jax.tree.map(partial(split_actors, count), prepare(config, moments, drawn))
+    count, copies, statistics = workers(config), learner.extra, learner.params.statistics
+    inputs = preprocess(config, env, batch)
+    shares = jax.tree.map(partial(split_actors, count), normalize_batch(statistics, inputs))
     gradient, metrics = jax.vmap(jax.grad(partial(loss, config, env), has_aux=True))(copies.theta, shares)
 
     order = jax.random.permutation(key, count) if config.order == "random" else jnp.arange(count)
-    optimizer = make_optimizer(config, linear_to_zero(progress.fraction) if config.lr_anneal else 1.0)
+    optimizer = make_optimizer(config, progress.remaining if config.lr_anneal else 1.0)
     gradient = jax.vmap(as_vector)(gradient)
     theta, as_theta = ravel_pytree(Theta(learner.params.pi, learner.params.v))
     opt_state, after_turn = take_turns(optimizer, theta, learner.optimizer, gradient[order])
@@ -193,7 +197,7 @@ def update(
     copies = jax.tree.map(partial(jnp.where, is_taking), fresh, copies)
 
     theta = as_theta(after_turn[-1])
-    params = Params(theta.pi, theta.v, update_moments(moments, drawn.observation))
+    params = Params(theta.pi, theta.v, update_statistics(statistics, inputs.observation))
     return Learner(params, opt_state, extra=copies), metrics
 
 

@@ -24,27 +24,30 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from purejaxrl.components import replay as ring
-from purejaxrl.components.distributions import num_actions
 from purejaxrl.components.exploration import epsilon_at, epsilon_greedy
 from purejaxrl.components.hyperparameters import ImageConfig, Real, budget, config, leaf, static
-from purejaxrl.components.networks import MLP, ConvNet, Headed, apply_network, init_network, network_of
+from purejaxrl.components.networks import MLP, ConvNet, Headed, Inputs, apply_network, init_network, network_of
 from purejaxrl.components.preprocessing import (
-    Moments,
-    draw,
-    draw_apart,
-    draw_strips,
-    init_moments,
-    inputs_of,
-    perceive,
-    prepare,
-    takes_strips,
-    update_moments,
+    RunningStatistics,
+    init_statistics,
+    network_input,
+    normalize_batch,
+    preprocess,
+    update_statistics,
 )
-from purejaxrl.components.schedules import linear_to_zero
 from purejaxrl.errors import InputError
-from purejaxrl.kernels.sparse_images import Strips
-from purejaxrl.kernels.threefry import split_for_scan
-from purejaxrl.types import ActorOutput, Agent, Env, Learner, Metrics, Progress, PyTree, ScalarKey, Transition
+from purejaxrl.types import (
+    ActorOutput,
+    Agent,
+    Env,
+    Learner,
+    Metrics,
+    Progress,
+    PyTree,
+    ScalarKey,
+    Transition,
+    num_actions,
+)
 
 
 @config
@@ -80,10 +83,10 @@ class Config(ImageConfig):
 
 
 class Params(NamedTuple):
-    """Parameters of Q, and the moments of observations, if any."""
+    """Parameters of Q, and the statistics of observations, if any."""
 
     q: PyTree
-    moments: Moments | None
+    statistics: RunningStatistics | None
 
 
 class Step(NamedTuple):
@@ -141,7 +144,7 @@ def init(config: Config, env: Env, key: ScalarKey) -> Learner:
     target_params = jax.tree.map(jnp.copy, params)
     replay = ring.init_replay(config.memory_size, config.actors, step_layout(env))
     optimizer = optax.adam(config.lr).init(params)
-    return Learner(Params(params, init_moments(config, env)), optimizer, replay, extra=target_params)
+    return Learner(Params(params, init_statistics(config, env)), optimizer, replay, extra=target_params)
 
 
 def act(
@@ -156,7 +159,7 @@ def act(
     """Epsilon-greedy actions; actor n acts after `progress.env_steps + n` env steps. Consumes `key`."""
     start, end, rate = config.eps_vals
     epsilon = epsilon_at(progress.env_steps + jnp.arange(observation.shape[0]), start, end, rate)
-    inputs = perceive(config, env, learner.params.moments, observation)
+    inputs = network_input(config, env, learner.params.statistics, observation)
     q_value = q_values(config, env, learner.params.q, inputs)
     return ActorOutput(epsilon_greedy(key, q_value, epsilon))
 
@@ -165,7 +168,7 @@ def policy(
     config: Config, env: Env, params: Params, observation: Num[Array, "..."], carry: tuple[()] = ()
 ) -> ActorOutput:
     """argmax_a Q(s, a)."""
-    inputs = perceive(config, env, params.moments, observation)
+    inputs = network_input(config, env, params.statistics, observation)
     return ActorOutput(jnp.argmax(q_values(config, env, params.q, inputs), axis=-1))
 
 
@@ -196,13 +199,15 @@ def update(
     now = jax.tree.map(lambda x: x[0], batch)
     step = Step(now.observation, now.action, now.reward, now.terminated, now.truncated, now.next_observation)
     replay = ring.add(learner.memory, ring.pack(step), progress.iteration)
-    moments = update_moments(learner.params.moments, inputs_of(config, env, now.observation))
+    statistics = update_statistics(learner.params.statistics, network_input(config, env, None, now.observation))
 
     trained = (learner.params.q, learner.extra, learner.optimizer)
-    bits, as_key = split_for_scan(key, max(config.actors // config.train_every, 1))
+    # Scanned as bits: JAX's check for reused keys takes the keys of a scan under `vmap` for used ones.
+    bits = jax.random.key_data(jax.random.split(key, max(config.actors // config.train_every, 1)))
+    as_key = partial(jax.random.wrap_key_data, impl=jax.random.key_impl(key))
 
     def take_step(trained: tuple, bits: Array) -> tuple[tuple, Metrics]:
-        return gradient_step(config, env, replay, moments, progress, td_target, trained, as_key(bits))
+        return gradient_step(config, env, replay, statistics, progress, td_target, trained, as_key(bits))
 
     def take_steps(trained: tuple) -> tuple[tuple, Metrics]:
         trained, metrics = jax.lax.scan(take_step, trained, bits, unroll=len(bits) == 1)
@@ -218,14 +223,14 @@ def update(
 
     is_due = is_copy_due(config, progress, jnp.sum(now.terminated | now.truncated))
     target_params = jax.tree.map(partial(jnp.where, is_due), params, target_params)
-    return Learner(Params(params, moments), opt_state, replay, extra=target_params), metrics
+    return Learner(Params(params, statistics), opt_state, replay, extra=target_params), metrics
 
 
 def gradient_step(
     config: Config,
     env: Env,
     replay: ring.Replay,
-    moments: Moments | None,
+    statistics: RunningStatistics | None,
     progress: Progress,
     td_target: Callable[..., Array],
     trained: tuple[PyTree, PyTree, PyTree],
@@ -237,23 +242,17 @@ def gradient_step(
         key, replay, config.batch_size, config.memory_size, config.actors, progress.iteration, config.n_steps
     )
     experience = multi_step(config, Step(*ring.unpack(rows, step_layout(env))), is_stored)
-    experience = prepare(config, moments, drawn(config, env, experience))
+    experience = preprocess(config, env, experience, is_step=config.n_steps == 1, used_once=True)
+    experience = normalize_batch(statistics, experience)
     target = td_target(config, env, params, target_params, experience)
     (loss, q_mean), gradient = jax.value_and_grad(td_loss, argnums=2, has_aux=True)(
         config, env, params, experience, target
     )
-    learning_rate = config.lr * (linear_to_zero(progress.fraction) if config.lr_anneal else 1.0)
+    learning_rate = config.lr * (progress.remaining if config.lr_anneal else 1.0)
     step, opt_state = optax.adam(learning_rate).update(gradient, opt_state)
     params = optax.apply_updates(params, step)
     target_params = optax.incremental_update(params, target_params, config.target_tau)
     return (params, target_params, opt_state), {"loss": loss, "q_mean": q_mean}
-
-
-def drawn(config: Config, env: Env, experience: Experience) -> Experience:
-    """Experience with what networks are given in place of observations."""
-    if config.n_steps > 1:
-        return draw_apart(config, env, experience)
-    return draw_strips(env, experience) if takes_strips(config, env) else draw(config, env, experience)
 
 
 def multi_step(config: Config, steps: Step, is_stored: Bool[Array, "B n"]) -> Experience:
@@ -324,7 +323,7 @@ def step_layout(env: Env) -> ring.Layout:
     """How the replay packs a Step of this environment."""
     observation = jax.ShapeDtypeStruct(env.observation_shape, jnp.float32)
     action, reward, ended = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32, jnp.bool_))
-    return ring.layout_of((observation, action, reward, ended, ended, observation))
+    return ring.make_layout((observation, action, reward, ended, ended, observation))
 
 
 def q_network(config: Config, env: Env) -> MLP | ConvNet | Headed:
@@ -332,7 +331,7 @@ def q_network(config: Config, env: Env) -> MLP | ConvNet | Headed:
     return network_of(config, num_actions(env), "relu")
 
 
-def q_values(config: Config, env: Env, params: PyTree, inputs: Num[Array, "..."] | Strips) -> Float[Array, "... A"]:
+def q_values(config: Config, env: Env, params: PyTree, inputs: Inputs) -> Float[Array, "... A"]:
     """Q(s, a) of every action, for inputs [..., *input]."""
     return apply_network(q_network(config, env), params, inputs, env.input_shape)
 

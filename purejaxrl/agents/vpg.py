@@ -24,9 +24,15 @@ from jaxtyping import Array, Float, Num
 from purejaxrl.components.actor_critic import action_distribution, init_actor_critic, policy_gradient_loss, state_value
 from purejaxrl.components.distributions import likeliest_action, sample_action
 from purejaxrl.components.hyperparameters import ImageConfig, Real, budget, config, leaf, static
-from purejaxrl.components.preprocessing import Moments, draw, init_moments, perceive, prepare, update_moments
+from purejaxrl.components.preprocessing import (
+    RunningStatistics,
+    init_statistics,
+    network_input,
+    normalize_batch,
+    preprocess,
+    update_statistics,
+)
 from purejaxrl.components.returns import discounted_returns, generalized_advantages
-from purejaxrl.components.schedules import linear_to_zero
 from purejaxrl.errors import InputError
 from purejaxrl.types import ActorOutput, Agent, Env, Learner, Metrics, Progress, PyTree, ScalarKey, Transition
 
@@ -53,11 +59,11 @@ class Config(ImageConfig):
 
 
 class Params(NamedTuple):
-    """Parameters of the policy and of the value function, and the moments of observations, if any."""
+    """Parameters of the policy and of the value function, and the statistics of observations, if any."""
 
     pi: PyTree
     v: PyTree
-    moments: Moments | None
+    statistics: RunningStatistics | None
 
 
 class Optimizers(NamedTuple):
@@ -85,7 +91,7 @@ def init(config: Config, env: Env, key: ScalarKey) -> Learner:
     """Fresh networks and optimisers. Consumes `key`."""
     pi_params, v_params = init_actor_critic(config, env, key)
     optimizers = Optimizers(optax.adam(config.pi_lr).init(pi_params), optax.adam(config.v_lr).init(v_params))
-    return Learner(Params(pi_params, v_params, init_moments(config, env)), optimizers)
+    return Learner(Params(pi_params, v_params, init_statistics(config, env)), optimizers)
 
 
 def act(
@@ -98,7 +104,7 @@ def act(
     key: ScalarKey,
 ) -> ActorOutput:
     """Sample one action per actor from pi. Consumes `key`."""
-    inputs = perceive(config, env, learner.params.moments, observation)
+    inputs = network_input(config, env, learner.params.statistics, observation)
     distribution = action_distribution(config, env, learner.params.pi, inputs)
     return ActorOutput(sample_action(env.action_space, distribution, key))
 
@@ -107,7 +113,7 @@ def policy(
     config: Config, env: Env, params: Params, observation: Num[Array, "..."], carry: tuple[()] = ()
 ) -> ActorOutput:
     """The likeliest action."""
-    inputs = perceive(config, env, params.moments, observation)
+    inputs = network_input(config, env, params.statistics, observation)
     return ActorOutput(likeliest_action(env.action_space, action_distribution(config, env, params.pi, inputs)))
 
 
@@ -141,14 +147,14 @@ def update(
 
     advantage, policy_loss: what a variant may put in place of the functions of this module that are so called.
     """
-    drawn = draw(config, env, batch)
     params, optimizers = learner.params, learner.optimizer
-    moments = update_moments(params.moments, drawn.observation)
-    batch = prepare(config, params.moments, drawn)
+    inputs = preprocess(config, env, batch)
+    statistics = update_statistics(params.statistics, inputs.observation)
+    batch = normalize_batch(params.statistics, inputs)
     value = state_value(config, env, params.v, batch.observation)
     next_value = state_value(config, env, params.v, batch.next_observation)
     returns = discounted_returns(batch.reward, next_value, batch.terminated, batch.truncated, config.gamma)
-    anneal = linear_to_zero(progress.fraction) if config.lr_anneal else 1.0
+    anneal = progress.remaining if config.lr_anneal else 1.0
 
     (pi_loss, entropy), gradient = jax.value_and_grad(policy_loss, argnums=2, has_aux=True)(
         config, env, params.pi, batch, advantage(config, batch, value, next_value)
@@ -164,7 +170,7 @@ def update(
 
     (v_params, v_opt_state), v_losses = jax.lax.scan(value_step, (params.v, optimizers.v), length=config.train_v_iters)
     metrics = {"pi_loss": pi_loss, "v_loss": v_losses[0], "entropy": entropy, "value_mean": jnp.mean(value)}
-    return Learner(Params(pi_params, v_params, moments), Optimizers(pi_opt_state, v_opt_state)), metrics
+    return Learner(Params(pi_params, v_params, statistics), Optimizers(pi_opt_state, v_opt_state)), metrics
 
 
 def value_loss(

@@ -14,7 +14,7 @@ import pandas as pd
 
 from purejaxrl.analysis.learned_params import Learners, load_learners
 from purejaxrl.components.hyperparameters import as_whole
-from purejaxrl.envs.images import Renderer, advance, filled, frames_of, renderer_of
+from purejaxrl.envs.images import Renderer, advance, find_renderer, initial_history, select_frames
 from purejaxrl.errors import InputError, absolute_path
 from purejaxrl.experiment.labels import counted
 from purejaxrl.experiment.plan import Plan, check_whole, images_of, refuse_unknown_objects
@@ -179,17 +179,17 @@ def eyes_and_policy(plan: Plan, batch: Learners, config: Any, params: PyTree) ->
     decide = partial(plan.agent.policy, config, env, params)
     if images is None:
         return jnp.asarray, lambda _, vectors: jnp.asarray(vectors), jax.jit(decide)
-    select, no = renderer_of(env.name).select, jnp.zeros((), bool)
+    select, no = find_renderer(env.name).select, jnp.zeros((), bool)
 
     def start(vector: Any) -> Any:
-        return filled(images, select(vector))
+        return initial_history(images, select(vector))
 
     def go_on(history: Any, vector: Any) -> Any:
         numbers = select(vector)
         return advance(images, history, numbers, numbers, no, no)[0]
 
     def choose(histories: Any, carry: PyTree) -> Any:
-        return decide(jax.vmap(partial(frames_of, images))(histories), carry)
+        return decide(jax.vmap(partial(select_frames, images))(histories), carry)
 
     return jax.jit(jax.vmap(start)), jax.jit(jax.vmap(go_on)), jax.jit(choose)
 

@@ -14,7 +14,7 @@ from purejaxrl.experiment import schema
 from purejaxrl.experiment.plan import Plan, Training
 from purejaxrl.experiment.plan_from_config import replan
 from purejaxrl.experiment.presets import family_of
-from purejaxrl.kernels.threefry import is_key, keys_of_bits
+from purejaxrl.kernels.threefry import is_key, wrap_keys
 from purejaxrl.storage import run_folder
 from purejaxrl.storage.checkpoint import describe, named_leaves
 from purejaxrl.training.batches import stack_configs
@@ -137,5 +137,5 @@ def state_of(plan: Plan, leaves: list[np.ndarray]) -> RunState:
     if len(expected) != len(leaves):
         raise InputError(f"the state has {len(leaves)} parts, and that of {plan.agent.name} has {len(expected)}")
     arrays = map(jnp.asarray, leaves)
-    found = [keys_of_bits(one, shape) if is_key(shape) else one for one, shape in zip(arrays, expected, strict=True)]
+    found = [wrap_keys(one, shape) if is_key(shape) else one for one, shape in zip(arrays, expected, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(shapes), found)

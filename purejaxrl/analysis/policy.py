@@ -129,7 +129,7 @@ class Policy:
         shape = list(self.env.observation_shape)
         batch = f"[{', '.join(['...', *map(str, shape)])}]"
         of = f"{self.env.name} takes one observation, {shape}, or a batch, {batch}"
-        if self.env.rendered_shape is None:
+        if self.env.image_format is None:
             return of
         return f"{of}: not images, but the numbers that images are drawn from, see purejaxrl.make(..., images=)"
 

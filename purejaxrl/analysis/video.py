@@ -102,7 +102,7 @@ def paint(renderer: Renderer | None, shrink: int, numbers: Float[Array, "B D"]) 
         if renderer is None:
             picture = render_rgb(numbers[0], numbers[1]).astype(jnp.float32)
         else:
-            picture = 255 * renderer.draw(numbers, height=HEIGHT, width=WIDTH, channels=3)
+            picture = 255 * renderer.render(numbers, height=HEIGHT, width=WIDTH, channels=3)
         height, width, _ = picture.shape
         blocks = picture.reshape(height // shrink, shrink, width // shrink, shrink, 3)
         return jnp.round(blocks.mean(axis=(1, 3))).clip(0, 255).astype(jnp.uint8)

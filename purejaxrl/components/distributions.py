@@ -1,4 +1,4 @@
-"""How actions are drawn: categorical and Gaussian policies, and epsilon-greedy with its schedule."""
+"""Stochastic policies: categorical and Gaussian distributions of actions."""
 
 from __future__ import annotations
 
@@ -9,19 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
-from purejaxrl.errors import InputError
-from purejaxrl.types import ActionSpace, Discrete, Env, ScalarKey
+from purejaxrl.types import ActionSpace, Discrete, ScalarKey
 
 LOG_2_PI = math.log(2 * math.pi)
-
-
-def num_actions(env: Env) -> int:
-    """The number of discrete actions. Raises InputError where actions are continuous."""
-    if not isinstance(env.action_space, Discrete):
-        raise InputError(
-            f"--env: {env.name} has continuous actions; this algorithm takes discrete ones (vpg, a3c do both)"
-        )
-    return env.action_space.num_actions
 
 
 # A stochastic policy is an array of the numbers that describe its distribution, [..., K]: logits for discrete actions,

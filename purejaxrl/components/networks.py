@@ -15,20 +15,15 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from purejaxrl.errors import InputError, in_brief, in_one_line
-from purejaxrl.kernels.matmul import contract, product
-from purejaxrl.kernels.sparse_images import Strips
+from purejaxrl.kernels.matmul import product
+from purejaxrl.kernels.narrow_mlp import mlp
+from purejaxrl.kernels.sparse_images import Image
 from purejaxrl.types import PyTree, ScalarKey
 
-# Rows of a batch from which its axis is worth being the last one. Measured: below, the usual layout is up to twice as
-# fast, most of all for the many small batches of workers that hold parameters of their own; above, it is slower.
-LONG_BATCH = 64
-# Batches of so few rows, and at most so many inputs, are multiplied without the library: the actions of a few actors.
-SHORT_BATCH = 16
-NARROW_INPUT = 64
-# Inputs wider than this, images, stay as they are in the first layer: turning them around would cost more.
-WIDE_INPUT = 256
 # Of the batch that shows whether a network of a user's own takes every row for itself.
 ROWS = 5
+
+Inputs = Num[Array, "..."] | Image
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu}
 
@@ -38,51 +33,10 @@ def symmetric_uniform(bound: float, key: ScalarKey, shape: tuple[int, ...]) -> A
     return jax.random.uniform(key, shape, float, -bound, bound)
 
 
-@jax.custom_vjp
-def affine(
-    kernel: Float[Array, "fan_in size"], bias: Float[Array, " size"], x: Float[Array, "fan_in B"]
-) -> Float[Array, "size B"]:
-    """kernel^T x + bias over feature-major activations.
-
-    Its gradient is written out because the generated one leaves d/dx as [B, fan_in], and turning that around costs XLA
-    on CPU more than the product itself. Forward-mode differentiation of a network is not available for it.
-    The barrier keeps the transposition out of the product, for which XLA has faster code without it.
-    """
-    return product(jax.lax.optimization_barrier(kernel.T), x) + bias[:, None]
-
-
-def _affine_forward(kernel: Array, bias: Array, x: Array) -> tuple[Array, tuple[Array, Array]]:
-    return affine(kernel, bias, x), (kernel, x)
-
-
-def _affine_backward(saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array, Array]:
-    kernel, x = saved
-    return (
-        contract("ib,ob->io", x, cotangent),
-        jnp.sum(cotangent, axis=1),
-        contract("io,ob->ib", kernel, cotangent),
-    )
-
-
-affine.defvjp(_affine_forward, _affine_backward)
-
-
-@jax.jit
-def short_affine(
-    kernel: Float[Array, "fan_in size"], bias: Float[Array, " size"], x: Float[Array, "B fan_in"]
-) -> Float[Array, "B size"]:
-    """x kernel + bias over few rows, as a sum over the inputs: calling a library takes longer, and cuts a loop up.
-
-    Jitted only so that it is traced once.
-    """
-    return sum((x[:, i, None] * kernel[None, i] for i in range(len(kernel))), bias[None])
-
-
 class MLP(nn.Module):
     """Fully connected network [B, ...] -> [B, outputs]; everything after the batch axis is flattened.
 
-    Weights and biases start uniform in +-1/sqrt(fan_in), as PyTorch's Linear does. From LONG_BATCH rows on, activations
-    are [features, B] inside: with layers this narrow the long axis belongs last, where vector units run along it.
+    Weights and biases start uniform in +-1/sqrt(fan_in), as PyTorch's Linear does.
     """
 
     hidden_sizes: tuple[int, ...]
@@ -90,28 +44,16 @@ class MLP(nn.Module):
     activation: str
 
     @nn.compact
-    def __call__(self, observation: Num[Array, "B ..."] | Strips) -> Float[Array, "B outputs"]:
+    def __call__(self, observation: Num[Array, "B ..."] | Image) -> Float[Array, "B outputs"]:
         """Apply the layers."""
-        x: Any = observation
-        if not isinstance(observation, Strips):
-            x = observation.reshape(observation.shape[0], -1)
-        fan_in, is_long, is_turned = x.shape[1], x.shape[0] >= LONG_BATCH, False
-        for layer, size in enumerate((*self.hidden_sizes, self.outputs)):
-            if layer:
-                x = ACTIVATIONS[self.activation](x)
-            if is_long and not is_turned and fan_in <= WIDE_INPUT:
-                x, is_turned = x.T, True
+        layers, fan_in = [], math.prod(observation.shape[1:])
+        for index, size in enumerate((*self.hidden_sizes, self.outputs)):
             start = partial(symmetric_uniform, 1 / math.sqrt(fan_in))
-            kernel = self.param(f"kernel_{layer}", start, (fan_in, size))
-            bias = self.param(f"bias_{layer}", start, (size,))
-            if is_turned:
-                x = affine(kernel, bias, x)
-            elif x.shape[0] <= SHORT_BATCH and fan_in <= NARROW_INPUT:
-                x = short_affine(kernel, bias, x)
-            else:
-                x = (x @ kernel if isinstance(x, Strips) else product(x, kernel)) + bias[None]
+            kernel = self.param(f"kernel_{index}", start, (fan_in, size))
+            bias = self.param(f"bias_{index}", start, (size,))
+            layers.append((jnp.asarray(kernel), jnp.asarray(bias)))  # parameters read from files are numpy's
             fan_in = size
-        return x.T if is_turned else x
+        return mlp(layers, ACTIVATIONS[self.activation], observation)
 
 
 class ConvNet(nn.Module):
@@ -328,16 +270,29 @@ def init_network(network: nn.Module, key: ScalarKey, input_shape: tuple[int, ...
 
 
 def apply_network(
-    network: nn.Module, params: PyTree, inputs: Num[Array, "..."] | Strips, input_shape: tuple[int, ...]
+    network: nn.Module, params: PyTree, inputs: Inputs, input_shape: tuple[int, ...]
 ) -> Float[Array, "... outputs"]:
-    """Apply to inputs with any leading axes; the network itself sees exactly one batch axis."""
-    if isinstance(inputs, Strips):
+    """Apply a network, which sees exactly one batch axis, to inputs with any leading axes.
+
+    Args:
+        network: Takes inputs [B, *input_shape].
+        params: Its parameters.
+        inputs: With any leading axes, [..., *input_shape]; images that have not been rendered have one.
+        input_shape: Shape of one input.
+
+    Returns:
+        The outputs, [..., outputs].
+
+    Raises:
+        AssertionError: The inputs end in other axes.
+    """
+    if isinstance(inputs, Image):
         return network.apply({"params": params}, inputs)
     chex.assert_shape(
         inputs,
         (..., *input_shape),
         custom_message="inputs end in the axes of one input, env.input_shape, with any axes before them; "
-        "observations of images are drawn first, by purejaxrl.components.preprocessing.perceive",
+        "observations of images are rendered first, by purejaxrl.components.preprocessing.network_input",
     )
     lead = inputs.shape[: inputs.ndim - len(input_shape)]
     outputs = network.apply({"params": params}, inputs.reshape(-1, *input_shape))

@@ -4,7 +4,7 @@ A transition is packed into one row, because under `vmap` XLA keeps a single arr
 of several. The write position derives from the unbatched iteration counter for the same reason.
 
 >>> items = {"observation": jnp.array([[1.0, 2.0], [3.0, 4.0]]), "terminated": jnp.array([False, True])}
->>> layout = layout_of(jax.tree.map(lambda leaf: leaf[0], items))
+>>> layout = make_layout(jax.tree.map(lambda leaf: leaf[0], items))
 >>> replay = init_replay(capacity=4, block=2, layout=layout)
 >>> print(replay.rows.shape, pack(items)[1])
 (4, 3) [3. 4. 1.]
@@ -42,7 +42,7 @@ class Layout(NamedTuple):
     dtypes: tuple[Any, ...]
 
 
-def layout_of(example: PyTree) -> Layout:
+def make_layout(example: PyTree) -> Layout:
     """Layout of items like `example` (arrays or ShapeDtypeStructs without batch axes).
 
     Leaves are held as float32, which is exact for booleans and for whole numbers up to 2**24.
@@ -78,7 +78,7 @@ def unpack(rows: Float[Array, "*lead width"], layout: Layout) -> PyTree:
     return jax.tree.unflatten(layout.treedef, leaves)
 
 
-def slots_for(capacity: int, block: int) -> int:
+def count_slots(capacity: int, block: int) -> int:
     """Slots of a ring that holds `capacity` rows and is written `block` rows at a time.
 
     Whole blocks, so that no write straddles the end (`dynamic_update_slice` would clamp it, silently).
@@ -89,7 +89,7 @@ def slots_for(capacity: int, block: int) -> int:
 def init_replay(capacity: int, block: int, layout: Layout) -> Replay:
     """An empty ring."""
     width = sum(math.prod(shape) for shape in layout.shapes)
-    return Replay(jnp.zeros((slots_for(capacity, block), width), jnp.float32))
+    return Replay(jnp.zeros((count_slots(capacity, block), width), jnp.float32))
 
 
 def add(replay: Replay, rows: Float[Array, "block width"], iteration: Int[Array, ""]) -> Replay:

@@ -1,6 +1,6 @@
 """Environments: the only package that knows gymnax."""
 
-from purejaxrl.envs.images import Images, Renderer, observe_images, renderer_of
+from purejaxrl.envs.images import Images, Renderer, find_renderer, observe_images
 from purejaxrl.envs.pixel_observation import PixelObservation
 from purejaxrl.envs.registry import limit_steps, make, name_of, names, with_params
 from purejaxrl.envs.stoa import from_stoa
@@ -9,12 +9,12 @@ __all__ = [
     "Images",
     "PixelObservation",
     "Renderer",
+    "find_renderer",
     "from_stoa",
     "limit_steps",
     "make",
     "name_of",
     "names",
     "observe_images",
-    "renderer_of",
     "with_params",
 ]

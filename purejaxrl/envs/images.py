@@ -1,4 +1,4 @@
-"""Images as observations, drawn late: what travels is the few numbers that a picture is drawn from.
+"""Images as observations, rendered late: what travels is the few numbers that an image is rendered from.
 
 A `stack` holds the last frames side by side on the channel axis, oldest first; after a reset the first frame fills it.
 A `difference` is the newest frame minus the one before: zero at an episode's first observation, where there is none
@@ -16,36 +16,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from purejaxrl.components.hyperparameters import ImageConfig, check_fields
-from purejaxrl.envs.cartpole.image import Outline, outline_of, paint, render_observation, seen_columns
+from purejaxrl.envs.cartpole.image import Outline, make_outline, render_columns, render_observation, seen_columns
 from purejaxrl.errors import InputError
-from purejaxrl.kernels.sparse_images import Painter, Strips, bundled
+from purejaxrl.kernels.sparse_images import ImageFormat, Outliner
 from purejaxrl.types import Env, PyTree, ScalarKey, Timestep
 
 
-class Outliner(NamedTuple):
-    """How strips of pictures are drawn that show things on a background which never changes.
-
-    seen: (numbers[..., D], width=) -> the first and the last column that may differ from the background.
-    outline: (numbers[D], height=, width=) -> what `paint` needs of a picture.
-    paint: see `purejaxrl.kernels.sparse_images.Painter`; it makes the columns of what `Renderer.draw` makes whole.
-    """
-
-    seen: Callable[..., tuple[Int[Array, "..."], Int[Array, "..."]]]
-    outline: Callable[..., PyTree]
-    paint: Callable[..., Float[Array, "..."]]
-
-
 class Renderer(NamedTuple):
-    """How an environment is drawn.
+    """How images of an environment are rendered; all functions are pure and take any leading axes.
 
-    select: observation[..., *observation] -> the numbers [..., D] that its picture depends on.
-    draw: (numbers[..., D], height=, width=, channels=) -> picture [..., height, width, channels] in [0, 1]; channels is
-    1 (grey) or 3 (RGB). Both pure, for any leading axes.
-    outliner: how to draw parts of a picture, None where that is not known.
+    Attributes:
+        select: observation[..., *observation] -> the numbers [..., D] that its image depends on.
+        render: (numbers[..., D], height=, width=, channels=) -> frame [..., height, width, channels] in [0, 1];
+            channels is 1 (grey) or 3 (RGB).
+        outliner: How to render parts of a frame, None where that is not known.
     """
 
     select: Callable[[Num[Array, "..."]], Float[Array, "..."]]
-    draw: Callable[..., Float[Array, "..."]]
+    render: Callable[..., Float[Array, "..."]]
     outliner: Outliner | None = None
 
 
@@ -83,32 +71,32 @@ def cart_and_pole(observation: Float[Array, "... 4"]) -> Float[Array, "... 2"]:
     return observation[..., ::2]
 
 
-def draw_cartpole(numbers: Float[Array, "... 2"], height: int, width: int, channels: int) -> Float[Array, "..."]:
-    """CartPole's picture, see `cartpole_image.render_observation`."""
+def render_cartpole(numbers: Float[Array, "... 2"], height: int, width: int, channels: int) -> Float[Array, "..."]:
+    """CartPole's image, see `cartpole.image.render_observation`."""
     return render_observation(numbers[..., 0], numbers[..., 1], height, width, channels)
 
 
-def seen_of_cartpole(numbers: Float[Array, "... 2"], width: int) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
-    """Columns that may show something, see `cartpole_image.seen_columns`."""
+def seen_cartpole_columns(numbers: Float[Array, "... 2"], width: int) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
+    """Columns that may show something, see `cartpole.image.seen_columns`."""
     return seen_columns(numbers[..., 0], numbers[..., 1], width)
 
 
-def outline_cartpole(numbers: Float[Array, "2"], height: int, width: int) -> Outline:
-    """What `cartpole_image.paint` needs."""
-    return outline_of(numbers[0], numbers[1], height, width)
+def cartpole_outline(numbers: Float[Array, "2"], height: int, width: int) -> Outline:
+    """What `cartpole.image.render_columns` needs."""
+    return make_outline(numbers[0], numbers[1], height, width)
 
 
-CARTPOLE = Renderer(cart_and_pole, draw_cartpole, Outliner(seen_of_cartpole, outline_cartpole, paint))
+CARTPOLE = Renderer(cart_and_pole, render_cartpole, Outliner(seen_cartpole_columns, cartpole_outline, render_columns))
 RENDERERS = {"CartPole-v0": CARTPOLE, "CartPole-v1": CARTPOLE}
 
 
-def renderer_of(name: str, renderer: Renderer | None = None) -> Renderer:
+def find_renderer(name: str, renderer: Renderer | None = None) -> Renderer:
     """The renderer given, or that of the environment. Raises InputError where there is none."""
     if renderer is not None and not isinstance(renderer, Renderer):
-        raise InputError(f"--renderer: {renderer!r} is no Renderer(select, draw)")
+        raise InputError(f"--renderer: {renderer!r} is no Renderer(select, render)")
     if renderer is None and name not in RENDERERS:
         raise InputError(
-            f"--observation_type: img needs a picture, and {name} has none; {', '.join(RENDERERS)} have one "
+            f"--observation_type: img needs a renderer, and {name} has none; {', '.join(RENDERERS)} have one "
             "(a Renderer of your own is passed as renderer=, state vectors are --observation_type default)"
         )
     return RENDERERS[name] if renderer is None else renderer
@@ -117,26 +105,35 @@ def renderer_of(name: str, renderer: Renderer | None = None) -> Renderer:
 def observe_images(env: Env, renderer: Renderer, images: Images) -> Env:
     """The environment with images as observations.
 
-    Its observations are numbers [K, D], from which `render` draws K frames and makes of them [H, W, channels].
-    Raises InputError where `images` says something that cannot be, or its observations are pictures already.
+    Its observations are numbers [K, D], from which K frames are rendered and made [H, W, channels].
+    Raises InputError where `images` says something that cannot be, or its observations are images already.
     """
     check_images(images)
     if len(env.input_shape) > 1:
         raise InputError(
-            f"--observation_type: observations of {env.name} are {list(env.input_shape)} already, and images are drawn "
-            "of vectors; use default"
+            f"--observation_type: observations of {env.name} are {list(env.input_shape)} already, and images are "
+            "rendered of vectors; use default"
         )
     numbers = jax.eval_shape(renderer.select, jax.ShapeDtypeStruct(env.observation_shape, jnp.float32))
     return env._replace(
         observation_shape=(len(images.offsets), *numbers.shape),
         reset=partial(reset_images, env, renderer, images),
         step=partial(step_images, env, renderer, images),
-        render=partial(render_images, renderer, images),
-        render_step=partial(render_step_images, renderer, images),
-        render_strips=partial(render_strips, renderer.outliner, images)
-        if images.image == "difference" and renderer.outliner is not None
-        else None,
-        rendered_shape=images.shape,
+        image_format=image_format(renderer, images),
+    )
+
+
+def image_format(renderer: Renderer, images: Images) -> ImageFormat:
+    """How images are made of the numbers that a renderer takes."""
+    return ImageFormat(
+        renderer.render,
+        renderer.outliner,
+        images.image == "difference",
+        len(images.offsets),
+        images.offsets.step == 1,
+        images.image_size[0],
+        images.image_size[1],
+        images.channels,
     )
 
 
@@ -150,8 +147,8 @@ def check_images(images: Images) -> None:
 def reset_images(env: Env, renderer: Renderer, images: Images, key: ScalarKey) -> tuple[Array, SeenState]:
     """Start an episode. Consumes `key`."""
     observation, inner = env.reset(key)
-    history = filled(images, renderer.select(observation))
-    return frames_of(images, history), SeenState(inner, history)
+    history = initial_history(images, renderer.select(observation))
+    return select_frames(images, history), SeenState(inner, history)
 
 
 def step_images(
@@ -163,12 +160,12 @@ def step_images(
     history, next_observation = advance(images, state.history, final, fresh, timestep.terminated, timestep.truncated)
     return timestep._replace(
         state=SeenState(timestep.state, history),
-        observation=frames_of(images, history),
+        observation=select_frames(images, history),
         next_observation=next_observation,
     )
 
 
-def filled(images: Images, numbers: Float[Array, " D"]) -> Float[Array, "L D"]:
+def initial_history(images: Images, numbers: Float[Array, " D"]) -> Float[Array, "L D"]:
     """The history at an episode's start: as if it had always been so."""
     return jnp.repeat(numbers[None], images.offsets[-1] + 1, axis=0)
 
@@ -188,66 +185,10 @@ def advance(
     """
     history = jnp.concatenate([history[1:], final[None]])
     is_still = terminated & (images.image == "difference")
-    observed = frames_of(images, jnp.where(is_still, filled(images, final), history))
-    return jnp.where(terminated | truncated, filled(images, fresh), history), observed
+    observed = select_frames(images, jnp.where(is_still, initial_history(images, final), history))
+    return jnp.where(terminated | truncated, initial_history(images, fresh), history), observed
 
 
-def frames_of(images: Images, history: Float[Array, "L D"]) -> Float[Array, "K D"]:
-    """The numbers that the frames of an observation are drawn from."""
+def select_frames(images: Images, history: Float[Array, "L D"]) -> Float[Array, "K D"]:
+    """The numbers that the frames of an observation are rendered from."""
     return history[images.offsets.start :: images.offsets.step]
-
-
-def render_images(renderer: Renderer, images: Images, observation: Float[Array, "*lead K D"]) -> Float[Array, "..."]:
-    """Draw observations [..., K, D]: [..., H, W, channels], in [0, 1], or [-1, 1] for a difference."""
-    return image_of(images, draw_frames(renderer, images, observation))
-
-
-def render_step_images(
-    renderer: Renderer, images: Images, observation: Float[Array, "*lead K D"], next_observation: Float[Array, "..."]
-) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Draw the two observations of a step, as `render_images` does, and the frames that both hold only once."""
-    if images.offsets.step > 1:  # then no frame is in both
-        return render_images(renderer, images, observation), render_images(renderer, images, next_observation)
-    frames = draw_frames(renderer, images, jnp.concatenate([observation, next_observation[..., -1:, :]], axis=-2))
-    picture, next_picture = image_of(images, frames[:-1]), image_of(images, frames[1:])
-    if images.image == "difference":  # at a terminal step that of the last frame and itself
-        is_still = jnp.all(next_observation[..., 0, :] == next_observation[..., 1, :], axis=-1)
-        next_picture = jnp.where(is_still[..., None, None, None], 0.0, next_picture)
-    return picture, next_picture
-
-
-def render_strips(
-    outliner: Outliner, images: Images, observation: Float[Array, "B 2 D"], next_observation: Float[Array, "B 2 D"]
-) -> tuple[Strips, Strips]:
-    """The differences of a step's two observations as strips, which are drawn where they are multiplied."""
-    height, width = images.image_size
-    # At a terminal step the last frame and itself: that it is another frame than those before need not be drawn.
-    is_still = jnp.all(next_observation[:, 0] == next_observation[:, 1], axis=-1)
-    newest = jnp.where(is_still[:, None], observation[:, 1], next_observation[:, 1])
-    numbers = jnp.concatenate([observation, newest[:, None]], axis=1)
-
-    first, last = outliner.seen(numbers, width=width)
-    order = jnp.argsort(first[:, 1])
-    outline = jax.vmap(jax.vmap(partial(outliner.outline, height=height, width=width), out_axes=-1))
-    frames = [outline(bundled(numbers[:, k], order)) for k in range(3)]
-    first, last = bundled(first, order).min(1), bundled(last, order).max(1)
-    painter = Painter(outliner.paint, height, width, images.channels)
-
-    def difference(k: int) -> Strips:
-        pair = slice(k, k + 2)
-        return Strips((frames[k], frames[k + 1]), first[:, pair].min(1), last[:, pair].max(1), order, painter)
-
-    return difference(0), difference(1)
-
-
-def draw_frames(renderer: Renderer, images: Images, numbers: Float[Array, "*lead F D"]) -> list[Float[Array, "..."]]:
-    """The pictures [..., H, W, channels] of F frames."""
-    height, width = images.image_size
-    draw = partial(renderer.draw, height=height, width=width, channels=images.channels)
-    # A call per frame: XLA for CPU stores them faster than with an axis of frames, and far faster than in a loop.
-    return [draw(numbers[..., k, :]) for k in range(numbers.shape[-2])]
-
-
-def image_of(images: Images, frames: list[Float[Array, "*lead H W C"]]) -> Float[Array, "..."]:
-    """One observation of its frames, oldest first."""
-    return frames[1] - frames[0] if images.image == "difference" else jnp.concatenate(frames, axis=-1)

@@ -15,21 +15,21 @@ from purejaxrl.envs.images import (
     SeenState,
     advance,
     check_images,
-    filled,
-    frames_of,
-    render_images,
-    renderer_of,
+    find_renderer,
+    image_format,
+    initial_history,
+    select_frames,
 )
 from purejaxrl.types import PyTree, ScalarKey
 
 
 class PixelObservation:
-    """A gymnax environment whose `reset` and `step` return pictures [H, W, channels], drawn at once.
+    """A gymnax environment whose `reset` and `step` return images [H, W, channels], rendered at once.
 
     env, params: a gymnax environment whose observations are vectors, and its parameters, its defaults if None.
-    images: what the pictures show, see `Images`. renderer: how to draw them, if not as CartPole.
-    `info["final_observation"]` holds the true last picture, too. What `images` and `PixelObservation(env).step` show is
-    what agents of this package see with `observation_type="img"`, which draws only where a network looks.
+    images: what they show, see `Images`. renderer: how to render them, if not as CartPole.
+    `info["final_observation"]` holds the true last image, too. What `images` and `PixelObservation(env).step` show is
+    what agents of this package see with `observation_type="img"`, which renders only where a network looks.
     Raises InputError where there is no renderer.
     """
 
@@ -40,7 +40,7 @@ class PixelObservation:
         self.params = env.default_params if params is None else params
         self.images = Images() if images is None else images
         check_images(self.images)
-        self.renderer = renderer_of(str(env.name), renderer)
+        self.renderer = find_renderer(str(env.name), renderer)
 
     def __getattr__(self, name: str) -> Any:
         if name == "env":
@@ -54,10 +54,10 @@ class PixelObservation:
 
     @partial(jax.jit, static_argnames=("self",))
     def reset(self, key: ScalarKey, params: PyTree | None = None) -> tuple[Array, SeenState]:
-        """Start an episode. Consumes `key`. Returns the picture and the state."""
+        """Start an episode. Consumes `key`. Returns the image and the state."""
         observation, inner = self.env.reset(key, self.params if params is None else params)
-        history = filled(self.images, self.renderer.select(observation))
-        return self._draw(frames_of(self.images, history)), SeenState(inner, history)
+        history = initial_history(self.images, self.renderer.select(observation))
+        return self._render(select_frames(self.images, history)), SeenState(inner, history)
 
     @partial(jax.jit, static_argnames=("self",))
     def step(
@@ -65,23 +65,23 @@ class PixelObservation:
     ) -> tuple[Array, SeenState, Array, Array, Array, dict[str, Any]]:
         """One step, resetting by itself. Consumes `key`.
 
-        Returns the picture, state, reward, terminated, truncated and info, as gymnax does.
+        Returns the image, state, reward, terminated, truncated and info, as gymnax does.
         """
         observation, inner, reward, terminated, truncated, info = self.env.step(
             key, state.inner, action, self.params if params is None else params
         )
         final, fresh = self.renderer.select(info["final_observation"]), self.renderer.select(observation)
         history, observed = advance(self.images, state.history, final, fresh, terminated, truncated)
-        info = {**info, "final_observation": self._draw(observed)}
-        picture = self._draw(frames_of(self.images, history))
-        return picture, SeenState(inner, history), reward, terminated, truncated, info
+        info = {**info, "final_observation": self._render(observed)}
+        image = self._render(select_frames(self.images, history))
+        return image, SeenState(inner, history), reward, terminated, truncated, info
 
     def observation_space(self, params: PyTree | None = None) -> Any:  # noqa: ARG002 (gymnax's signature)
-        """Pictures in [0, 1], or in [-1, 1] where they are differences."""
+        """Images in [0, 1], or in [-1, 1] where they are differences."""
         from gymnax.environments import spaces
 
         low = -1.0 if self.images.image == "difference" else 0.0
         return spaces.Box(low, 1.0, self.images.shape, jnp.float32)
 
-    def _draw(self, numbers: Array) -> Array:
-        return render_images(self.renderer, self.images, numbers)
+    def _render(self, numbers: Array) -> Array:
+        return image_format(self.renderer, self.images).image(numbers).render()

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from purejaxrl.envs.gymnax_params import complete, shown
-from purejaxrl.envs.images import Images, Renderer, observe_images, renderer_of
+from purejaxrl.envs.images import Images, Renderer, find_renderer, observe_images
 from purejaxrl.errors import InputError
 from purejaxrl.types import ActionSpace, Continuous, Discrete, Env, PyTree, ScalarKey, Timestep
 
@@ -39,14 +39,14 @@ def make(
     images: Images | None = None,
     renderer: Renderer | None = None,
 ) -> Env:
-    """Build an Env from a name or from a gymnax environment object; an Env itself is only limited and drawn as asked.
+    """Build an Env from a name or from a gymnax environment object; an Env itself is only limited, or given images.
 
     env: `CartPole-v0`, `CartPole-v1`, any name registered with gymnax, an object with gymnax's `reset`, `step`,
     `observation_space` and `action_space`, or an Env. env_params: the parameters of a gymnax environment where they are
     not its defaults: all, or a dict of those changed.
     max_ep_len: truncate episodes after this many steps, on top of the environment's own limit.
     solved_at: mean return that counts as solved, where no agreed number exists or another is wanted.
-    images: observe images as this says, not vectors; renderer: how to draw them, if not as CartPole.
+    images: observe images as this says, not vectors; renderer: how to render them, if not as CartPole.
     Raises InputError for an unknown name, for spaces that no agent handles, where nothing limits the episodes, and for
     images where there is no renderer.
 
@@ -66,7 +66,7 @@ def make(
         raise InputError(f"--max_ep_len: {made.name} has no time limit of its own; give the steps of an episode")
     if max_ep_len is not None and max_ep_len < made.max_episode_steps:
         made = limit_steps(made, max_ep_len)
-    return made if images is None else observe_images(made, renderer_of(made.name, renderer), images)
+    return made if images is None else observe_images(made, find_renderer(made.name, renderer), images)
 
 
 def from_gymnax(env: Any, env_params: PyTree | None, solved_at: float | None) -> Env:

@@ -121,7 +121,7 @@ MIGRATIONS: tuple[Callable[[Content, str | None], Content], ...] = (_to_1, _to_2
 SCHEMA_VERSION = len(MIGRATIONS)
 
 # What the parts of a Learner were called before version 2, by algorithm: the beginnings of names, present -> earlier.
-_OF_ALL_LEARNERS = {"params/moments/": "moments/"}
+_OF_ALL_LEARNERS = {"params/statistics/": "moments/"}
 RENAMED = {
     "vpg": {
         **_OF_ALL_LEARNERS,

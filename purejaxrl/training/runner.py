@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from purejaxrl.components.hyperparameters import MAX_ENV_STEPS
-from purejaxrl.kernels.threefry import is_key, keys_of_bits
+from purejaxrl.kernels.threefry import is_key, wrap_keys
 from purejaxrl.training import devices
 from purejaxrl.training.compilation import Program
 from purejaxrl.training.evaluation import Best
@@ -156,7 +156,7 @@ def place_resume_point(program: Program, point: ResumePoint) -> tuple[RunState, 
 
     def place(shape: jax.ShapeDtypeStruct, leaf: np.ndarray) -> Array:
         placed = place_runs(leaf, program.width, program.mesh)
-        return keys_of_bits(placed, shape) if is_key(shape) else placed
+        return wrap_keys(placed, shape) if is_key(shape) else placed
 
     return jax.tree.map(place, program.carry, (point.state, point.best))
 

@@ -1,6 +1,6 @@
-"""gymnasium's picture of CartPole, drawn straight at a small size.
+"""gymnasium's image of CartPole, rendered straight at a small size.
 
-The picture is a white sheet with a few shapes, and in each of its rows a shape covers one span of columns. So an image
+The image is a white sheet with a few shapes, and in each of its rows a shape covers one span of columns. So an image
 needs no large frame. Over the rows of one image row, an edge of a shape runs evenly through some columns: what lies
 left of it falls, from column to column of the image, along a ramp as wide as this run and an image pixel together. A
 shape is the ramps of its right edges less those of its left edges.
@@ -69,7 +69,7 @@ class Ramp(NamedTuple):
 
 
 class Outline(NamedTuple):
-    """What a picture is painted from, [..., *batch] for several.
+    """What an image is rendered from, [..., *batch] for several.
 
     sides: the columns of the cart's sides. pole: its ramps; inner: those of what of it lies between the sides, and
     outside: the shares of the cart's rows left and right of them. disc and hidden_pole: see `axle_ramps`.
@@ -86,24 +86,24 @@ class Outline(NamedTuple):
 def render_observation(
     x: Float[Array, "*lead"], theta: Float[Array, "*lead"], height: int, width: int, channels: int = 1
 ) -> Float[Array, "*lead height width channels"]:
-    """Rows 160 to 319 of gymnasium's CartPole picture, area-averaged to height x width, in float32 from 0 to 1.
+    """Rows 160 to 319 of gymnasium's CartPole image, area-averaged to height x width, in float32 from 0 to 1.
 
     x: the cart's place in metres, 0 in the middle. theta: the pole's angle in radians, positive leans right.
     height, width: 8 or more; row 0 is on top. channels: 3 for RGB, 1 for grey, which is the luma of ITU-R 601,
     0.299 R + 0.587 G + 0.114 B.
 
     It has gymnasium's corners, cut to whole pixels, and gfxdraw's fringes. A pixel is within 13/255 of the average of
-    gymnasium's frame within the limits of an episode, within 17/255 beyond them, and the mean of a picture within
-    0.2/255. Where a side of the picture cuts a pole, gfxdraw bends the fringe: 19/255. Off a nearly level pole, far
+    gymnasium's frame within the limits of an episode, within 17/255 beyond them, and the mean of an image within
+    0.2/255. Where a side of the image cuts a pole, gfxdraw bends the fringe: 19/255. Off a nearly level pole, far
     beyond the limits, it may bend the fringe so far that a gap opens, which is not drawn here: 33/255.
     """
-    draw = partial(render_frame, height=height, width=width, channels=channels)
-    return jnp.vectorize(draw, signature="(),()->(h,w,c)")(x, theta)
+    render = partial(render_frame, height=height, width=width, channels=channels)
+    return jnp.vectorize(render, signature="(),()->(h,w,c)")(x, theta)
 
 
 def render_frame(x: Float[Array, ""], theta: Float[Array, ""], height: int, width: int, channels: int) -> Array:
-    """One picture."""
-    return paint(outline_of(x, theta, height, width), 0, width, height, width, channels).reshape(
+    """One image."""
+    return render_columns(make_outline(x, theta, height, width), 0, width, height, width, channels).reshape(
         height, width, channels
     )
 
@@ -123,37 +123,37 @@ def shown_columns(x: Float[Array, ""], theta: Float[Array, ""]) -> tuple[Int[Arr
     return columns.min() - 2, columns.max() + 3
 
 
-def outline_of(x: Float[Array, ""], theta: Float[Array, ""], height: int, width: int) -> Outline:
-    """What a picture is painted from."""
+def make_outline(x: Float[Array, ""], theta: Float[Array, ""], height: int, width: int) -> Outline:
+    """What an image is rendered from."""
     cell = NUM_ROWS / height, COLUMNS / width
     left_side, axle, right_side = cart_columns(x).astype(jnp.float32)
     sides = left_side, right_side + 1
     edges = pole_edges(pole_corners(x, theta))
-    rows = rows_of_cart(height)
+    rows = cart_rows(height)
     on_cart = [(top[rows], bottom[rows]) for top, bottom in bands(height, CART_BOTTOM, CART_TOP)]
     # What a loop returns is stored; otherwise XLA would work out each ramp anew at each pixel.
-    pole = jax.lax.map(partial(ramp_of, bands=bands(height, -FAR, FAR), cell=cell), edges)
+    pole = jax.lax.map(partial(edge_ramp, bands=bands(height, -FAR, FAR), cell=cell), edges)
     inner, beyond = jax.lax.map(partial(ramp_between, sides=sides, bands=on_cart, cell=cell), edges)
     outside = right_less_left(beyond[0]), right_less_left(beyond[1])
     return Outline(sides, pole, inner, outside, *axle_ramps(axle, edges, height, rows, cell))
 
 
-def paint(
+def render_columns(
     outline: Outline, first: int | Int[Array, ""], count: int, height: int, width: int, channels: int
 ) -> Float[Array, "height columns *batch"]:
-    """So many columns of a picture from the first one on: the pole on paper, and on the rows of the cart what stands in
+    """So many columns of an image from the first one on: the pole on paper, and on the rows of the cart what stands in
     front of it. The channels of a pixel are columns of their own, so that the innermost axis is long; outlines of
-    several pictures have these last, `*batch`.
+    several images have these last, `*batch`.
     """
     cell = NUM_ROWS / height, COLUMNS / width
     ones = (1,) * (outline.pole.share.ndim - 2)
     places = np.repeat((np.arange(count) + 0.5) * cell[1], channels).astype(np.float32)
     columns = places.reshape(-1, *ones) + first * np.float32(cell[1])
-    colours = (colour_of(rgb / 255, count, channels) for rgb in (POLE_COLOUR, AXLE_COLOUR))
+    colours = (column_colours(rgb / 255, count, channels) for rgb in (POLE_COLOUR, AXLE_COLOUR))
     pole_colour, axle_colour = (colour.reshape(1, -1, *ones) for colour in colours)
-    rows = rows_of_cart(height)
+    rows = cart_rows(height)
     paper, cart_share = (
-        share_of(band, cell).reshape(-1, 1, *ones)
+        row_shares(band, cell).reshape(-1, 1, *ones)
         for band in (bands(height, -FAR, FAR), bands(height, CART_BOTTOM, CART_TOP))
     )
 
@@ -175,13 +175,13 @@ def paint(
     return jnp.concatenate([clip(part, 1.0) for part in (*above, backdrop(rows) + front, *below)])
 
 
-def rows_of_cart(height: int) -> slice:
+def cart_rows(height: int) -> slice:
     """The rows of an image that show the cart."""
     cell = NUM_ROWS / height
     return slice(int((TOP - CART_TOP) / cell), -int((CART_BOTTOM - TOP) // cell))
 
 
-def colour_of(rgb: np.ndarray, width: int, channels: int) -> np.ndarray:
+def column_colours(rgb: np.ndarray, width: int, channels: int) -> np.ndarray:
     """A colour for every column, [width * channels]."""
     return np.tile(rgb if channels == 3 else rgb @ LUMA, width).astype(np.float32)
 
@@ -201,7 +201,7 @@ def bands(height: int, low: float, high: float) -> list[Band]:
     return list(zip(top.astype(np.float32), bottom.astype(np.float32), strict=True))
 
 
-def share_of(bands: list[Band], cell: Cell) -> np.ndarray:
+def row_shares(bands: list[Band], cell: Cell) -> np.ndarray:
     """The share of each image row that lies in the bands."""
     return np.sum([top - bottom for top, bottom in bands], axis=0) / np.float32(cell[0])
 
@@ -213,7 +213,7 @@ def pole_edges(corners: Pixel) -> Edge:
     lines = jax.lax.map(line_through, (columns, heights, jnp.roll(columns, -1), jnp.roll(heights, -1)))
     pair, opposite = (jax.tree.map(lambda field, i=i: field[i : i + 2], lines) for i in (0, 2))
 
-    def edges_of(side: int) -> Edge:
+    def side_edges(side: int) -> Edge:
         is_here = side * (opposite.rise - pair.rise) > 0
         line = jax.tree.map(partial(jnp.where, is_here), pair, opposite)
         start = line.start + side * line.margin
@@ -222,7 +222,7 @@ def pole_edges(corners: Pixel) -> Edge:
         is_above = jnp.stack([turn < 0, turn >= 0]) == (side > 0)
         return Edge(start, line.slope, jnp.where(is_above, meet, low), jnp.where(is_above, high, meet))
 
-    return jax.tree.map(lambda *both: jnp.concatenate(both), edges_of(-1), edges_of(1))
+    return jax.tree.map(lambda *both: jnp.concatenate(both), side_edges(-1), side_edges(1))
 
 
 def line_through(ends: tuple[Array, Array, Array, Array]) -> Line:
@@ -264,7 +264,7 @@ def cut(column_a: Array, height_a: Array, column_b: Array, height_b: Array) -> t
     return jax.tree.map(partial(jnp.where, is_seen), new_ends, ends)
 
 
-def ramp_of(edge: Edge, bands: list[Band], cell: Cell) -> Ramp:
+def edge_ramp(edge: Edge, bands: list[Band], cell: Cell) -> Ramp:
     """The ramp of an edge in each image row."""
     parts = [(jnp.clip(top, edge.low, edge.high), jnp.clip(bottom, edge.low, edge.high)) for top, bottom in bands]
     spans = [(top - bottom, (top + bottom) / 2) for top, bottom in parts]
@@ -294,7 +294,7 @@ def ramp_between(
 
     below, above = share(edge.low, low), share(high, edge.high)
     beyond = jnp.where(slope > 0, below, above), jnp.where(slope > 0, above, below)
-    return ramp_of(edge._replace(low=low, high=high), bands, cell), beyond
+    return edge_ramp(edge._replace(low=low, high=high), bands, cell), beyond
 
 
 def axle_ramps(axle: Float[Array, ""], edges: Edge, height: int, rows: slice, cell: Cell) -> tuple[Ramp, Ramp]:
@@ -311,11 +311,11 @@ def axle_ramps(axle: Float[Array, ""], edges: Edge, height: int, rows: slice, ce
     right = jnp.minimum(jnp.minimum(bounds[2], bounds[3]), disc)
     is_hidden = (left < right) & (middle > edges.low.min()) & (middle < edges.high.max())
 
-    whole = ramps_of_spans(-disc, disc, np.ones_like(disc), parts, axle, cell)
-    return whole, ramps_of_spans(left, right, is_hidden.astype(jnp.float32), parts, axle, cell)
+    whole = span_ramps(-disc, disc, np.ones_like(disc), parts, axle, cell)
+    return whole, span_ramps(left, right, is_hidden.astype(jnp.float32), parts, axle, cell)
 
 
-def ramps_of_spans(
+def span_ramps(
     left: Columns, right: Columns, is_there: Columns, parts: np.ndarray, axle: Float[Array, ""], cell: Cell
 ) -> Ramp:
     """The ramps of spans in some rows of the frame, relative to the axle; parts are the shares of the image rows."""

@@ -1,9 +1,9 @@
-"""The picture of CartPole as gymnasium draws it with `render_mode="rgb_array"`, as a pure function of the state.
+"""The image of CartPole as gymnasium draws it with `render_mode="rgb_array"`, as a pure function of the state.
 
 gymnasium draws with pygame.gfxdraw, which is SDL_gfx: end points truncated to whole pixels, Wu's antialiased lines
 (Wu 1991, "An efficient antialiasing technique") in 16-bit fixed point, a scanline fill, and colours mixed in whole
 numbers. The same arithmetic here gives the same pixels. SDL counts scanlines from the top, and gymnasium turns its
-picture over when done; here scanline 0 is the bottom one from the start.
+image over when done; here scanline 0 is the bottom one from the start.
 """
 
 from __future__ import annotations
@@ -48,30 +48,30 @@ BEYOND = 2**31 - 1
 
 
 def render_rgb(x: Float[Array, "*lead"], theta: Float[Array, "*lead"]) -> UInt8[Array, "*lead 400 600 3"]:
-    """Draw the cart at `x` metres from the centre with its pole at `theta` radians, positive leaning right.
+    """Render the cart at `x` metres from the centre with its pole at `theta` radians, positive leaning right.
 
-    Returns RGB pictures, row 0 at the top: gymnasium's CartPole `render()` pixel for pixel, also for carts off the
-    picture and poles at any angle, but where float32 takes a corner for its neighbour, see `cartpole_scene`.
+    Returns RGB images, row 0 at the top: gymnasium's CartPole `render()` pixel for pixel, also for carts off the
+    image and poles at any angle, but where float32 takes a corner for its neighbour, see `cartpole_scene`.
     """
-    return jnp.vectorize(draw, signature="(),()->(r,c,k)")(x, theta)
+    return jnp.vectorize(render_one, signature="(),()->(r,c,k)")(x, theta)
 
 
-def draw(x: Float[Array, ""], theta: Float[Array, ""]) -> UInt8[Array, "400 600 3"]:
-    """One picture. Shapes of one colour commute, so that the fills, which cover most, are laid down first."""
+def render_one(x: Float[Array, ""], theta: Float[Array, ""]) -> UInt8[Array, "400 600 3"]:
+    """One image. Shapes of one colour commute, so that the fills, which cover most, are laid down first."""
     cart = cart_columns(x)
     pole = pole_corners(x, theta)
 
     scene = jnp.where(inside_cart(cart[0], cart[2]), BLACK, WHITE)
     scene = jnp.where(inside_pole(pole), np.tile(POLE_COLOUR, COLUMNS)[None], scene)
-    picture = scene.reshape(ROWS, COLUMNS, 3)
+    image = scene.reshape(ROWS, COLUMNS, 3)
 
     sides, opacities = jax.vmap(antialiased_line)(pole, next_corner(pole))
     for side in range(len(pole.column)):
-        picture = lay(picture, Pixel(sides.column[side], sides.line[side]), opacities[side], POLE_COLOUR)
+        image = lay(image, Pixel(sides.column[side], sides.line[side]), opacities[side], POLE_COLOUR)
 
     axle = Pixel(cart[1] + AXLE_COLUMN, int(AXLE) + jnp.asarray(AXLE_LINE))
-    picture = lay(picture, axle, jnp.asarray(AXLE_OPACITY), AXLE_COLOUR)
-    return picture.at[ROWS - 1 - TRACK].set(BLACK)
+    image = lay(image, axle, jnp.asarray(AXLE_OPACITY), AXLE_COLOUR)
+    return image.at[ROWS - 1 - TRACK].set(BLACK)
 
 
 def next_corner(corner: Pixel) -> Pixel:
@@ -150,9 +150,9 @@ def weighted(weight: Int[Array, "K"]) -> Int[Array, "K"]:
 
 
 def clipped(start: Pixel, end: Pixel) -> tuple[Pixel, Pixel, Bool[Array, ""]]:
-    """Cut a line at the picture's borders as SDL_gfx does, in float32 and truncated; and whether anything is left.
+    """Cut a line at the image's borders as SDL_gfx does, in float32 and truncated; and whether anything is left.
 
-    Two cuts suffice: the pole is shorter than the picture is wide, and never reaches its top. The end that is cut
+    Two cuts suffice: the pole is shorter than the image is wide, and never reaches its top. The end that is cut
     becomes the start.
     """
     for _ in range(2):
@@ -175,7 +175,7 @@ def clipped(start: Pixel, end: Pixel) -> tuple[Pixel, Pixel, Bool[Array, ""]]:
 
 
 def outside(pixel: Pixel) -> Bool[Array, "3"]:
-    """Whether a pixel lies left of the picture, right of it, below it."""
+    """Whether a pixel lies left of the image, right of it, below it."""
     return jnp.stack((pixel.column < 0, pixel.column >= COLUMNS, pixel.line < 0))
 
 
@@ -185,13 +185,13 @@ def choose(is_first: Bool[Array, "..."], first: Pixel, second: Pixel) -> Pixel:
 
 
 def lay(
-    picture: UInt8[Array, "400 600 3"], pixel: Pixel, opacity: Int[Array, "K"], colour: UInt8[np.ndarray, "3"]
+    image: UInt8[Array, "400 600 3"], pixel: Pixel, opacity: Int[Array, "K"], colour: UInt8[np.ndarray, "3"]
 ) -> UInt8[Array, "400 600 3"]:
-    """Mix a colour into the pixels by opacity / 256, 255 covering; what is off the picture or has opacity 0 stays."""
+    """Mix a colour into the pixels by opacity / 256, 255 covering; what is off the image or has opacity 0 stays."""
     is_laid = (opacity > 0) & (pixel.column >= 0) & (pixel.column < COLUMNS) & (pixel.line >= 0)
     row = jnp.where(is_laid, ROWS - 1 - pixel.line, ROWS)
     column = jnp.where(is_laid, pixel.column, 0)
-    below = picture.at[row, column].get(mode="fill", fill_value=0).astype(jnp.int32)
+    below = image.at[row, column].get(mode="fill", fill_value=0).astype(jnp.int32)
     above = colour.astype(np.int32)[None]
     mixed = jnp.where(opacity[:, None] == OPAQUE, above, below + ((above - below) * opacity[:, None] >> 8))
-    return picture.at[row, column].set(mixed.astype(jnp.uint8), mode="drop")
+    return image.at[row, column].set(mixed.astype(jnp.uint8), mode="drop")

@@ -1,8 +1,8 @@
-"""Where things stand in gymnasium's picture of CartPole, in whole pixels, and their colours.
+"""Where things stand in gymnasium's image of CartPole, in whole pixels, and their colours.
 
 gymnasium computes coordinates in float64 and pygame truncates them. Here they are sums of whole 1/4096 pixels and a
 small float32 remainder, so that only the rounding of sin(theta) and 1 - cos(theta) counts, at most some 1e-5 pixels: a
-corner lands on the neighbouring pixel in about one picture of 2,000,000 within the limits of the task, and in one of
+corner lands on the neighbouring pixel in about one image of 2,000,000 within the limits of the task, and in one of
 70,000 over all angles.
 """
 
@@ -36,7 +36,7 @@ OUT_OF_SIGHT = 8.0
 
 
 class Pixel(NamedTuple):
-    """Where a pixel lies: column from the left, scanline from the bottom; either may be off the picture."""
+    """Where a pixel lies: column from the left, scanline from the bottom; either may be off the image."""
 
     column: Int[Array, "..."]
     line: Int[Array, "..."]
@@ -44,7 +44,7 @@ class Pixel(NamedTuple):
 
 def cart_columns(x: Float[Array, ""]) -> Int[Array, "3"]:
     """Columns of the cart's left side, its middle and its right side; ends included, it is 51 pixels wide."""
-    return columns_of(within_sight(x), jnp.array([-CART_HALF_WIDTH, 0, CART_HALF_WIDTH]))
+    return pixel_columns(within_sight(x), jnp.array([-CART_HALF_WIDTH, 0, CART_HALF_WIDTH]))
 
 
 def within_sight(x: Float[Array, ""]) -> Float[Array, ""]:
@@ -66,7 +66,7 @@ def truncated(whole: Int[Array, "K"], rest: Float[Array, "K"]) -> Int[Array, "K"
     return jnp.where(floor < 0, ceiling, floor)
 
 
-def columns_of(x: Float[Array, ""], offset: Int[Array, "K"]) -> Int[Array, "K"]:
+def pixel_columns(x: Float[Array, ""], offset: Int[Array, "K"]) -> Int[Array, "K"]:
     """Columns of the points `offset` pixels right of the cart's middle."""
     whole, rest = in_units(x)
     middle = PIXELS_PER_METRE * whole + CENTRE * UNITS_PER_PIXEL
