@@ -39,6 +39,8 @@ from purejaxrl.components.actor_critic import (
 from purejaxrl.components.distributions import likeliest_action, sample_action
 from purejaxrl.components.hyperparameters import ImageConfig, Real, budget, config, leaf, static
 from purejaxrl.components.preprocessing import (
+    RunningStatistics,
+    init_statistics,
     network_input,
     normalize_batch,
     preprocess,
