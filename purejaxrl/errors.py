@@ -89,7 +89,7 @@ def warn(text: str, *, stacklevel: int = 2) -> None:
         warnings.warn(text, stacklevel=stacklevel + 1)
 
 
-def tell(text: str, *values: object) -> None:
+def log(text: str, *values: object) -> None:
     """Add a line to the package's log, and go on where that fails. text, values: as for `logging.info`."""
     with suppress(OSError, ValueError):
         LOG.info(text, *values, stacklevel=2)
@@ -135,7 +135,7 @@ def writing(path: Path) -> Iterator[None]:
         raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def reason_of(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """What an error says, in one line; of the system's errors without the number and the path."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())[:200]

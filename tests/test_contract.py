@@ -13,7 +13,7 @@ import purejaxrl
 from purejaxrl import Discrete, Env, Timestep
 from purejaxrl.agents import a3c, dqn, vpg
 from purejaxrl.components.distributions import categorical_log_prob
-from purejaxrl.components.hyperparameters import budget_of
+from purejaxrl.components.hyperparameters import find_budget
 from purejaxrl.errors import InputError
 from purejaxrl.experiment.validation import uses_fraction
 from purejaxrl.training.loop import init_run, iterate
@@ -141,7 +141,7 @@ def test_memory_of_any_type_is_written_on_after_a_run_has_ended():
     config, env = prioritized.Config(capacity=64, hidden_size=4, actors=2), purejaxrl.make("CartPole-v0")
     state = init_run(prioritized.agent, env, config, jax.random.key(0))
     frozen = state._replace(active=jnp.zeros((), bool))
-    after, _ = iterate(prioritized.agent, env, config, frozen, jnp.int32(3), budget_of(config))
+    after, _ = iterate(prioritized.agent, env, config, frozen, jnp.int32(3), find_budget(config))
     chex.assert_trees_all_equal(after.learner._replace(memory=None), state.learner._replace(memory=None))
     assert np.flatnonzero(after.learner.memory.priority).tolist() == [6, 7]
 

@@ -75,7 +75,7 @@ def test_logs_grow_row_by_row(tmp_path):
     logs.append_text("metrics.csv", "")
     content = (tmp_path / "metrics.csv").read_bytes()
     assert content == b"run,loss\n0,0.5\n1,\n2,\n3,1\n"
-    assert logs.standing() == {
+    assert logs.positions() == {
         "metrics.csv": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
     }
     with pytest.raises(InputError, match=r"metrics\.csv: entropy is reported by some runs only"):
@@ -88,11 +88,11 @@ def test_logs_grow_row_by_row(tmp_path):
 def test_logs_are_cut_back_to_where_they_stood(tmp_path):
     logs = Logs(tmp_path)
     logs.append("metrics.csv", ROWS)
-    standing, content = logs.standing(), (tmp_path / "metrics.csv").read_bytes()
+    standing, content = logs.positions(), (tmp_path / "metrics.csv").read_bytes()
     logs.append("metrics.csv", ROWS)
     logs.append("episodes.csv", {"run": np.array([0])})
     later = Logs(tmp_path)
-    later.find_standing(standing)
+    later.verify(standing)
     later.rewind()
     assert (tmp_path / "metrics.csv").read_bytes() == content
     assert not (tmp_path / "episodes.csv").exists()
@@ -106,7 +106,7 @@ def test_logs_that_do_not_begin_as_before_are_refused(tmp_path, damage):
     logs.append("metrics.csv", ROWS)
     (tmp_path / "metrics.csv").write_bytes(damage)
     with pytest.raises(CheckpointError, match=r"metrics\.csv"):
-        Logs(tmp_path).find_standing(logs.standing())
+        Logs(tmp_path).verify(logs.positions())
     assert (tmp_path / "metrics.csv").read_bytes() == damage
 
 
@@ -114,7 +114,7 @@ def test_a_full_disk_names_the_file(tmp_path):
     logs = Logs(tmp_path)
     logs.append("metrics.csv", ROWS)
     with refused(os, "fsync"), pytest.raises(ResourceError, match=r"cannot write .*metrics\.csv: No space"):
-        logs.standing()
+        logs.positions()
     with refused(os, "truncate"), pytest.raises(ResourceError, match=r"cannot write .*metrics\.csv: No space"):
         logs.rewind()
     with refused(Path, "open"), pytest.raises(ResourceError, match=r"cannot write .*metrics\.csv: No space"):
@@ -309,7 +309,7 @@ WRITERS = {
     "summary.json": lambda folder: folder.write_json("summary.json", MUCH),
     "sweep.csv": lambda folder: folder.write_table("sweep.csv", {"x": MUCH}),
     "params/last-1.safetensors": lambda folder: folder.write_bytes("params/last-1.safetensors", MUCH.tobytes()),
-    "learning_curve.png": lambda folder: folder.write_picture("learning_curve.png", figure_of_curves()),
+    "learning_curve.png": lambda folder: folder.write_figure("learning_curve.png", figure_of_curves()),
 }
 
 

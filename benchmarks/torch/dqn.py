@@ -137,7 +137,7 @@ class Images:
         return Transitions(observation, numbers[:, 0].long(), numbers[:, 1], numbers[:, 2], next_observation)
 
 
-def epsilon_at(settings: Settings, env_steps: int) -> float:
+def epsilon_schedule(settings: Settings, env_steps: int) -> float:
     """End + (start - end) exp(-rate env_steps)."""
     start, end, rate = settings.eps_start, settings.eps_end, settings.eps_rate
     return end + (start - end) * math.exp(-rate * env_steps)
@@ -190,7 +190,7 @@ def main() -> None:
 
     started = time.perf_counter()
     while len(returns) < args.episodes if args.env_steps is None else env_steps < args.env_steps:
-        if random.random() < epsilon_at(settings, env_steps):
+        if random.random() < epsilon_schedule(settings, env_steps):
             action = random.randrange(ACTIONS)
         else:
             action = forward_relu(layers, memory.newest()).argmax().item()

@@ -36,7 +36,7 @@ from purejaxrl.components.actor_critic import (
     policy_gradient_loss,
     state_value,
 )
-from purejaxrl.components.distributions import likeliest_action, sample_action
+from purejaxrl.components.distributions import greedy_action, sample_action
 from purejaxrl.components.hyperparameters import ImageConfig, Real, budget, config, leaf, static
 from purejaxrl.components.preprocessing import (
     RunningStatistics,
@@ -150,7 +150,7 @@ def policy(
 ) -> ActorOutput:
     """The likeliest action under theta."""
     inputs = network_input(config, env, params.statistics, observation)
-    return ActorOutput(likeliest_action(env.action_space, action_distribution(config, env, params.pi, inputs)))
+    return ActorOutput(greedy_action(env.action_space, action_distribution(config, env, params.pi, inputs)))
 
 
 def loss(config: Config, env: Env, theta: Theta, batch: Transition) -> tuple[Float[Array, ""], Metrics]:

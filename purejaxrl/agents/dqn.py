@@ -24,7 +24,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from purejaxrl.components import replay as ring
-from purejaxrl.components.exploration import epsilon_at, epsilon_greedy
+from purejaxrl.components.exploration import epsilon_greedy, epsilon_schedule
 from purejaxrl.components.hyperparameters import ImageConfig, Real, budget, config, leaf, static
 from purejaxrl.components.networks import MLP, ConvNet, Headed, Inputs, apply_network, init_network, network_of
 from purejaxrl.components.preprocessing import (
@@ -158,7 +158,7 @@ def act(
 ) -> ActorOutput:
     """Epsilon-greedy actions; actor n acts after `progress.env_steps + n` env steps. Consumes `key`."""
     start, end, rate = config.eps_vals
-    epsilon = epsilon_at(progress.env_steps + jnp.arange(observation.shape[0]), start, end, rate)
+    epsilon = epsilon_schedule(progress.env_steps + jnp.arange(observation.shape[0]), start, end, rate)
     inputs = network_input(config, env, learner.params.statistics, observation)
     q_value = q_values(config, env, learner.params.q, inputs)
     return ActorOutput(epsilon_greedy(key, q_value, epsilon))

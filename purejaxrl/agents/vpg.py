@@ -22,7 +22,7 @@ import optax
 from jaxtyping import Array, Float, Num
 
 from purejaxrl.components.actor_critic import action_distribution, init_actor_critic, policy_gradient_loss, state_value
-from purejaxrl.components.distributions import likeliest_action, sample_action
+from purejaxrl.components.distributions import greedy_action, sample_action
 from purejaxrl.components.hyperparameters import ImageConfig, Real, budget, config, leaf, static
 from purejaxrl.components.preprocessing import (
     RunningStatistics,
@@ -114,7 +114,7 @@ def policy(
 ) -> ActorOutput:
     """The likeliest action."""
     inputs = network_input(config, env, params.statistics, observation)
-    return ActorOutput(likeliest_action(env.action_space, action_distribution(config, env, params.pi, inputs)))
+    return ActorOutput(greedy_action(env.action_space, action_distribution(config, env, params.pi, inputs)))
 
 
 def normalized_advantage(

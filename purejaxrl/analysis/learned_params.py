@@ -95,7 +95,7 @@ def number_of(name: str) -> int:
 
 def runs_of(path: Path, name: str, plan: Plan) -> list[int]:
     """The runs whose learners a file holds. Raises InputError where they are not runs of the Plan."""
-    runs = run_folder.read_facts(path, name)["runs"]
+    runs = run_folder.read_metadata(path, name)["runs"]
     is_sound = isinstance(runs, list) and runs and all(type(run) is int and 0 <= run < plan.runs for run in runs)
     if not is_sound:
         raise InputError(f"cannot read {path / 'params' / name}.safetensors: its runs are not runs of config.json")
@@ -113,7 +113,7 @@ def load_batch(path: Path, name: str, plan: Plan) -> Learners:
     shapes = shapes_of_runs(plan.agent, first.env, first.config, first.budget, False, len(runs))
     template = shapes[0].learner.params
     expected, arrays = named_leaves(template), run_folder.read_params(path, name)
-    version = run_folder.read_facts(path, name).get("schema_version", 0)
+    version = run_folder.read_metadata(path, name).get("schema_version", 0)
     arrays = schema.rename_params(arrays, family_of(plan.agent), version)
     for key in sorted(expected.keys() | arrays.keys()):
         found = describe(arrays[key]) if key in arrays else "missing"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from purejaxrl.errors import InputError, ResourceError, absolute_path, reason_of
+from purejaxrl.errors import InputError, ResourceError, absolute_path, reason
 from purejaxrl.experiment import schema
 from purejaxrl.experiment.labels import counted, is_same, label_of, show, typed
 from purejaxrl.experiment.run_config import Recorded, recorded_of
@@ -321,7 +321,7 @@ class Result:
         except FileNotFoundError:
             raise InputError(f"{self.path} holds no {name}; {hint}") from None
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"cannot read {file}: {reason_of(error)}") from error
+            raise InputError(f"cannot read {file}: {reason(error)}") from error
         table = table[np.isin(run, self.runs)].reset_index(drop=True)
         setting = self.recorded.setting_of(table["run"].to_numpy(np.int64))
         for swept, values in self._swept().items():

@@ -42,7 +42,7 @@ def sample_action(space: ActionSpace, distribution: Float[Array, "*batch K"], ke
     return action.reshape(*action.shape[:-1], *space.shape)
 
 
-def likeliest_action(space: ActionSpace, distribution: Float[Array, "*batch K"]) -> Num[Array, "..."]:
+def greedy_action(space: ActionSpace, distribution: Float[Array, "*batch K"]) -> Num[Array, "..."]:
     """The mode: the most probable action, or the mean."""
     _assert_distribution(space, distribution)
     if isinstance(space, Discrete):

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Num
 from purejaxrl.types import ScalarKey
 
 
-def epsilon_at(
+def epsilon_schedule(
     env_steps: Num[Array, "*steps"],
     start: Float[Array, ""] | float,
     end: Float[Array, ""] | float,
@@ -18,7 +18,7 @@ def epsilon_at(
 ) -> Float[Array, "*steps"]:
     """Exploration rate: end + (start - end) exp(-rate env_steps), env_steps counted before the action.
 
-    >>> print(epsilon_at(jnp.array([0, 1000, 100_000]), start=1.0, end=0.01, rate=0.001).round(3))
+    >>> print(epsilon_schedule(jnp.array([0, 1000, 100_000]), start=1.0, end=0.01, rate=0.001).round(3))
     [1.    0.374 0.01 ]
     """
     return end + (start - end) * jnp.exp(-rate * env_steps)

@@ -58,10 +58,10 @@ class Spec(NamedTuple):
     @property
     def allowed(self) -> str:
         """The allowed values in words, for help texts: that whole numbers have 32 bits goes without saying."""
-        return (self._replace(at_most=None) if self.at_most == MAX_INT else self).in_full
+        return (self._replace(at_most=None) if self.at_most == MAX_INT else self).allowed_in_full
 
     @property
-    def in_full(self) -> str:
+    def allowed_in_full(self) -> str:
         """The allowed values in words."""
         if self.is_object:
             return "an object, from Python only"
@@ -177,7 +177,7 @@ def _expected(value: Any, spec: Spec) -> str:
                 return f"in float32 {_show(number)} is {found}, and it takes {spec.allowed}"
     at_most: Any = math.inf if spec.at_most is None else spec.at_most
     is_beyond = any(number > at_most for number in numbers)
-    return f"it takes {spec.in_full if is_beyond else spec.allowed}"
+    return f"it takes {spec.allowed_in_full if is_beyond else spec.allowed}"
 
 
 def as_whole(value: Any) -> Any:
@@ -303,7 +303,7 @@ def budget_names(config_or_class: Any) -> list[str]:
     return [name for name in BUDGETS if name in specs and specs[name].is_budget]
 
 
-def budget_of(config: Any) -> Budget:
+def find_budget(config: Any) -> Budget:
     """The one budget a Config holds. Raises InputError where it holds none or several."""
     names = budget_names(config)
     given = [(name, getattr(config, name)) for name in names if getattr(config, name) is not None]

@@ -71,12 +71,12 @@ def make(
 
 def from_gymnax(env: Any, env_params: PyTree | None, solved_at: float | None) -> Env:
     """The Env of a name or of a gymnax object, with the time limit that it has."""
-    name, given = name_of(env), env_params
+    name, given = env_name(env), env_params
     env, env_params, _ = with_params(env, given)
     try:
         encode = encoder_of(name, env.observation_space(env_params))
         observation = jax.eval_shape(lambda key: encode(env.reset(key, env_params)[0]), jax.random.key(0))
-        space = action_space_of(name, env.action_space(env_params))
+        space = convert_action_space(name, env.action_space(env_params))
         max_episode_steps = int(getattr(env_params, "max_steps_in_episode", UNLIMITED))
     except Exception as error:
         if given is None or isinstance(error, InputError):
@@ -98,7 +98,7 @@ def with_params(env: Any, given: PyTree | None) -> tuple[Any, PyTree, PyTree]:
 
     Raises InputError where it is no environment, or the parameters given are not of its kind.
     """
-    name = name_of(env)
+    name = env_name(env)
     if isinstance(env, str):
         found, default = make_gymnax(env)
         if not isinstance(given, dict | type(default) | None):
@@ -111,7 +111,7 @@ def with_params(env: Any, given: PyTree | None) -> tuple[Any, PyTree, PyTree]:
     return env, complete(name, env.default_params, given), env.default_params
 
 
-def name_of(env: Any) -> str:
+def env_name(env: Any) -> str:
     """The name given, or that of an environment object."""
     return env if isinstance(env, str) else str(getattr(env, "name", type(env).__name__))
 
@@ -159,7 +159,7 @@ def make_gymnax(name: str) -> tuple[Any, Any]:
         raise InputError(f"--env: gymnax cannot build {name}: {error}") from error
 
 
-def action_space_of(name: str, space: Any) -> ActionSpace:
+def convert_action_space(name: str, space: Any) -> ActionSpace:
     """The package's word for a gymnax action space."""
     from gymnax.environments import spaces
 
@@ -209,12 +209,12 @@ def step_gymnax(
     found = env.step(key, state, action, params)
     if len(found) != 6:
         raise InputError(
-            f"--env: step of {name_of(env)} returns {len(found)} values; as gymnax since 1.0 it must return six: "
+            f"--env: step of {env_name(env)} returns {len(found)} values; as gymnax since 1.0 it must return six: "
             "observation, state, reward, terminated, truncated, info"
         )
     observation, state, reward, terminated, truncated, info = found
     if "final_observation" not in info:
-        raise InputError(f"--env: step of {name_of(env)} must tell the last observation in info['final_observation']")
+        raise InputError(f"--env: step of {env_name(env)} must tell the last observation in info['final_observation']")
     return Timestep(
         state,
         encode(observation),

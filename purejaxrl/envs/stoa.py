@@ -40,7 +40,7 @@ def from_stoa(
         found = type(seen).__name__
         raise InputError(f"--env: {name} observes a {found} and agents one array; give observe=, which makes one of it")
     observation = jax.eval_shape(lambda seen: as_float(observe(seen)), seen)
-    space = action_space_of(name, env.action_space())
+    space = convert_action_space(name, env.action_space())
     made = Env(
         name=name,
         observation_shape=observation.shape,
@@ -53,7 +53,7 @@ def from_stoa(
     return limit_steps(made, max_episode_steps)
 
 
-def action_space_of(name: str, space: Any) -> ActionSpace:
+def convert_action_space(name: str, space: Any) -> ActionSpace:
     """The package's word for a stoa action space. Raises InputError where there is none."""
     count = getattr(space, "num_values", None)
     if isinstance(count, int):

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from purejaxrl.components.hyperparameters import BUDGETS, Budget
-from purejaxrl.errors import CheckpointError, InputError, tell
+from purejaxrl.errors import CheckpointError, InputError, log
 from purejaxrl.experiment import schema
 from purejaxrl.experiment.callbacks import Callback, Content, Event
 from purejaxrl.experiment.plan import Plan
@@ -97,7 +97,7 @@ class Checkpointer(Callback):
         facts = {
             "config": plain(tracker.plan.as_dict()),
             "position": position._asdict(),
-            "files": self.folder.logs.standing(),
+            "files": self.folder.logs.positions(),
             "tails": {},
             # What the batch at hand counts again when it goes on is left out.
             "ledger": {
@@ -118,7 +118,7 @@ class Checkpointer(Callback):
         started = time.monotonic()
         disk.write(self.path, snapshot.arrays, snapshot.facts)
         self.written = time.monotonic()
-        tell("checkpoint in %s, written in %.2f s", self.path, self.written - started)
+        log("checkpoint in %s, written in %.2f s", self.path, self.written - started)
 
 
 def batch_arrays(tracker: RunTracker, stage: Stage) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def restore(tracker: RunTracker, folder: RunFolder, found: Checkpoint) -> Restor
     with _describing(found):
         state = metrics_state(arrays) if position.runs else None
         stats = RunStats(**with_prefix(arrays, "records/"))
-        folder.logs.find_standing(facts["files"])
+        folder.logs.verify(facts["files"])
         tails = {name: str(text) for name, text in facts["tails"].items()}
         point = None
         if position.runs:

@@ -21,12 +21,12 @@ from purejaxrl.components.hyperparameters import (
     Budget,
     as_whole,
     budget_names,
-    budget_of,
     check_fields,
     field_specs,
+    find_budget,
 )
 from purejaxrl.components.networks import check_network
-from purejaxrl.envs import Images, Renderer, make, name_of, with_params
+from purejaxrl.envs import Images, Renderer, env_name, make, with_params
 from purejaxrl.envs.gymnax_params import values_of
 from purejaxrl.errors import InputError, in_brief
 from purejaxrl.experiment import presets, schema
@@ -295,7 +295,7 @@ def make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *
         raise InputError("--renderer: it draws images; give observation_type='img'")
     chosen = resolve_settings(
         agent,
-        name_of(options.env),
+        env_name(options.env),
         observation_type,
         options.preset,
         hyperparameters,
@@ -343,7 +343,7 @@ def plan_settings(agent: Agent, options: Options, chosen: list[Setting], is_swee
 def plan_setting(agent: Agent, options: Options, values: dict[str, Any], config: Any, env: Env) -> Training:
     """Check one setting. Raises InputError."""
     validate(agent, config, env)
-    budget = budget_of(config)
+    budget = find_budget(config)
     if options.stop_when_solved:
         if env.solved_at is None:
             raise InputError(f"--stop_when_solved: no threshold is agreed for {env.name}; give one with --solved_at")
@@ -358,7 +358,7 @@ def plan_setting(agent: Agent, options: Options, values: dict[str, Any], config:
 def validate(agent: Agent, config: Any, env: Env) -> None:
     """Check a Config's values, and that it fits the environment. Raises InputError naming the first that does not."""
     check_fields(config)
-    budget_of(config)
+    find_budget(config)
     check_network(config, env.input_shape)
     images = images_of(config)
     if images is not None and images.shape != env.input_shape:

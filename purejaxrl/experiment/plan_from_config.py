@@ -9,8 +9,8 @@ import dataclasses
 from typing import Any
 
 from purejaxrl.agents import AGENTS
-from purejaxrl.components.hyperparameters import BUDGETS, as_whole, budget_of, field_specs
-from purejaxrl.envs import name_of, with_params
+from purejaxrl.components.hyperparameters import BUDGETS, as_whole, field_specs, find_budget
+from purejaxrl.envs import env_name, with_params
 from purejaxrl.envs.gymnax_params import check_same as check_params
 from purejaxrl.envs.gymnax_params import replaced
 from purejaxrl.errors import CheckpointError, InputError, in_brief, warn
@@ -186,7 +186,7 @@ def found_params(content: dict[str, Any], env: Any, given: Any) -> Any:
         raise InputError(f"config.json: env_params {recorded!r} is neither values by name nor a label")
     if "env_params" not in content:
         if given is None:
-            text = f"config.json does not say which env_params {name_of(env)} had; its defaults are used"
+            text = f"config.json does not say which env_params {env_name(env)} had; its defaults are used"
             warn(f"{text}, unless you give env_params=", stacklevel=2)
         return given
     if recorded is None and given is None:
@@ -280,7 +280,7 @@ def config_of(agent: Agent, fields: dict[str, Any]) -> Any:
 
 def extend_budget(config: Any, amount: Any) -> Any:
     """The Config with a larger budget. Raises InputError where it is not larger."""
-    budget, amount = budget_of(config), as_whole(amount)
+    budget, amount = find_budget(config), as_whole(amount)
     check_whole("extend", amount, at_least=1)
     if amount <= budget.amount:
         raise InputError(f"--extend: {amount} is not more than the {budget.amount} {budget.kind} there were")

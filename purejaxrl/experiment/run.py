@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError, absolute_path, tell, warn
+from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError, absolute_path, log, warn
 from purejaxrl.experiment import checkpointing, schema
 from purejaxrl.experiment.callbacks import Callback, Content, Event, FileWriter, Finisher, Logging, ProgressDisplay
 from purejaxrl.experiment.checkpointing import Checkpointer, Restored
@@ -162,8 +162,8 @@ def _run_experiment(
         config, summary = (read_json(folder.path / name) for name in ("config.json", "summary.json"))
         return Outcome(folder.path, config, summary, plan)
     config = plain({**plan.as_dict(), "devices": used})
-    tell("run folder: %s", folder.path)
-    tell("devices: %s, %d of %d used", local[0].device_kind, used, len(local))
+    log("run folder: %s", folder.path)
+    log("devices: %s, %d of %d used", local[0].device_kind, used, len(local))
     # Data first, then the checkpoint, then plots.
     callbacks = [
         FileWriter(folder, restored.tails),
@@ -276,7 +276,7 @@ def train_groups(
             should_stop=should_stop,
             is_checked=plan.options.debug,
         )
-        tell(
+        log(
             "program %d of %d: %s side by side in %s, chunks of up to %s, compiled in %.1f s",
             turn + 1,
             len(groups),

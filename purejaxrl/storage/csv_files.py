@@ -83,7 +83,7 @@ class Logs:
                 os.fsync(file.fileno())
         return {name: {"bytes": log.size, "sha256": log.digest.hexdigest()} for name, log in self.begun.items()}
 
-    def find_standing(self, standing: dict[str, dict[str, Any]]) -> None:
+    def verify(self, standing: dict[str, dict[str, Any]]) -> None:
         """Take in how far the files had been written at an earlier `standing`. Nothing is changed.
 
         Raises CheckpointError where a file does not begin with what had been written then.
@@ -101,7 +101,7 @@ class Logs:
             self.begun[name] = log
 
     def rewind(self) -> None:
-        """Cut every file where `find_standing` has found it; those that had not been begun then are removed."""
+        """Cut every file where `verify` has found it; those that had not been begun then are removed."""
         for name in LOGS:
             path = self.path / name
             with writing(path):

@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from purejaxrl.errors import FULL, InputError, ResourceError, reason_of, writing
+from purejaxrl.errors import FULL, InputError, ResourceError, reason, writing
 from purejaxrl.storage.csv_files import LOGS, Logs, csv_text
 from purejaxrl.storage.locking import lock
 
@@ -100,7 +100,7 @@ class RunFolder:
         """Write params/NAME.safetensors."""
         write_params(self.path / "params" / f"{name}.safetensors", params, metadata)
 
-    def write_picture(self, name: str, figure: Figure) -> None:
+    def write_figure(self, name: str, figure: Figure) -> None:
         """Write a matplotlib figure as PNG."""
         write_figure(self.path / name, figure, metadata={"Software": None})
 
@@ -168,7 +168,7 @@ def _has_rows(file: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise InputError(f"cannot read {file}: {reason_of(error)}") from error
+        raise InputError(f"cannot read {file}: {reason(error)}") from error
 
 
 def find_params(path: Path, kind: str) -> list[str]:
@@ -181,7 +181,7 @@ def find_params(path: Path, kind: str) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise InputError(f"cannot read {path / 'params'}: {reason_of(error)}") from error
+        raise InputError(f"cannot read {path / 'params'}: {reason(error)}") from error
     return [name.removesuffix(".safetensors") for name in names if fnmatchcase(name, f"{kind}*.safetensors")]
 
 
@@ -191,7 +191,7 @@ def read_params(path: Path, name: str) -> dict[str, np.ndarray]:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
-def read_facts(path: Path, name: str) -> dict[str, Any]:
+def read_metadata(path: Path, name: str) -> dict[str, Any]:
     """What params/NAME.safetensors says of itself: `algorithm`, and `runs`, whose learners it stacks."""
     with _reading(path / "params" / f"{name}.safetensors") as file:
         facts: dict[str, Any] = json.loads((file.metadata() or {}).get("purejaxrl", "null"))
@@ -209,7 +209,7 @@ def _reading(path: Path) -> Iterator[Any]:
         with safe_open(path, "np") as file:
             yield file
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
+        raise InputError(f"cannot read {path}: {reason(error)}") from error
 
 
 def check_free(path: Path, *, overwrite: bool, name: str = "--out") -> list[Path]:
@@ -219,10 +219,10 @@ def check_free(path: Path, *, overwrite: bool, name: str = "--out") -> list[Path
     """
     check_place(path, name)
     try:
-        files = [file for file in files_below(path) if not is_litter(file.name)]
+        files = [file for file in files_below(path) if not is_system_file(file.name)]
         found = [entry.relative_to(path).as_posix().replace(".partial", "") for entry in files]
     except OSError as error:
-        raise InputError(f"{name}: cannot read {error.filename or path}: {reason_of(error)}") from error
+        raise InputError(f"{name}: cannot read {error.filename or path}: {reason(error)}") from error
     if files and not overwrite:
         raise InputError(f"{name}: {path} exists; use --overwrite to replace it, or give another folder")
     strangers = [entry for entry in found if not is_part_of_run(entry)]
@@ -252,7 +252,7 @@ def files_below(path: Path) -> list[Path]:
     return sorted(found)
 
 
-def is_litter(name: str) -> bool:
+def is_system_file(name: str) -> bool:
     """Whether a file of that name is the system's own."""
     return any(fnmatchcase(name, pattern) for pattern in LITTER)
 
@@ -304,8 +304,8 @@ def _clear(path: Path, files: list[Path], name: str) -> None:
 def _unwritable(path: Path, error: OSError, name: str) -> InputError | ResourceError:
     """What to say of a folder that a run cannot have: another one will do, unless the disk is full."""
     if error.errno in FULL:
-        return ResourceError(f"cannot write {path}: {reason_of(error)}")
-    return InputError(f"{name}: cannot write to {path}: {reason_of(error)}")
+        return ResourceError(f"cannot write {path}: {reason(error)}")
+    return InputError(f"{name}: cannot write to {path}: {reason(error)}")
 
 
 def copy(source: Path, path: Path, *, overwrite: bool) -> None:
@@ -317,7 +317,7 @@ def copy(source: Path, path: Path, *, overwrite: bool) -> None:
     try:
         files = [file.relative_to(source) for file in files_below(source)]
     except OSError as error:
-        raise InputError(f"cannot read {error.filename or source}: {reason_of(error)}") from error
+        raise InputError(f"cannot read {error.filename or source}: {reason(error)}") from error
     files = [file for file in files if is_part_of_run(file.as_posix())]
     with create(path, overwrite=overwrite, name="--path"):
         try:
@@ -333,7 +333,7 @@ def _copy_file(source: Path, target: Path) -> None:
     try:
         reader = source.open("rb")
     except OSError as error:
-        raise InputError(f"cannot read {source}: {reason_of(error)}") from error
+        raise InputError(f"cannot read {source}: {reason(error)}") from error
     with reader, writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as writer:
@@ -347,7 +347,7 @@ def contents(path: Path) -> dict[str, bytes]:
         files = {file.relative_to(path).as_posix(): file for file in files_below(path)}
         return {name: file.read_bytes() for name, file in files.items() if is_part_of_run(name)}
     except OSError as error:
-        raise InputError(f"cannot read {error.filename or path}: {reason_of(error)}") from error
+        raise InputError(f"cannot read {error.filename or path}: {reason(error)}") from error
 
 
 def write_contents(path: Path, files: dict[str, bytes]) -> None:
@@ -367,7 +367,7 @@ def open_existing(path: Path) -> RunFolder:
     try:
         folder = RunFolder(path)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
+        raise InputError(f"cannot read {path}: {reason(error)}") from error
     try:
         for leftover in path.rglob("*.partial"):
             if leftover.is_file():
@@ -389,7 +389,7 @@ def check_run(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} is not a run folder: it has no config.json") from None
     except OSError as error:
-        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
+        raise InputError(f"cannot read {path}: {reason(error)}") from error
     if links:
         raise InputError(f"{links[0]} is a link; a run's files must be in its folder")
 
@@ -405,7 +405,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
+        raise InputError(f"cannot read {path}: {reason(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"cannot read {path}: it holds no JSON object")
     return content

@@ -117,7 +117,7 @@ def write_mp4(path: Path, pictures: Sequence[np.ndarray], seconds: float) -> Non
     if done.returncode != 0:
         said = " ".join(done.stderr.decode(errors="replace").split())
         for number in FULL:
-            # ffmpeg's exit code does not tell, but it says what the system has said.
+            # ffmpeg's exit code does not log, but it says what the system has said.
             if os.strerror(number) in said:
                 raise OSError(number, os.strerror(number))
         raise InputError(f"ffmpeg cannot write {path.stem}: {said[-200:]}")
