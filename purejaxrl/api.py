@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from purejaxrl.analysis.figures import try_to_draw, write_statistics
 from purejaxrl.analysis.result import Home, MakePlan, Result, result_of, temporary_folder
 from purejaxrl.components.hyperparameters import check_fields, field_specs, with_whole_numbers
-from purejaxrl.envs import Renderer, limit_steps, observe_images, renderer_of
+from purejaxrl.envs import Renderer, find_renderer, limit_steps, observe_images
 from purejaxrl.errors import InputError, absolute_path
 from purejaxrl.experiment.loggers import Logger
 from purejaxrl.experiment.plan import (
@@ -70,7 +70,7 @@ def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tup
     if max_ep_len is not None and max_ep_len < env.max_episode_steps:
         env = limit_steps(env, max_ep_len)
     if images is not None and env.rendered_shape is None:
-        env = observe_images(env, renderer_of(env.name), images)
+        env = observe_images(env, find_renderer(env.name), images)
     validate(agent, config, env)
     check_agent(agent, config, env)
     return loop.make_train(agent, config, env)

@@ -65,7 +65,7 @@ FAULTS = [
     Fault("the length of an episode is not reset", "training/rollout.py", "jnp.where(done, 0, length),", "length,", "test_training.py"),
     Fault("time limit one step late", "envs/registry.py", "is_over = steps >= max_ep_len", "is_over = steps > max_ep_len", "test_envs.py"),
     Fault("time limit not reset with the episode", "envs/registry.py", "steps = jnp.where(timestep.terminated | truncated, 0, steps)", "steps = jnp.where(truncated, 0, steps)", "test_envs.py"),
-    Fault("CartPole-v0 with 500 steps", "envs/registry.py", '"CartPole-v0": 200', '"CartPole-v0": 500', "test_envs.py"),
+    Fault("CartPole-v0 with 500 steps", "envs/registry.py", "make_cartpole, 200", "make_cartpole, 500", "test_envs.py"),
     Fault("solved by a partial window", "training/metrics.py", "(events.number >= WINDOW) & (self.solved", "(events.number >= 1) & (self.solved", "test_recorder.py"),
     Fault("rows beyond the budget kept", "training/metrics.py", "kept = number <= self.max_episodes", "kept = number <= self.max_episodes + 1", "test_recorder.py"),
     Fault("a worse learner replaces the best", "training/evaluation.py", "eval_return > best.eval_return", "eval_return < best.eval_return", "test_training.py"),

@@ -16,7 +16,7 @@ from probes import Continuous, Counter, Dictionary, Echo, Endless
 
 from purejaxrl.agents import vpg
 from purejaxrl.envs import make, names
-from purejaxrl.envs.registry import action_space_of
+from purejaxrl.envs.registry import convert_action_space
 from purejaxrl.errors import InputError
 from purejaxrl.training.loop import init_run
 from purejaxrl.training.rollout import rollout
@@ -147,7 +147,7 @@ def test_errors_name_the_value_and_what_is_allowed():
     with pytest.raises(InputError, match=r"env_params: EnvParams.* is not allowed; CartPole-v1 takes gymnax.*cartpole"):
         make("CartPole-v1", gymnax.make("Pendulum-v1")[1])
     with pytest.raises(InputError, match="odd has actions of a Dict space; agents take Discrete or Box"):
-        action_space_of("odd", gymnax.environments.spaces.Dict({}))
+        convert_action_space("odd", gymnax.environments.spaces.Dict({}))
     assert "CartPole-v0" in names()
     assert make(Continuous()).action_space.shape == (1,)
     assert make(Endless(), max_ep_len=9).max_episode_steps == 9
@@ -174,7 +174,7 @@ def test_the_environment_receives_actions_clipped_to_its_bounds():
 def test_seaborn_is_imported_once_gymnax_draws_with_it():
     code = """
 import sys
-from purejaxrl.envs.make import make
+from purejaxrl.envs import make
 make("CartPole-v1")
 assert "seaborn" not in sys.modules
 from gymnax.visualize import vis_minatar

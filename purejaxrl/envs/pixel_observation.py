@@ -18,8 +18,8 @@ from purejaxrl.envs.images import (
     filled,
     frames_of,
     render_images,
-    renderer_of,
 )
+from purejaxrl.envs.registry import find_renderer
 from purejaxrl.types import PyTree, ScalarKey
 
 
@@ -40,7 +40,7 @@ class PixelObservation:
         self.params = env.default_params if params is None else params
         self.images = Images() if images is None else images
         check_images(self.images)
-        self.renderer = renderer_of(str(env.name), renderer)
+        self.renderer = find_renderer(str(env.name), renderer)
 
     def __getattr__(self, name: str) -> Any:
         if name == "env":

@@ -25,7 +25,7 @@ from purejaxrl.components.hyperparameters import (
     field_specs,
 )
 from purejaxrl.components.networks import check_network
-from purejaxrl.envs import Images, Renderer, make, name_of, with_params
+from purejaxrl.envs import Images, Renderer, env_name, make, with_params
 from purejaxrl.envs.gymnax_params import values_of
 from purejaxrl.errors import InputError, in_brief
 from purejaxrl.experiment import presets, schema
@@ -294,7 +294,7 @@ def make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *
         raise InputError("--renderer: it draws images; give observation_type='img'")
     chosen = resolve_settings(
         agent,
-        name_of(options.env),
+        env_name(options.env),
         observation_type,
         options.preset,
         hyperparameters,

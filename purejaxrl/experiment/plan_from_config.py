@@ -10,7 +10,7 @@ from typing import Any
 
 from purejaxrl.agents import AGENTS
 from purejaxrl.components.hyperparameters import BUDGETS, as_whole, budget_of, field_specs
-from purejaxrl.envs import name_of, with_params
+from purejaxrl.envs import env_name, with_params
 from purejaxrl.envs.gymnax_params import check_same as check_params
 from purejaxrl.envs.gymnax_params import replaced
 from purejaxrl.errors import CheckpointError, InputError, in_brief, warn
@@ -182,7 +182,7 @@ def found_params(content: dict[str, Any], env: Any, given: Any) -> Any:
         raise InputError(f"config.json: env_params {recorded!r} is neither values by name nor a label")
     if "env_params" not in content:
         if given is None:
-            text = f"config.json does not say which env_params {name_of(env)} had; its defaults are used"
+            text = f"config.json does not say which env_params {env_name(env)} had; its defaults are used"
             warn(f"{text}, unless you give env_params=", stacklevel=2)
         return given
     if recorded is None and given is None:

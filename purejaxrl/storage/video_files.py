@@ -33,13 +33,6 @@ class Cut(NamedTuple):
 
 # A GIF's clock counts hundredths of a second, and viewers slow down what is faster than 0.02.
 GIF, MP4 = Cut(2, 2), Cut(1, 1)
-# What a step of CartPole takes.
-STEP_SECONDS = 0.02
-
-
-def seconds_of(cut: Cut) -> float:
-    """How long a picture is shown: in real time."""
-    return STEP_SECONDS * cut.every
 
 
 def check_target(name: str, path: Path) -> None:
