@@ -19,7 +19,7 @@ from purejaxrl.cli import main
 from purejaxrl.errors import DivergedError, InputError, PurejaxrlError
 from purejaxrl.experiment.plan import Options, plan_train
 from purejaxrl.experiment.plan_from_config import extended
-from purejaxrl.storage.run_folder import read_facts, read_params
+from purejaxrl.storage.run_folder import read_metadata, read_params
 from purejaxrl.training.loop import without_replay
 
 TINY = {"episodes": 6, "batch_size": 16, "memory_size": 64, "hidden_sizes": (8,)}
@@ -32,7 +32,7 @@ def test_a_result_holds_state_tables_and_summary(tmp_path):
     assert list(result.episodes().groupby("run").size()) == [6, 6]
     assert set(result.frame()["run"]) == {0, 1}
     assert result.state.learner.params["kernel_0"].shape == (2, 4, 8)
-    best = read_facts(result.path, "best")["eval_return"]
+    best = read_metadata(result.path, "best")["eval_return"]
     np.testing.assert_allclose(best, result.frame().groupby("run")["eval_return"].max(), rtol=1e-6)
     # Whichever run ends later, each is evaluated at its own end, and no more.
     assert result.frame().groupby("run")["eval_return"].last().notna().all()
@@ -111,7 +111,7 @@ def test_best_parameters_do_not_depend_on_batch_mates():
         alone = purejaxrl.train("dqn", seed=seed, **settings)
         rows = many.frame().query("run == @seed")
         np.testing.assert_array_equal(rows["eval_return"], alone.frame()["eval_return"])
-        bests = [read_facts(result.path, "best")["eval_return"] for result in (many, alone)]
+        bests = [read_metadata(result.path, "best")["eval_return"] for result in (many, alone)]
         assert bests[0][seed] == bests[1][0]
 
 

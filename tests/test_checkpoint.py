@@ -226,7 +226,7 @@ SAVER = """
 import sys
 from pathlib import Path
 import numpy as np
-from purejaxrl.training import checkpoint as disk
+from purejaxrl.storage import checkpoint as disk
 for value in range(10**6):
     disk.write(Path(sys.argv[1]), {f"x{k}": np.full(20_000, value + k) for k in range(8)}, {"value": value})
 """

@@ -17,7 +17,7 @@ from purejaxrl.envs import make
 from purejaxrl.errors import InputError
 from purejaxrl.experiment.plan import plan_train
 from purejaxrl.experiment.plan_from_config import objects_of, replan
-from purejaxrl.storage.run_folder import plain
+from purejaxrl.storage.files import plain
 
 SMALL = {"epochs": 2, "steps_per_epoch": 40, "actors": 2, "train_v_iters": 2, "hidden_sizes": (4,)}
 CARTPOLE, DEFAULTS = gymnax.make("CartPole-v1")

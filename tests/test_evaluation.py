@@ -15,7 +15,7 @@ from purejaxrl.agents import dqn, vpg
 from purejaxrl.analysis.learned_params import load_learners
 from purejaxrl.cli import main
 from purejaxrl.errors import InputError
-from purejaxrl.storage.run_folder import RunFolder, read_facts, read_params
+from purejaxrl.storage.run_folder import RunFolder, read_metadata, read_params
 
 SMALL = {"batch_size": 8, "memory_size": 64, "observation_type": "default", "hidden_sizes": (2,), "env_steps": 60}
 
@@ -29,7 +29,7 @@ def write_balancing_policy(folder, runs):
         arrays[f"{name}/kernel_1"] = np.repeat(np.array([[[-1.0, 1.0], [1.0, -1.0]]], np.float32), runs, 0)
         for bias in ("bias_0", "bias_1"):
             arrays[f"{name}/{bias}"] = np.zeros((runs, 2), np.float32)
-    facts = read_facts(folder, "last")
+    facts = read_metadata(folder, "last")
     with RunFolder(folder) as opened:
         opened.write_params("last", arrays, facts)
 
@@ -162,7 +162,7 @@ def test_what_an_interrupted_training_lacks_is_to_be_had_by_resuming(balancing, 
     cut = tmp_path / "cut"
     shutil.copytree(balancing, cut)
     (cut / "summary.json").unlink()
-    facts = read_facts(cut, "last")
+    facts = read_metadata(cut, "last")
     with RunFolder(cut) as opened:
         first = {name: values[:1] for name, values in read_params(cut, "last").items()}
         opened.write_params("last", first, {**facts, "runs": [0]})

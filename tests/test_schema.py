@@ -15,7 +15,7 @@ from purejaxrl.experiment import schema
 from purejaxrl.experiment.plan import plan_train
 from purejaxrl.experiment.plan_from_config import check_same, replan, unknown_names, up_to_date
 from purejaxrl.experiment.run_config import recorded_of
-from purejaxrl.storage.run_folder import plain
+from purejaxrl.storage.files import plain
 
 KEPT = sorted(path.parent for path in (Path(__file__).parent / "folders").glob("*/*/config.json"))
 VPG = next(path for path in KEPT if path.name == "vpg")

@@ -16,7 +16,7 @@ from purejaxrl.agents import dqn, vpg
 from purejaxrl.components.hyperparameters import budget_of
 from purejaxrl.envs import make
 from purejaxrl.errors import ResourceError
-from purejaxrl.storage.run_folder import read_facts, read_params
+from purejaxrl.storage.run_folder import read_metadata, read_params
 from purejaxrl.training import devices
 from purejaxrl.training.batches import batch_of, cut, group_settings, stack_configs
 from purejaxrl.training.compilation import compile_fitting, compile_program
@@ -104,7 +104,7 @@ def test_each_run_of_a_sweep_is_the_run_alone(grid):
 def test_params_say_whose_they_are(grid):
     for name, runs in (("last-1", [0, 1, 2, 6, 7, 8]), ("last-2", [3, 4, 5, 9, 10, 11])):
         assert read_params(grid.path, name)["params/kernel_0"].shape[0] == len(runs)
-        assert read_facts(grid.path, name)["runs"] == runs
+        assert read_metadata(grid.path, name)["runs"] == runs
     assert grid.state is None
 
 

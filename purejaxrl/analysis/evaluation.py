@@ -16,9 +16,10 @@ from purejaxrl.analysis.learned_params import Learners, load_learners
 from purejaxrl.components.hyperparameters import as_whole
 from purejaxrl.envs import ENVIRONMENTS, find_renderer
 from purejaxrl.envs.images import Renderer, advance, filled, frames_of
-from purejaxrl.errors import InputError, absolute_path
+from purejaxrl.errors import InputError
 from purejaxrl.experiment.labels import counted
 from purejaxrl.experiment.plan import Plan, check_whole, images_of, refuse_unknown_objects
+from purejaxrl.storage.files import absolute_path
 from purejaxrl.training import evaluation as playing
 from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.types import Agent, PyTree

@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from purejaxrl.analysis import plots
-from purejaxrl.errors import InputError, in_one_line, reason_of, warn
+from purejaxrl.errors import InputError, in_one_line, reason, warn
 from purejaxrl.experiment.labels import columns_of
 from purejaxrl.experiment.run_config import Recorded, recorded_of
-from purejaxrl.storage.run_folder import RunFolder, write_figure
+from purejaxrl.storage.files import write_figure
+from purejaxrl.storage.run_folder import RunFolder
 
 COLUMNS = ("run", "env_steps", "return_100", "return_mean", "eval_return")
 HISTOGRAM = "_histogram"
@@ -75,7 +76,7 @@ def write_pictures(folder: RunFolder, recorded: Recorded, facts: dict[str, Any])
             counts, width = counts_of(facts[name])
             figures[f"{name}.png"] = plots.histogram(counts, width, recorded.title, name.removesuffix(HISTOGRAM))
         for name, figure in figures.items():
-            folder.write_picture(name, figure)
+            folder.write_figure(name, figure)
     return [folder.path / name for name in figures]
 
 
@@ -86,7 +87,7 @@ def read_table(file: Path, columns: tuple[str, ...] | None = None) -> pd.DataFra
     except FileNotFoundError:
         raise InputError(f"{file.parent} holds no {file.name}: the training has not ended") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {file}: {reason_of(error)}") from error
+        raise InputError(f"cannot read {file}: {reason(error)}") from error
 
 
 def counts_of(histogram: Any) -> tuple[dict[int, int], int]:

@@ -15,6 +15,7 @@ from purejaxrl.experiment.plan_from_config import replan
 from purejaxrl.kernels.threefry import is_key, keys_of_bits
 from purejaxrl.storage import run_folder
 from purejaxrl.storage.checkpoint import describe, named_leaves
+from purejaxrl.storage.files import read_json
 from purejaxrl.training.batches import stack_configs
 from purejaxrl.training.compilation import shapes_of_runs
 from purejaxrl.training.devices import check_process
@@ -43,7 +44,7 @@ def load_learners(path: Path, kind: str = "last", **objects: Any) -> tuple[Plan,
     check_kind(kind)
     check_process()
     run_folder.check_run(path)
-    plan = replan(run_folder.read_json(path / "config.json"), **objects)
+    plan = replan(read_json(path / "config.json"), **objects)
     return plan, learners_of(path, plan, kind)
 
 
@@ -94,7 +95,7 @@ def number_of(name: str) -> int:
 
 def runs_of(path: Path, name: str, plan: Plan) -> list[int]:
     """The runs whose learners a file holds. Raises InputError where they are not runs of the Plan."""
-    runs = run_folder.read_facts(path, name)["runs"]
+    runs = run_folder.read_metadata(path, name)["runs"]
     is_sound = isinstance(runs, list) and runs and all(type(run) is int and 0 <= run < plan.runs for run in runs)
     if not is_sound:
         raise InputError(f"cannot read {path / 'params' / name}.safetensors: its runs are not runs of config.json")

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from purejaxrl.errors import InputError, ResourceError, absolute_path, reason_of
+from purejaxrl.errors import InputError, ResourceError, reason
 from purejaxrl.experiment import schema
 from purejaxrl.experiment.labels import counted, is_same, label_of, show, typed
 from purejaxrl.experiment.run_config import Recorded, recorded_of
 from purejaxrl.storage import run_folder
+from purejaxrl.storage.files import absolute_path, read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,13 +78,13 @@ def load(
         refuse_unknown_objects(load, objects, agent)
     path = absolute_path(path)
     run_folder.check_run(path)
-    config = run_folder.read_json(path / "config.json")
+    config = read_json(path / "config.json")
     if schema.version_of(config) > schema.SCHEMA_VERSION:
         from purejaxrl.experiment.plan_from_config import refuse_newer
 
         # It knows all fields, and so which are unknown.
         refuse_newer(config)
-    facts = run_folder.read_json(path / "summary.json") if (path / "summary.json").exists() else {}
+    facts = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
     received = facts.get("stopped_by")
     stopped_by = signal.Signals[received].value if received in tuple(signal.Signals.__members__) else None
     result = result_of(path, config, facts, MakePlan(config, given), stopped_by=stopped_by)
@@ -321,7 +322,7 @@ class Result:
         except FileNotFoundError:
             raise InputError(f"{self.path} holds no {name}; {hint}") from None
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"cannot read {file}: {reason_of(error)}") from error
+            raise InputError(f"cannot read {file}: {reason(error)}") from error
         table = table[np.isin(run, self.runs)].reset_index(drop=True)
         setting = self.recorded.setting_of(table["run"].to_numpy(np.int64))
         for swept, values in self._swept().items():

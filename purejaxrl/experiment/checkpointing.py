@@ -12,12 +12,12 @@ import jax
 import numpy as np
 
 from purejaxrl.components.hyperparameters import BUDGETS, Budget
-from purejaxrl.errors import CheckpointError, InputError, tell
+from purejaxrl.errors import CheckpointError, InputError, log
 from purejaxrl.experiment.plan import Plan
 from purejaxrl.experiment.tracker import Ledger, Snapshot, Stage
 from purejaxrl.storage import checkpoint as disk
 from purejaxrl.storage.checkpoint import Checkpoint, Rows, named_leaves
-from purejaxrl.storage.run_folder import plain
+from purejaxrl.storage.files import plain
 from purejaxrl.training.batches import group_settings
 from purejaxrl.training.compilation import shapes_of_runs
 from purejaxrl.training.metrics import KEPT, OPEN, Recorder, Records
@@ -107,7 +107,7 @@ class Keeper:
         started = time.monotonic()
         disk.write(self.path, arrays, facts)
         self.written = time.monotonic()
-        tell("checkpoint in %s, written in %.2f s", self.path, self.written - started)
+        log("checkpoint in %s, written in %.2f s", self.path, self.written - started)
 
 
 def position_after(stage: Stage) -> Position:
@@ -159,7 +159,7 @@ def restore(ledger: Ledger, found: Checkpoint) -> Start:
     arrays = disk.read(found, template)
     with _describing(found):
         ledger.restore(facts["ledger"], with_prefix(arrays, "records/"), with_prefix(arrays, "recorder/"))
-        ledger.folder.logs.find_standing(facts["files"])
+        ledger.folder.logs.verify(facts["files"])
         ledger.tails = {name: str(text) for name, text in facts["tails"].items()}
     if not position.runs:
         return Start(position, None)

@@ -31,7 +31,7 @@ from purejaxrl.experiment.plan import (
 from purejaxrl.experiment.presets import as_dict, family_of
 from purejaxrl.experiment.run_config import CUSTOM, as_tuple
 from purejaxrl.experiment.settings import Setting
-from purejaxrl.storage.run_folder import plain
+from purejaxrl.storage.files import plain
 from purejaxrl.types import Agent, Env
 
 # Options that config.json does not hold, or not by value.

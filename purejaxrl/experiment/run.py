@@ -9,15 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from purejaxrl.errors import (
-    CheckpointError,
-    DivergedError,
-    InputError,
-    ResourceError,
-    absolute_path,
-    tell,
-    warn,
-)
+from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError, log, warn
 from purejaxrl.experiment import checkpointing, schema
 from purejaxrl.experiment.checkpointing import Keeper, Position, Start
 from purejaxrl.experiment.labels import counted, name_runs
@@ -28,7 +20,8 @@ from purejaxrl.experiment.progress import Reporter, SafeReporter, Silent
 from purejaxrl.experiment.tracker import Ledger, Place, Stage, failed_runs, summarize
 from purejaxrl.storage import run_folder
 from purejaxrl.storage.checkpoint import Checkpoint
-from purejaxrl.storage.run_folder import RunFolder, plain, read_json
+from purejaxrl.storage.files import absolute_path, plain, read_json
+from purejaxrl.storage.run_folder import RunFolder
 from purejaxrl.training import devices
 from purejaxrl.training.batches import batch_of, cut, group_settings, take
 from purejaxrl.training.compilation import StopRequestedError, compile_fitting, mebibytes
@@ -109,7 +102,7 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
     restart: begin anew, although there are results and no checkpoint. Warns of damaged checkpoints that were passed
     over, and of versions that differ.
     """
-    content = run_folder.read_json(path / "config.json")
+    content = read_json(path / "config.json")
     # Earlier versions could.
     if content.get("processes", 1) != 1:
         raise InputError(f"{path} was trained by {content['processes']} processes, which keep no checkpoints")
@@ -171,8 +164,8 @@ def _run_experiment(
         return Outcome(folder.path, recorded, facts, plan)
     config = plain({**plan.as_dict(), "devices": used})
     folder.write_json("config.json", config)
-    tell("run folder: %s", folder.path)
-    tell("devices: %s, %d of %d used", local[0].device_kind, used, len(local))
+    log("run folder: %s", folder.path)
+    log("devices: %s, %d of %d used", local[0].device_kind, used, len(local))
     keeping = Keeper(ledger, plan.options.checkpoint_every)
     keeping.begin()
     with StopSignals() as signals, listening(loggers, config, folder.path) as listeners:
@@ -240,7 +233,7 @@ def train_groups(
             should_stop=should_stop,
             is_checked=plan.options.debug,
         )
-        tell(
+        log(
             "program %d of %d: %s side by side in %s, chunks of up to %s, compiled in %.1f s",
             turn + 1,
             len(groups),

@@ -90,10 +90,10 @@ class Ledger:
     def snapshot(self, stage: Stage | None) -> Snapshot:
         """What has been entered by now, as if training goes on; without the batch at hand where there is no stage."""
         if stage is None:
-            return Snapshot(self.records, None, None, self.folder.logs.standing(), {})
+            return Snapshot(self.records, None, None, self.folder.logs.positions(), {})
         if self.onward is not None:
             return self.onward
-        return Snapshot(self.records, self.recorder, stage.chunk.best, self.folder.logs.standing(), {})
+        return Snapshot(self.records, self.recorder, stage.chunk.best, self.folder.logs.positions(), {})
 
     def facts(self, snapshot: Snapshot, *, is_between: bool, begins_group: bool) -> dict[str, Any]:
         """What a checkpoint holds beside arrays. What the batch at hand counts again when it goes on is left out."""
@@ -148,13 +148,13 @@ class Ledger:
         seen = chunk.onward or Onward(chunk.eval_return, chunk.is_over, chunk.best)
         tables = recorder.add(chunk.start, chunk.log, seen.eval_return, seen.is_over)
         self._note_records(records, recorder)
-        return Snapshot(records, recorder, seen.best, self.folder.logs.standing(), self._texts(*tables))
+        return Snapshot(records, recorder, seen.best, self.folder.logs.positions(), self._texts(*tables))
 
     def _texts(self, episodes: Table, metrics: Table) -> dict[str, str]:
         """Rows as they shall stand in files, by file."""
         wanted = {"episodes.csv": self.plan.options.episodes_log == "on", "metrics.csv": len(metrics["run"]) > 0}
         tables = {"episodes.csv": episodes, "metrics.csv": metrics}
-        return {name: self.folder.logs.text_of(name, self._with_swept(tables[name])) for name in tables if wanted[name]}
+        return {name: self.folder.logs.format(name, self._with_swept(tables[name])) for name in tables if wanted[name]}
 
     @staticmethod
     def _note_records(records: Records, recorder: Recorder) -> None:

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from purejaxrl.errors import CheckpointError, ResourceError, reason_of
+from purejaxrl.errors import CheckpointError, ResourceError, reason
 from purejaxrl.kernels.threefry import is_key
 from purejaxrl.types import PyTree
 
@@ -108,7 +108,7 @@ def numbers(parent: Path) -> list[int]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise CheckpointError(f"cannot read {parent}: {reason_of(error)}") from error
+        raise CheckpointError(f"cannot read {parent}: {reason(error)}") from error
     return sorted((int(name) for name in names if len(name) == 6 and name.isascii() and name.isdigit()), reverse=True)
 
 
@@ -240,7 +240,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise CheckpointError(f"cannot read {error.filename or path}: {reason_of(error)}") from error
+        raise CheckpointError(f"cannot read {error.filename or path}: {reason(error)}") from error
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from purejaxrl.errors import FULL, InputError
-from purejaxrl.storage.run_folder import replacing
+from purejaxrl.errors import InputError
+from purejaxrl.storage.files import DISK_FULL, replacing
 
 SUFFIXES = (".gif", ".mp4")
 # Colours of a GIF, and of how many pictures they are chosen.
@@ -109,7 +109,7 @@ def write_mp4(path: Path, pictures: Sequence[np.ndarray], seconds: float) -> Non
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     if done.returncode != 0:
         said = " ".join(done.stderr.decode(errors="replace").split())
-        for number in FULL:
+        for number in DISK_FULL:
             # ffmpeg's exit code does not tell, but it says what the system has said.
             if os.strerror(number) in said:
                 raise OSError(number, os.strerror(number))
