@@ -80,7 +80,7 @@ def compile_case(case: Case, local: list[Any]) -> tuple[Any, Any, Any]:
     import numpy as np
 
     from purejaxrl.agents import AGENTS
-    from purejaxrl.components.hyperparameters import budget_of
+    from purejaxrl.components.hyperparameters import find_budget
     from purejaxrl.envs import make
     from purejaxrl.experiment import presets
     from purejaxrl.experiment.plan import images_of
@@ -92,7 +92,7 @@ def compile_case(case: Case, local: list[Any]) -> tuple[Any, Any, Any]:
     settings = {**case.settings, "env_steps": 10**9}
     config = presets.resolve(agent, case.env, case.observation_type, case.preset, settings)
     env = make(case.env, max_ep_len=config.max_ep_len, images=images_of(config))
-    program = compile_program(agent, env, config, budget_of(config), local, case.seeds)
+    program = compile_program(agent, env, config, find_budget(config), local, case.seeds)
     return program, stack_configs([config], case.seeds), np.arange(case.seeds, dtype=np.uint32)
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxrl.components.hyperparameters import budget_of
+from purejaxrl.components.hyperparameters import find_budget
 from purejaxrl.training import devices
 from purejaxrl.training.batches import stack_configs
 from purejaxrl.training.compilation import compile_program
@@ -56,7 +56,7 @@ def program_for(agent, env, structure, budget, local, runs):
 def train_many(agent, config, env, runs, *, seed=0, devices_used=2, configs=None, stop_at=None, **options):
     """Final stacked RunState and the whole Log [iterations, runs, ...] by the host's loop."""
     local = devices.local_devices("cpu", devices_used)
-    budget = budget_of(config)._replace(stop_at=stop_at)
+    budget = find_budget(config)._replace(stop_at=stop_at)
     program = program_for(agent, env, jax.tree.structure(config), budget, tuple(local), runs)
     configs = stack_configs([config], runs) if configs is None else configs
     chunks = list(fit(program, configs, np.arange(seed, seed + runs), **options))

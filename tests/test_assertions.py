@@ -92,7 +92,7 @@ WRONG = [
     (loss_of, (jnp.ones((5, 1)),), "with a trailing axis of 1 every advantage"),
     (distributions.sample_action, (Discrete(3), jnp.zeros((5, 2)), KEY), "a logit for each discrete one"),
     (
-        distributions.likeliest_action,
+        distributions.greedy_action,
         (Discrete(3), jnp.zeros((5, 4))),
         "the last axis of distribution describes one action",
     ),

@@ -23,7 +23,7 @@ import pytest
 from quickly import CAN_DO_WITHOUT_EMITTERS
 
 from purejaxrl.agents import AGENTS
-from purejaxrl.components.hyperparameters import budget_of
+from purejaxrl.components.hyperparameters import find_budget
 from purejaxrl.envs import make
 from purejaxrl.experiment import presets
 from purejaxrl.experiment.plan import images_of
@@ -79,7 +79,7 @@ def compile_chunk(name):
     configs = jax.tree.map(lambda _: jax.ShapeDtypeStruct((RUNS,), np.float32), config)
     keys = jax.eval_shape(jax.vmap(jax.random.key), np.arange(RUNS))
     state = jax.eval_shape(jax.vmap(partial(init_run, agent, env)), configs, keys)
-    chunk = partial(train_chunk, agent, env, budget_of(config), CAPACITY, RUNS)
+    chunk = partial(train_chunk, agent, env, find_budget(config), CAPACITY, RUNS)
     lowered = jax.jit(chunk, donate_argnums=1).lower(configs, state, A_SPAN)
     # The level concerns what is made of the optimized HLO, which is not looked at and would take half of the time. The
     # emitters, which the suite does without, decide what is fused.

@@ -10,7 +10,7 @@ from probes import LEANING_POLE, Endless
 
 import purejaxrl
 from purejaxrl.agents import a3c, dqn, vpg
-from purejaxrl.components.hyperparameters import budget_of
+from purejaxrl.components.hyperparameters import find_budget
 from purejaxrl.components.preprocessing import (
     LIMIT,
     Moments,
@@ -63,7 +63,7 @@ def test_every_agent_counts_each_observation_once(name):
     agent, config = AGENTS[name], CONFIGS[name]
     steps, actors = agent.rollout_shape(config)
     state = init_run(agent, CARTPOLE, config, jax.random.key(0))
-    step = jax.jit(lambda state, i: iterate(spying(agent), CARTPOLE, config, state, i, budget_of(config)))
+    step = jax.jit(lambda state, i: iterate(spying(agent), CARTPOLE, config, state, i, find_budget(config)))
     seen = []
     for iteration in range(200 // (steps * actors)):
         state, log = step(state, jnp.int32(iteration))

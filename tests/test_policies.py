@@ -13,11 +13,11 @@ from purejaxrl.components.distributions import (
     entropy,
     gaussian_entropy,
     gaussian_log_prob,
-    likeliest_action,
+    greedy_action,
     log_prob,
     sample_action,
 )
-from purejaxrl.components.exploration import epsilon_at, epsilon_greedy
+from purejaxrl.components.exploration import epsilon_greedy, epsilon_schedule
 from purejaxrl.types import Continuous, Discrete
 
 LOGITS = jnp.array([[0.0, 0.0, 0.0], [1.0, -2.0, 0.5], [50.0, -50.0, 0.0]])
@@ -57,7 +57,7 @@ def test_actions_of_any_shape_have_the_density_of_their_entries():
     distribution = jnp.concatenate([MEAN.reshape(1, 6), LOG_STD.reshape(1, 6)], axis=-1).repeat(4, axis=0)
     action = sample_action(space, distribution, jax.random.key(0))
     assert action.shape == (4, 2, 3)
-    np.testing.assert_array_equal(likeliest_action(space, distribution), jnp.stack([MEAN] * 4))
+    np.testing.assert_array_equal(greedy_action(space, distribution), jnp.stack([MEAN] * 4))
     normal = scipy.stats.norm(np.asarray(MEAN, np.float64), np.exp(np.asarray(LOG_STD, np.float64)))
     expected = normal.logpdf(np.asarray(action, np.float64)).sum(axis=(1, 2))
     np.testing.assert_allclose(log_prob(space, distribution, action), expected, rtol=1e-5)
@@ -74,17 +74,17 @@ def test_gaussian_samples_follow_the_normal_distribution():
     assert np.max(np.abs(draws)) > 3
 
 
-def test_the_likeliest_discrete_action():
-    assert list(likeliest_action(Discrete(3), LOGITS)) == [0, 0, 0]
-    assert list(likeliest_action(Discrete(3), jnp.roll(LOGITS, 1, axis=-1)))[1:] == [1, 1]
+def test_the_greedy_discrete_action():
+    assert list(greedy_action(Discrete(3), LOGITS)) == [0, 0, 0]
+    assert list(greedy_action(Discrete(3), jnp.roll(LOGITS, 1, axis=-1)))[1:] == [1, 1]
 
 
 def test_epsilon_at_start_middle_and_far_end():
     # rate 0.001: after 1000 steps 1/e of the way is left.
     steps = jnp.array([0, 1000, 693, 10**7])
     expected = [1.0, 0.01 + 0.99 / np.e, 0.01 + 0.99 * np.exp(-0.693), 0.01]
-    np.testing.assert_allclose(epsilon_at(steps, 1.0, 0.01, 0.001), expected, rtol=1e-6)
-    np.testing.assert_allclose(epsilon_at(steps, 0.3, 0.3, 0.001), 0.3, rtol=1e-6)
+    np.testing.assert_allclose(epsilon_schedule(steps, 1.0, 0.01, 0.001), expected, rtol=1e-6)
+    np.testing.assert_allclose(epsilon_schedule(steps, 0.3, 0.3, 0.001), 0.3, rtol=1e-6)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])

@@ -233,8 +233,8 @@ def test_a_checkpoint_of_a_newer_version_is_refused(folder, monkeypatch):
     from purejaxrl.storage import checkpoint as disk
 
     found, _ = disk.newest(folder / "checkpoints")
-    newer = {**found.facts, "config": {**found.facts["config"], "schema_version": 9}}
-    monkeypatch.setattr(disk, "newest", lambda _: (found._replace(facts=newer), []))
+    newer = {**found.metadata, "config": {**found.metadata["config"], "schema_version": 9}}
+    monkeypatch.setattr(disk, "newest", lambda _: (found._replace(metadata=newer), []))
     with pytest.raises(CheckpointError, match=r"000001: config\.json: schema_version is 9"):
         purejaxrl.resume(folder)
 

@@ -13,7 +13,7 @@ from probes import Counter
 
 import purejaxrl
 from purejaxrl.agents import dqn, vpg
-from purejaxrl.components.hyperparameters import budget_of
+from purejaxrl.components.hyperparameters import find_budget
 from purejaxrl.envs import make
 from purejaxrl.errors import ResourceError
 from purejaxrl.storage.run_folder import read_metadata, read_params
@@ -239,7 +239,7 @@ def test_the_memory_of_a_program_is_what_its_arrays_take():
     """Six runs whose replays are 4.6 MiB each: the analysis sees them once, not twice, as they are updated in place."""
     config = dqn.Config(episodes=None, env_steps=100, batch_size=16, memory_size=100_000, hidden_sizes=(8,))
     local = devices.local_devices("cpu", 2)
-    program = compile_fitting(dqn.agent, make("CartPole-v0"), config, 6, budget_of(config), local, memory_limit=2**34)
+    program = compile_fitting(dqn.agent, make("CartPole-v0"), config, 6, find_budget(config), local, memory_limit=2**34)
     replays = 6 * 100_000 * 12 * 4
     # A chunk's log beside them: return and length of an episode, and whether the run was active.
     logs = program.capacity * 6 * (4 + 4 + 1)
@@ -266,7 +266,7 @@ def test_slide_window_against_a_plain_loop():
 def test_runs_that_are_solved_stop_and_the_cut_into_chunks_does_not_show():
     """Episodes of the counting probe last four steps and return 4: solved with the hundredth, in iteration 20."""
     config = vpg.Config(epochs=None, env_steps=4000, steps_per_epoch=20, actors=1, train_v_iters=1, hidden_sizes=(4,))
-    budget = budget_of(config)._replace(stop_at=4.0)
+    budget = find_budget(config)._replace(stop_at=4.0)
     local = devices.local_devices("cpu", 2)
     program = compile_program(vpg.agent, make(Counter(length=4)), config, budget, local, 2)
     ends = []

@@ -14,7 +14,7 @@ from helpers import PROGRESS
 from purejaxrl.agents import a3c as jax_a3c
 from purejaxrl.agents import dqn as jax_dqn
 from purejaxrl.agents import vpg as jax_vpg
-from purejaxrl.components.exploration import epsilon_at
+from purejaxrl.components.exploration import epsilon_schedule
 from purejaxrl.components.hyperparameters import field_specs
 from purejaxrl.components.returns import discounted_returns, generalized_advantages
 from purejaxrl.envs import make
@@ -224,7 +224,7 @@ def test_dqn_gradient_steps(env):
 
 def test_epsilon():
     for env_steps in (0, 1, 1000, 20_000):
-        expected = float(epsilon_at(jnp.float32(env_steps), 1.0, 0.01, 0.001))
+        expected = float(epsilon_schedule(jnp.float32(env_steps), 1.0, 0.01, 0.001))
         assert dqn.epsilon_at(dqn.Settings(), env_steps) == pytest.approx(expected, rel=1e-5)
 
 

@@ -36,7 +36,7 @@ from purejaxrl.components.actor_critic import (
     policy_gradient_loss,
     state_value,
 )
-from purejaxrl.components.distributions import likeliest_action, sample_action
+from purejaxrl.components.distributions import greedy_action, sample_action
 from purejaxrl.components.hyperparameters import ImageConfig, Real, config, leaf, static
 from purejaxrl.components.preprocessing import Moments, draw, init_moments, perceive, prepare, update_moments
 from purejaxrl.components.returns import generalized_advantages
@@ -130,9 +130,9 @@ def act(
 
 
 def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "..."]) -> Num[Array, "..."]:
-    """The likeliest action under theta."""
+    """The greedy action under theta."""
     inputs = perceive(config, env, learner.moments, observation)
-    return likeliest_action(env.action_space, action_distribution(config, env, learner.theta.pi, inputs))
+    return greedy_action(env.action_space, action_distribution(config, env, learner.theta.pi, inputs))
 
 
 def loss(config: Config, env: Env, theta: Theta, batch: Transition) -> tuple[Float[Array, ""], Metrics]:

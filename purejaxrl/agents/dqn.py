@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from purejaxrl.components import replay as ring
 from purejaxrl.components.distributions import num_actions
-from purejaxrl.components.exploration import epsilon_at, epsilon_greedy
+from purejaxrl.components.exploration import epsilon_greedy, epsilon_schedule
 from purejaxrl.components.hyperparameters import ImageConfig, Real, config, leaf, static
 from purejaxrl.components.networks import MLP, ConvNet, Headed, apply_network, init_network, network_of
 from purejaxrl.components.preprocessing import (
@@ -146,7 +146,7 @@ def act(
 ) -> Int[Array, " N"]:
     """Epsilon-greedy actions; actor n acts after `progress.env_steps + n` env steps. Consumes `key`."""
     start, end, rate = config.eps_vals
-    epsilon = epsilon_at(progress.env_steps + jnp.arange(observation.shape[0]), start, end, rate)
+    epsilon = epsilon_schedule(progress.env_steps + jnp.arange(observation.shape[0]), start, end, rate)
     inputs = perceive(config, env, learner.moments, observation)
     q_value = q_values(config, env, learner.params, inputs)
     return epsilon_greedy(key, q_value, epsilon)

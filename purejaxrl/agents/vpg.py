@@ -22,7 +22,7 @@ import optax
 from jaxtyping import Array, Float, Num
 
 from purejaxrl.components.actor_critic import action_distribution, init_actor_critic, policy_gradient_loss, state_value
-from purejaxrl.components.distributions import likeliest_action, sample_action
+from purejaxrl.components.distributions import greedy_action, sample_action
 from purejaxrl.components.hyperparameters import ImageConfig, Real, config, leaf, static
 from purejaxrl.components.preprocessing import Moments, draw, init_moments, perceive, prepare, update_moments
 from purejaxrl.components.returns import discounted_returns, generalized_advantages
@@ -97,9 +97,9 @@ def act(
 
 
 def policy(config: Config, env: Env, learner: Learner, observation: Num[Array, "..."]) -> Num[Array, "..."]:
-    """The likeliest action."""
+    """The greedy action."""
     inputs = perceive(config, env, learner.moments, observation)
-    return likeliest_action(env.action_space, action_distribution(config, env, learner.pi_params, inputs))
+    return greedy_action(env.action_space, action_distribution(config, env, learner.pi_params, inputs))
 
 
 def normalized_advantage(

@@ -1,4 +1,4 @@
-"""Schedules over the fraction of the budget that has been used."""
+"""Schedules over the fraction of the training budget that has been used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from jaxtyping import Array, Float
 
 
 def linear_to_zero(fraction: Float[Array, ""]) -> Float[Array, ""]:
-    """1 at the start, 0 at the end of the budget and beyond.
+    """Decrease linearly from 1 at the start of training to 0 at the end of the budget.
+
+    Args:
+        fraction: Share of the budget that has been used, in [0, 1], as `Progress.fraction`.
+
+    Returns:
+        1 - fraction, and 0 beyond the end of the budget.
 
     >>> print(linear_to_zero(jnp.float32(0.25)))
     0.75

@@ -22,9 +22,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from purejaxrl.envs import cartpole
-from purejaxrl.envs.gymnax_params import complete, shown
+from purejaxrl.envs.gymnax_params import complete
 from purejaxrl.envs.images import Images, Renderer, observe_images
-from purejaxrl.errors import InputError
+from purejaxrl.errors import InputError, in_brief
 from purejaxrl.types import ActionSpace, Continuous, Discrete, Env, PyTree, ScalarKey, Timestep
 
 GYMNAX_INTERFACE = ("reset", "step", "observation_space", "action_space", "default_params")
@@ -156,7 +156,7 @@ def from_gymnax(env: Any, env_params: PyTree | None, solved_at: float | None) ->
     except Exception as error:
         if given is None or isinstance(error, InputError):
             raise
-        raise InputError(f"--env_params: {name} cannot be reset with them: {shown(error)}") from error
+        raise InputError(f"--env_params: {name} cannot be reset with them: {in_brief(error)}") from error
     if solved_at is None and name in ENVIRONMENTS:
         solved_at = ENVIRONMENTS[name].solved_at
     return Env(
@@ -188,7 +188,7 @@ def with_params(env: Any, given: PyTree | None) -> tuple[Any, PyTree, PyTree]:
         found, default = make_by_name(env)
         if not isinstance(given, dict | type(default) | None):
             kind = f"{type(default).__module__}.{type(default).__qualname__}"
-            raise InputError(f"--env_params: {shown(given)} is not allowed; {name} takes {kind}, or a dict")
+            raise InputError(f"--env_params: {in_brief(given)} is not allowed; {name} takes {kind}, or a dict")
         return found, complete(name, default, given), default
     missing = [attribute for attribute in GYMNAX_INTERFACE if not hasattr(env, attribute)]
     if missing:
@@ -214,9 +214,7 @@ def make_by_name(name: str) -> tuple[Any, PyTree]:
 
 
 def import_gymnax() -> ModuleType:
-    """Import gymnax, but seaborn only once it is used: its import takes half a second, and gymnax needs it only for its
-    own animations.
-    """
+    """Import gymnax, but seaborn, which it imports for its own animations in half a second, only once that is used."""
     is_early = not {"gymnax", "seaborn"} & set(sys.modules)
     if is_early:
         sys.modules["seaborn"] = stand_in = ModuleType("seaborn")

@@ -143,7 +143,7 @@ def restore(ledger: Ledger, found: Checkpoint) -> Start:
     """
     plan = ledger.plan
     with _describing(found):
-        facts = found.facts
+        facts = found.metadata
         position = Position(**facts["position"])
         is_sound = all(isinstance(value, int) and value >= 0 for value in position)
         if not is_sound or position.done + position.runs > plan.runs:
@@ -155,7 +155,7 @@ def restore(ledger: Ledger, found: Checkpoint) -> Start:
     template = records_template(plan.runs)
     shapes = shapes_at(plan, position) if position.runs else (None, None)
     if position.runs:
-        template |= batch_template(shapes, position.runs, found.facts["arrays"])
+        template |= batch_template(shapes, position.runs, found.metadata["arrays"])
     arrays = disk.read(found, template)
     with _describing(found):
         ledger.restore(facts["ledger"], with_prefix(arrays, "records/"), with_prefix(arrays, "recorder/"))

@@ -20,13 +20,13 @@ from purejaxrl.components.hyperparameters import (
     REMOVED,
     Budget,
     as_whole,
-    budget_of,
     check_fields,
     field_specs,
+    find_budget,
 )
 from purejaxrl.components.networks import check_network
 from purejaxrl.envs import Images, Renderer, env_name, make, with_params
-from purejaxrl.envs.gymnax_params import values_of
+from purejaxrl.envs.gymnax_params import plain_values
 from purejaxrl.errors import InputError, in_brief
 from purejaxrl.experiment import presets, schema
 from purejaxrl.experiment.labels import label_of, show
@@ -185,7 +185,7 @@ def recorded_params(env: Any, given: Any) -> dict[str, Any] | str | None:
     if isinstance(env, Env) or (isinstance(env, str) and given is None):
         return None
     _, params, default = with_params(env, given)
-    values = values_of(params, default)
+    values = plain_values(params, default)
     return label_object(given, type(params).__name__, is_own=False) if values is None else values
 
 
@@ -342,7 +342,7 @@ def plan_settings(agent: Agent, options: Options, chosen: list[Setting], is_swee
 def plan_setting(agent: Agent, options: Options, values: dict[str, Any], config: Any, env: Env) -> Training:
     """Check one setting. Raises InputError."""
     validate(agent, config, env)
-    budget = budget_of(config)
+    budget = find_budget(config)
     if options.stop_when_solved:
         if env.solved_at is None:
             raise InputError(f"--stop_when_solved: no threshold is agreed for {env.name}; give one with --solved_at")
@@ -357,7 +357,7 @@ def plan_setting(agent: Agent, options: Options, values: dict[str, Any], config:
 def validate(agent: Agent, config: Any, env: Env) -> None:
     """Check a Config's values, and that it fits the environment. Raises InputError naming the first that does not."""
     check_fields(config)
-    budget_of(config)
+    find_budget(config)
     check_network(config, env.input_shape)
     images = images_of(config)
     if images is not None and images.shape != env.input_shape:

@@ -9,10 +9,10 @@ import dataclasses
 from typing import Any
 
 from purejaxrl.agents import AGENTS
-from purejaxrl.components.hyperparameters import BUDGETS, as_whole, budget_of, field_specs
+from purejaxrl.components.hyperparameters import BUDGETS, as_whole, field_specs, find_budget
 from purejaxrl.envs import env_name, with_params
 from purejaxrl.envs.gymnax_params import check_same as check_params
-from purejaxrl.envs.gymnax_params import replaced
+from purejaxrl.envs.gymnax_params import replace
 from purejaxrl.errors import CheckpointError, InputError, in_brief, warn
 from purejaxrl.experiment import schema
 from purejaxrl.experiment.labels import show
@@ -188,7 +188,7 @@ def found_params(content: dict[str, Any], env: Any, given: Any) -> Any:
     if recorded is None and given is None:
         return None
     _, _, default = with_params(env, None)
-    before = default if recorded is None else replaced("config.json: env_params", default, recorded)
+    before = default if recorded is None else replace("config.json: env_params", default, recorded)
     if given is not None:
         check_params(with_params(env, given)[1], before)
     return None if recorded is None else before
@@ -276,7 +276,7 @@ def config_of(agent: Agent, fields: dict[str, Any]) -> Any:
 
 def extended(config: Any, amount: Any) -> Any:
     """The Config with a larger budget. Raises InputError where it is not larger, or decides more than the end."""
-    budget, amount = budget_of(config), as_whole(amount)
+    budget, amount = find_budget(config), as_whole(amount)
     check_whole("extend", amount, at_least=1)
     if amount <= budget.amount:
         raise InputError(f"--extend: {amount} is not more than the {budget.amount} {budget.kind} there were")

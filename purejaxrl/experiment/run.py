@@ -116,7 +116,7 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
         return plan, None
     if restart:
         raise InputError(f"--restart: {path} has a checkpoint to go on from, {found.path}; leave --restart out")
-    earlier = found.facts.get("config")
+    earlier = found.metadata.get("config")
     if not isinstance(earlier, dict) or not isinstance(earlier.get("versions"), dict):
         raise CheckpointError(f"{found.path} does not say what it is a checkpoint of")
     older = {**earlier["versions"], "schema_version": earlier.get("schema_version", 0)}
@@ -125,7 +125,7 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
     except InputError as error:
         raise CheckpointError(f"{found.path}: {error}") from error
     check_same(plan, earlier)
-    found = found._replace(facts={**found.facts, "config": earlier})
+    found = found._replace(metadata={**found.metadata, "config": earlier})
     current = {**versions(), "schema_version": schema.SCHEMA_VERSION}
     differing = [f"{name} {older.get(name)} -> {now}" for name, now in current.items() if older.get(name) != now]
     if differing:

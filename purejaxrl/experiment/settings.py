@@ -143,7 +143,7 @@ def check_range(name: str, value: Range, spec: Spec, random: int | None) -> None
     lowest = max(bound for bound in (-math.inf, spec.above, spec.at_least) if bound is not None)
     highest = math.inf if spec.at_most is None else spec.at_most
     if value.low < lowest or value.high > highest:
-        raise InputError(f"--{name}: {value} is not allowed; it takes {spec.in_full}")
+        raise InputError(f"--{name}: {value} is not allowed; it takes {spec.allowed_in_full}")
 
 
 def check_entries(name: str, values: list[Any], spec: Spec) -> None:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from purejaxrl.components.hyperparameters import Budget, budget_of
+from purejaxrl.components.hyperparameters import Budget, find_budget
 from purejaxrl.components.replay import Replay
 from purejaxrl.kernels.threefry import unrolled
 from purejaxrl.training.rollout import Ended, rollout
@@ -170,7 +170,7 @@ def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tup
     iteration; where `active` is False the run had already ended and the entry means nothing.
     Nothing is checked here; `purejaxrl.make_train` does that first.
     """
-    budget = budget_of(config)
+    budget = find_budget(config)
     iterations = iterations_of(budget, agent.rollout_shape(config), env.max_episode_steps)
     return partial(train_run, agent, env, config, budget, iterations)
 
