@@ -10,7 +10,6 @@ backends, after which one CPU device per core can no longer be requested.
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -218,12 +217,19 @@ def import_gymnax() -> ModuleType:
     is_early = not {"gymnax", "seaborn"} & set(sys.modules)
     if is_early:
         sys.modules["seaborn"] = stand_in = ModuleType("seaborn")
-        stand_in.__getattr__ = lambda name: getattr(importlib.import_module("seaborn"), name)  # type: ignore[method-assign]
+        stand_in.__getattr__ = _seaborn_attribute  # type: ignore[method-assign]
     try:
-        return importlib.import_module("gymnax")
+        import gymnax
     finally:
         if is_early:
             del sys.modules["seaborn"]
+    return gymnax
+
+
+def _seaborn_attribute(name: str) -> Any:
+    import seaborn
+
+    return getattr(seaborn, name)
 
 
 def convert_action_space(name: str, space: Any) -> ActionSpace:
