@@ -12,7 +12,7 @@ from purejaxrl.analysis.figures import try_to_draw, write_statistics
 from purejaxrl.analysis.result import Home, MakePlan, Result, result_of, temporary_folder
 from purejaxrl.components.hyperparameters import check_fields, field_specs, with_whole_numbers
 from purejaxrl.envs import Renderer, find_renderer, limit_steps, observe_images
-from purejaxrl.errors import InputError, absolute_path
+from purejaxrl.errors import InputError
 from purejaxrl.experiment.loggers import Logger
 from purejaxrl.experiment.plan import (
     Options,
@@ -28,6 +28,7 @@ from purejaxrl.experiment.plan import (
 from purejaxrl.experiment.progress import Reporter, reporter_of
 from purejaxrl.experiment.run import Finishers, Outcome, resume_experiment, run_experiment
 from purejaxrl.experiment.validation import check_agent, check_record
+from purejaxrl.storage.files import absolute_path
 from purejaxrl.training import loop
 from purejaxrl.training.devices import ask_for_cpu_devices
 from purejaxrl.training.loop import Log

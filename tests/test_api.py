@@ -365,7 +365,7 @@ def test_saving_and_filming_name_their_own_argument(tmp_path):
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(InputError, match=r"^path: .*taken exists; use overwrite to replace it, or give another folder"):
         result.save(tmp_path / "taken")
-    with pytest.raises(InputError, match=r"^path: .*film.avi is not allowed; a film's name ends in"):
+    with pytest.raises(InputError, match=r"^path: .*film.avi is not allowed; a video's name ends in"):
         result.video(tmp_path / "film.avi")
 
 

@@ -41,7 +41,7 @@ def test_arrays_come_back_as_they_were(tmp_path):
     disk.write(tmp_path, ARRAYS, {"why": "a test"})
     found, wrong = disk.newest(tmp_path)
     assert wrong == []
-    assert found.facts["why"] == "a test"
+    assert found.metadata["why"] == "a test"
     read = disk.read(found, ARRAYS)
     assert read.keys() == ARRAYS.keys()
     for name, values in ARRAYS.items():
@@ -113,7 +113,7 @@ def test_the_one_before_stands_in_for_a_damaged_one(tmp_path):
     assert disk.numbers(tmp_path) == [3, 2]
     (tmp_path / "000003" / "facts.json").write_text("{}")
     found, wrong = disk.newest(tmp_path)
-    assert found.facts["value"] == 2.0
+    assert found.metadata["value"] == 2.0
     assert len(wrong) == 1
     assert "000003" in wrong[0]
     (tmp_path / "000002" / "arrays.safetensors").write_bytes(b"")
@@ -198,7 +198,7 @@ def test_a_full_disk_is_an_error_and_the_earlier_checkpoint_stays(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [entry.name for entry in tmp_path.iterdir()] == ["000001"]
-    assert disk.newest(tmp_path)[0].facts["value"] == 1.0
+    assert disk.newest(tmp_path)[0].metadata["value"] == 1.0
 
 
 def test_leftovers_of_an_interrupted_save_go_with_the_next(tmp_path):
@@ -226,7 +226,7 @@ SAVER = """
 import sys
 from pathlib import Path
 import numpy as np
-from purejaxrl.training import checkpoint as disk
+from purejaxrl.storage import checkpoint as disk
 for value in range(10**6):
     disk.write(Path(sys.argv[1]), {f"x{k}": np.full(20_000, value + k) for k in range(8)}, {"value": value})
 """
@@ -251,7 +251,7 @@ def check_killed(tmp_path, kills):
         assert wrong == []
         template = {f"x{k}": np.empty(20_000, np.int64) for k in range(8)}
         for k, values in enumerate(disk.read(found, template).values()):
-            np.testing.assert_array_equal(values, found.facts["value"] + k)
+            np.testing.assert_array_equal(values, found.metadata["value"] + k)
         disk.remove_leftovers(tmp_path)
         assert not list(tmp_path.glob("*.partial"))
         assert len(os.listdir(tmp_path)) <= disk.KEPT + 1

@@ -17,7 +17,7 @@ from purejaxrl.envs import make
 from purejaxrl.errors import InputError
 from purejaxrl.experiment.plan import plan_train
 from purejaxrl.experiment.plan_from_config import objects_of, replan
-from purejaxrl.storage.run_folder import plain
+from purejaxrl.storage.files import plain
 
 SMALL = {"epochs": 2, "steps_per_epoch": 40, "actors": 2, "train_v_iters": 2, "hidden_sizes": (4,)}
 CARTPOLE, DEFAULTS = gymnax.make("CartPole-v1")
@@ -207,7 +207,7 @@ def test_a_training_of_before_goes_on(tmp_path):
     facts = json.loads((found.path / "facts.json").read_text())
     facts["config"] = before_they_were_recorded(facts["config"])
     (found.path / "facts.json").write_text(json.dumps(facts))
-    sums = [(name, checkpoint._hash_of(found.path / name)) for name in ("arrays.safetensors", "facts.json")]
+    sums = [(name, checkpoint._file_hash(found.path / name)) for name in ("arrays.safetensors", "facts.json")]
     (found.path / "SHA256SUMS").write_text(checkpoint._sums_text(sums))
     with pytest.warns(UserWarning, match="schema_version 0 -> "):
         result = purejaxrl.resume(out, env=CARTPOLE, env_params=SHORT, extend=3)

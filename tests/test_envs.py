@@ -174,7 +174,7 @@ def test_the_environment_receives_actions_clipped_to_its_bounds():
 def test_seaborn_is_imported_once_gymnax_draws_with_it():
     code = """
 import sys
-from purejaxrl.envs.make import make
+from purejaxrl.envs import make
 make("CartPole-v1")
 assert "seaborn" not in sys.modules
 from gymnax.visualize import vis_minatar

@@ -2,15 +2,19 @@
 
 from typing import NamedTuple
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import run_page
-from probes import Counter
+from PIL import Image
+from probes import FIRST_NUMBER, Counter, Probe, ProbeParams
 
 import purejaxrl
 from purejaxrl import Continuous, Discrete, Env, InputError, Timestep
+from purejaxrl.cli.listing import environments_in_words
+from purejaxrl.envs import ENVIRONMENTS, EnvEntry, names
 from purejaxrl.experiment.plan import plan_train
 from purejaxrl.experiment.validation import check_env
 
@@ -232,3 +236,72 @@ def test_the_walk_of_the_page(page):
     assert [row[2] for row in steps_of(page["walk"], jnp.array(1), 3)] == [False, False, True]
     assert steps_of(page["walk"], jnp.array(0), 4)[3][0] == -3
     assert page["result"].facts["runs_ok"] == 1
+
+
+class Dusk(Probe):
+    """It gets dark in six steps; action 1 earns 1 at any of them."""
+
+    def transition(self, key, state, action):
+        return action.astype(jnp.float32), state.time >= 5, state.observation - 0.125
+
+    def first(self, key):
+        return jnp.ones(1)
+
+
+class DuskInGymnasium(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.light, self.time = 1.0, 0
+        return np.full(1, self.light, np.float32), {}
+
+    def step(self, action):
+        self.light, self.time = self.light - 0.125, self.time + 1
+        return np.full(1, self.light, np.float32), float(action), self.time >= 6, False, {}
+
+
+@pytest.fixture
+def dusk(monkeypatch):
+    """Adds an environment to the package, by one entry, and to gymnasium."""
+    gymnasium.register("Dusk-v0", DuskInGymnasium)
+    entry = EnvEntry(
+        make=lambda: (Dusk(), ProbeParams(max_steps_in_episode=8)),
+        solved_at=6.0,
+        renderer=FIRST_NUMBER._replace(step_seconds=0.05),
+        gymnasium="Dusk-v0",
+    )
+    monkeypatch.setitem(ENVIRONMENTS, "Dusk", entry)
+    yield "Dusk"
+    gymnasium.registry.pop("Dusk-v0")
+
+
+def test_an_environment_is_added_by_one_entry(dusk, tmp_path):
+    assert dusk in names()
+    assert "  Dusk          solved at 6, images\n" in environments_in_words(names())
+    result = purejaxrl.train(
+        "dqn", env=dusk, observation_type="img", image="stack", frames=2, image_size=(8, 8), channels=1, seeds=2,
+        hidden_sizes=(4,), batch_size=8, memory_size=64, env_steps=120, out=tmp_path / "run",
+    )  # fmt: skip
+    assert result.plan.settings[0].env.max_episode_steps == 8
+
+    run = purejaxrl.load(tmp_path / "run")
+    returns = [run.evaluate(4, backend=backend).returns["return"].tolist() for backend in ("gymnax", "gymnasium")]
+    assert returns[0] == returns[1]
+
+    with Image.open(run.video(tmp_path / "dusk.gif")) as video:
+        frames = [(video.seek(k), video.convert("RGB").getpixel((0, 0))[0], video.info["duration"]) for k in range(4)]
+    # Every second step of six, in real time; the GIF rests at the last.
+    assert [shade for _, shade, _ in frames] == [255, 191, 128, 64]
+    assert [duration for _, _, duration in frames] == [100, 100, 100, 1000]
+
+
+def test_gymnasium_sees_what_a_renderer_of_ones_own_selects(dusk, tmp_path):
+    """The environment's own renderer selects another number."""
+    dark = FIRST_NUMBER._replace(select=lambda observation: 1.0 - observation[..., :1])
+    result = purejaxrl.train(
+        "dqn", env=dusk, observation_type="img", renderer=dark, image="stack", frames=1, image_size=(8, 8), channels=1,
+        seeds=4, hidden_sizes=(4,), batch_size=8, memory_size=64, env_steps=60, out=tmp_path / "run",
+    )  # fmt: skip
+    returns = [result.evaluate(4, backend=backend).returns["return"].tolist() for backend in ("gymnax", "gymnasium")]
+    assert returns[0] == returns[1]

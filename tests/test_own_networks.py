@@ -20,7 +20,7 @@ from purejaxrl.errors import InputError
 from purejaxrl.experiment.labels import show
 from purejaxrl.experiment.plan import plan_train
 from purejaxrl.experiment.plan_from_config import replan
-from purejaxrl.storage.run_folder import plain
+from purejaxrl.storage.files import plain
 from purejaxrl.types import Transition
 
 TINY = {"observation_type": "default", "batch_size": 16, "memory_size": 64, "env_steps": 120}

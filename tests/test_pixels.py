@@ -12,9 +12,9 @@ from probes import FIRST_NUMBER, LEANING_POLE, Counter, Signal
 
 import purejaxrl
 from purejaxrl.agents import dqn, vpg
-from purejaxrl.envs import Images, PixelObservation, make
+from purejaxrl.envs import Images, PixelObservation, find_renderer, make
 from purejaxrl.envs.cartpole.image import render_observation
-from purejaxrl.envs.images import find_renderer, observe_images
+from purejaxrl.envs.images import observe_images
 from purejaxrl.errors import InputError
 from purejaxrl.experiment.presets import resolve
 from purejaxrl.kernels.sparse_images import render
@@ -228,7 +228,7 @@ def test_agents_train_on_a_pixel_observation(torso, first_layer):
     assert np.all(end[first_layer] != start[first_layer])
 
 
-def test_a_renderer_of_ones_own():
+def test_a_find_renderer_ones_own():
     """Counter observes the steps of an episode of 3: two steps apart these are 0 0, 0 1, 0 2 and, at its end, 1 3."""
     env = make(Counter(length=3), max_ep_len=9, images=Images("stack", 2, 2, SIZE, 3), renderer=FIRST_NUMBER)
     first_picture, pictures, next_pictures = pictures_of(env, *play(env))

@@ -74,7 +74,7 @@ def test_gaussian_samples_follow_the_normal_distribution():
     assert np.max(np.abs(draws)) > 3
 
 
-def test_the_likeliest_discrete_action():
+def test_the_greedy_discrete_action():
     assert list(greedy_action(Discrete(3), LOGITS)) == [0, 0, 0]
     assert list(greedy_action(Discrete(3), jnp.roll(LOGITS, 1, axis=-1)))[1:] == [1, 1]
 

@@ -512,8 +512,8 @@ def test_an_environment_of_ones_own_is_asked_for(tmp_path):
 def test_facts_that_describe_nothing_are_refused(folder, monkeypatch):
     found, _ = disk.newest(folder / "checkpoints")
     for name, value in (("position", {"group": -1}), ("position", None), ("ledger", {}), ("files", 3), ("tails", [])):
-        facts = {**found.facts, name: value}
-        monkeypatch.setattr(disk, "newest", lambda _, facts=facts: (found._replace(facts=facts), []))
+        facts = {**found.metadata, name: value}
+        monkeypatch.setattr(disk, "newest", lambda _, facts=facts: (found._replace(metadata=facts), []))
         before = contents(folder)
         with pytest.raises(CheckpointError, match="does not describe this training"):
             purejaxrl.resume(folder)
@@ -523,8 +523,8 @@ def test_facts_that_describe_nothing_are_refused(folder, monkeypatch):
 def test_a_checkpoint_that_does_not_say_of_what_is_refused(folder, monkeypatch):
     found, _ = disk.newest(folder / "checkpoints")
     for config in (None, {}, {"versions": []}):
-        facts = {**found.facts, "config": config}
-        monkeypatch.setattr(disk, "newest", lambda _, facts=facts: (found._replace(facts=facts), []))
+        facts = {**found.metadata, "config": config}
+        monkeypatch.setattr(disk, "newest", lambda _, facts=facts: (found._replace(metadata=facts), []))
         with pytest.raises(CheckpointError, match="does not say what it is a checkpoint of"):
             purejaxrl.resume(folder)
 

@@ -15,7 +15,7 @@ from purejaxrl.experiment import schema
 from purejaxrl.experiment.plan import plan_train
 from purejaxrl.experiment.plan_from_config import check_same, replan, unknown_names, up_to_date
 from purejaxrl.experiment.run_config import recorded_of
-from purejaxrl.storage.run_folder import plain
+from purejaxrl.storage.files import plain
 
 KEPT = sorted(path.parent for path in (Path(__file__).parent / "folders").glob("*/*/config.json"))
 VPG = next(path for path in KEPT if path.name == "vpg")
@@ -233,8 +233,8 @@ def test_a_checkpoint_of_a_newer_version_is_refused(folder, monkeypatch):
     from purejaxrl.storage import checkpoint as disk
 
     found, _ = disk.newest(folder / "checkpoints")
-    newer = {**found.facts, "config": {**found.facts["config"], "schema_version": 9}}
-    monkeypatch.setattr(disk, "newest", lambda _: (found._replace(facts=newer), []))
+    newer = {**found.metadata, "config": {**found.metadata["config"], "schema_version": 9}}
+    monkeypatch.setattr(disk, "newest", lambda _: (found._replace(metadata=newer), []))
     with pytest.raises(CheckpointError, match=r"000001: config\.json: schema_version is 9"):
         purejaxrl.resume(folder)
 

@@ -225,7 +225,7 @@ def test_dqn_gradient_steps(env):
 def test_epsilon():
     for env_steps in (0, 1, 1000, 20_000):
         expected = float(epsilon_schedule(jnp.float32(env_steps), 1.0, 0.01, 0.001))
-        assert dqn.epsilon_schedule(dqn.Settings(), env_steps) == pytest.approx(expected, rel=1e-5)
+        assert dqn.epsilon_at(dqn.Settings(), env_steps) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a3c_loss_and_gradient(env):

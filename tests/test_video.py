@@ -202,7 +202,7 @@ def test_the_command_films_a_run(result, tmp_path, capsys):
         (["--params", "best"], "holds no best parameters"),
         (["--seed", "-1"], "--seed: -1 is not allowed"),
         (["--max_steps", "0"], "--max_steps: 0 is not allowed"),
-        (["--out", "film.avi"], "--out: film.avi is not allowed; a film's name ends in .gif or .mp4"),
+        (["--out", "film.avi"], "--out: film.avi is not allowed; a video's name ends in .gif or .mp4"),
         (["--out", "film.mp4"], "--out: film.mp4 needs ffmpeg, which is not on the PATH; a name that ends in .gif"),
         (["--our", "film.gif"], "unknown flag --our; did you mean --out?"),
         (["another"], "give one run folder, not 2"),

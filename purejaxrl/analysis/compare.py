@@ -12,9 +12,10 @@ import pandas as pd
 
 from purejaxrl.analysis.statistics import MAX_PAIRS_OF, Scores, describe, improvements, table
 from purejaxrl.analysis.summary import facts_of
-from purejaxrl.errors import InputError, ResourceError, absolute_path, home_path, in_one_line, warn, writing
+from purejaxrl.errors import InputError, ResourceError, in_one_line, warn
 from purejaxrl.experiment.labels import label_of
-from purejaxrl.storage.run_folder import is_system_file, replacing, write_figure
+from purejaxrl.storage.files import absolute_path, home_path, replacing, write_figure, writing
+from purejaxrl.storage.run_folder import is_system_file
 
 # Settings of which all pairs are printed.
 PAIRS_SHOWN_OF = 6

@@ -14,18 +14,18 @@ import pandas as pd
 
 from purejaxrl.analysis.learned_params import Learners, load_learners
 from purejaxrl.components.hyperparameters import as_whole
-from purejaxrl.envs.images import Renderer, advance, find_renderer, initial_history, select_frames
-from purejaxrl.errors import InputError, absolute_path
+from purejaxrl.envs import ENVIRONMENTS, find_renderer
+from purejaxrl.envs.images import Renderer, advance, initial_history, select_frames
+from purejaxrl.errors import InputError
 from purejaxrl.experiment.labels import counted
 from purejaxrl.experiment.plan import Plan, check_whole, images_of, refuse_unknown_objects
+from purejaxrl.storage.files import absolute_path
 from purejaxrl.training import evaluation as playing
 from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.training.loop import initial_carry
 from purejaxrl.types import Agent, PyTree
 
 BACKENDS = ("gymnax", "gymnasium")
-# gymnasium's CartPole without its time limit, which is the run's own.
-IN_GYMNASIUM = {"CartPole-v0": "CartPole-v1", "CartPole-v1": "CartPole-v1"}
 
 
 class Evaluation(NamedTuple):
@@ -148,10 +148,11 @@ def play_in_gymnax(plan: Plan, batch: Learners, episodes: int, seed: int) -> np.
 
 
 def play_in_gymnasium(plan: Plan, batch: Learners, episodes: int, seed: int) -> np.ndarray:
-    """Returns [runs, episodes] in gymnasium's CartPole. Raises InputError for other environments."""
+    """Returns [runs, episodes] in gymnasium's version of the environment. Raises InputError where there is none."""
     name = plan.env
-    if name not in IN_GYMNASIUM or not isinstance(plan.options.env, str):
-        raise InputError(f"--backend: gymnasium plays {', '.join(IN_GYMNASIUM)}, not {name}")
+    twins = {name: entry.gymnasium for name, entry in ENVIRONMENTS.items() if entry.gymnasium}
+    if name not in twins or not isinstance(plan.options.env, str):
+        raise InputError(f"--backend: gymnasium plays {', '.join(twins)}, not {name}")
     if plan.options.env_params is not None:
         raise InputError(f"--backend: gymnasium plays {name} as it is, and this was trained with other env_params")
     try:
@@ -162,7 +163,8 @@ def play_in_gymnasium(plan: Plan, batch: Learners, episodes: int, seed: int) -> 
     limit = batch.setting.env.max_episode_steps
     returns = np.zeros((len(batch.runs), episodes))
     for row in range(len(batch.runs)):
-        envs = gymnasium.make_vec(IN_GYMNASIUM[name], episodes, vectorization_mode="sync", max_episode_steps=limit + 1)
+        # Without gymnasium's own time limit: episodes are as long as those of the training.
+        envs = gymnasium.make_vec(twins[name], episodes, vectorization_mode="sync", max_episode_steps=limit + 1)
         config, params = jax.tree.map(lambda leaf: leaf[row], (batch.configs, batch.params))  # noqa: B023
         carry = initial_carry(plan.agent, batch.setting.env, config, (episodes,))
         returns[row] = play_side_by_side(envs, limit, *eyes_and_policy(plan, batch, config, params), carry, seed)
@@ -179,7 +181,7 @@ def eyes_and_policy(plan: Plan, batch: Learners, config: Any, params: PyTree) ->
     decide = partial(plan.agent.policy, config, env, params)
     if images is None:
         return jnp.asarray, lambda _, vectors: jnp.asarray(vectors), jax.jit(decide)
-    select, no = find_renderer(env.name).select, jnp.zeros((), bool)
+    select, no = find_renderer(env.name, plan.options.renderer).select, jnp.zeros((), bool)
 
     def start(vector: Any) -> Any:
         return initial_history(images, select(vector))

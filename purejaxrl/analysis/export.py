@@ -11,11 +11,12 @@ import numpy as np
 from purejaxrl.analysis.learned_params import Learners, load_learners
 from purejaxrl.components.preprocessing import LIMIT
 from purejaxrl.envs import Renderer
-from purejaxrl.errors import InputError, absolute_path
+from purejaxrl.errors import InputError
 from purejaxrl.experiment import presets
 from purejaxrl.experiment.plan import Plan, images_of, recorded, refuse_unknown_objects, versions
 from purejaxrl.storage import run_folder
 from purejaxrl.storage.checkpoint import describe, named_leaves
+from purejaxrl.storage.files import absolute_path, write_json
 from purejaxrl.types import Agent, Discrete
 
 FOLDER = "export"
@@ -93,7 +94,7 @@ def export(
     written = target / "policy.safetensors", target / "policy.json"
     with run_folder.open_existing(path) if out is None else nullcontext():
         run_folder.write_params(written[0], arrays, {"algorithm": plan.agent.name, "params": params})
-        run_folder.write_json(written[1], description)
+        write_json(written[1], description)
     return written
 
 

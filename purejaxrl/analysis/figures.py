@@ -15,7 +15,8 @@ from purejaxrl.analysis import plots
 from purejaxrl.errors import InputError, in_one_line, reason, warn
 from purejaxrl.experiment.labels import columns_of
 from purejaxrl.experiment.run_config import Recorded, recorded_of
-from purejaxrl.storage.run_folder import RunFolder, write_figure
+from purejaxrl.storage.files import write_figure
+from purejaxrl.storage.run_folder import RunFolder
 
 COLUMNS = ("run", "env_steps", "return_100", "return_mean", "eval_return")
 HISTOGRAM = "_histogram"

@@ -17,6 +17,7 @@ from purejaxrl.experiment.presets import family_of
 from purejaxrl.kernels.threefry import is_key, wrap_keys
 from purejaxrl.storage import run_folder
 from purejaxrl.storage.checkpoint import describe, named_leaves
+from purejaxrl.storage.files import read_json
 from purejaxrl.training.batches import stack_configs
 from purejaxrl.training.compilation import shapes_of_runs
 from purejaxrl.training.devices import check_process
@@ -44,7 +45,7 @@ def load_learners(path: Path, kind: str = "last", **objects: Any) -> tuple[Plan,
     check_kind(kind)
     check_process()
     run_folder.check_run(path)
-    plan = replan(run_folder.read_json(path / "config.json"), **objects)
+    plan = replan(read_json(path / "config.json"), **objects)
     return plan, learners_of(path, plan, kind)
 
 

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from purejaxrl.errors import InputError, ResourceError, absolute_path, reason
+from purejaxrl.errors import InputError, ResourceError, reason
 from purejaxrl.experiment import schema
 from purejaxrl.experiment.labels import counted, is_same, label_of, show, typed
 from purejaxrl.experiment.run_config import Recorded, recorded_of
 from purejaxrl.storage import run_folder
+from purejaxrl.storage.files import absolute_path, read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,13 +78,13 @@ def load(
         refuse_unknown_objects(load, objects, agent)
     path = absolute_path(path)
     run_folder.check_run(path)
-    config = run_folder.read_json(path / "config.json")
+    config = read_json(path / "config.json")
     if schema.version_of(config) > schema.SCHEMA_VERSION:
         from purejaxrl.experiment.plan_from_config import refuse_newer
 
         # It knows all fields, and so which are unknown.
         refuse_newer(config)
-    facts = run_folder.read_json(path / "summary.json") if (path / "summary.json").exists() else {}
+    facts = read_json(path / "summary.json") if (path / "summary.json").exists() else {}
     received = facts.get("stopped_by")
     stopped_by = signal.Signals[received].value if received in tuple(signal.Signals.__members__) else None
     result = result_of(path, config, facts, MakePlan(config, given), stopped_by=stopped_by)
@@ -266,7 +267,7 @@ class Result:
         from purejaxrl.storage import video_files
 
         pictures = self._film("last", 0, 200, *video_files.GIF)
-        moving = video_files.gif(pictures, video_files.seconds_of(video_files.GIF))
+        moving = video_files.gif(pictures, self._frame_seconds(video_files.GIF.every))
         return html.image(moving, "gif", "the policy at play", pictures[0].shape[1])
 
     @property
@@ -484,7 +485,7 @@ class Result:
         path = absolute_path(path)
         video_files.check_target("--path", path)
         cut = video_files.GIF if path.suffix.lower() == ".gif" else video_files.MP4
-        video_files.write(path, self._film(params, seed, max_steps, *cut), video_files.seconds_of(cut))
+        video_files.write(path, self._film(params, seed, max_steps, *cut), self._frame_seconds(cut.every))
         return path
 
     def _film(self, params: str, seed: int, max_steps: int, every: int, shrink: int) -> list[np.ndarray]:
@@ -493,6 +494,12 @@ class Result:
         video.check_drawable(self.plan)
         (batch,) = (self if len(self) == 1 else self.best())._learners(params)
         return video.film(self.plan, batch, seed=seed, max_steps=max_steps, every=every, shrink=shrink)
+
+    def _frame_seconds(self, every: int) -> float:
+        """Seconds that a frame of a video is shown where one of `every` steps is one: in real time."""
+        from purejaxrl.envs import find_renderer
+
+        return every * find_renderer(self.plan.env, self.plan.options.renderer).step_seconds
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Copy the run folder, all runs of it, and return where it is now.

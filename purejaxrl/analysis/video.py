@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float, UInt8
 
 from purejaxrl.analysis.learned_params import Learners
 from purejaxrl.components.hyperparameters import as_whole
-from purejaxrl.envs.cartpole.rgb import render_rgb
-from purejaxrl.envs.images import RENDERERS, Renderer
+from purejaxrl.envs import Renderer, find_renderer
+from purejaxrl.envs.registry import rendered_names
 from purejaxrl.errors import InputError
 from purejaxrl.experiment.plan import Plan, check_whole, images_of
 from purejaxrl.training.jax_settings import standard_jax
@@ -21,7 +21,7 @@ from purejaxrl.types import Agent, Env, PyTree, ScalarKey
 
 # Pictures drawn by one call of a compiled program.
 BATCH = 20
-# Of pictures that a Renderer of one's own draws.
+# Of pictures by a Renderer that has no frames of its own.
 HEIGHT, WIDTH = 400, 600
 
 
@@ -44,9 +44,10 @@ def film(plan: Plan, batch: Learners, *, seed: int, max_steps: int, every: int, 
 
 def check_drawable(plan: Plan) -> None:
     """Raise InputError unless there is a way to draw the environment."""
-    if plan.options.renderer is None and plan.env not in RENDERERS:
+    names = rendered_names()
+    if plan.options.renderer is None and plan.env not in names:
         raise InputError(
-            f"video: {plan.env} cannot be drawn; {', '.join(RENDERERS)} can, and what a renderer= was trained with"
+            f"video: {plan.env} cannot be drawn; {', '.join(names)} can, and what a renderer= was trained with"
         )
 
 
@@ -83,24 +84,25 @@ def numbers_of(plan: Plan, batch: Learners, observations: np.ndarray) -> np.ndar
     """The numbers [steps + 1, D] that each observation's newest frame is drawn from."""
     if images_of(batch.setting.config) is not None:
         return observations[:, -1]
-    return np.asarray(RENDERERS[plan.env].select(jnp.asarray(observations)))
+    return np.asarray(find_renderer(plan.env).select(jnp.asarray(observations)))
 
 
 def draw(plan: Plan, numbers: np.ndarray, shrink: int) -> list[np.ndarray]:
     """Pictures [height, width, 3] uint8, some at a time by one compiled program, which serves all of a session."""
     padded = np.concatenate([numbers, np.repeat(numbers[-1:], -len(numbers) % BATCH, axis=0)])
     parts = padded.reshape(-1, BATCH, numbers.shape[-1])
-    pictures = np.concatenate([paint(plan.options.renderer, shrink, jnp.asarray(part)) for part in parts])
+    renderer = find_renderer(plan.env, plan.options.renderer)
+    pictures = np.concatenate([paint(renderer, shrink, jnp.asarray(part)) for part in parts])
     return list(pictures[: len(numbers)])
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def paint(renderer: Renderer | None, shrink: int, numbers: Float[Array, "B D"]) -> UInt8[Array, "B H W 3"]:
-    """CartPole as gymnasium draws it, or what a Renderer of one's own makes of it, with blocks of pixels averaged."""
+def paint(renderer: Renderer, shrink: int, numbers: Float[Array, "B D"]) -> UInt8[Array, "B H W 3"]:
+    """Frames of a video, with blocks of `shrink` x `shrink` pixels averaged."""
 
     def paint_one(numbers: Float[Array, " D"]) -> UInt8[Array, "H W 3"]:
-        if renderer is None:
-            picture = render_rgb(numbers[0], numbers[1]).astype(jnp.float32)
+        if renderer.frame is not None:
+            picture = renderer.frame(numbers).astype(jnp.float32)
         else:
             picture = 255 * renderer.render(numbers, height=HEIGHT, width=WIDTH, channels=3)
         height, width, _ = picture.shape

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from purejaxrl.errors import InputError, home_path
+from purejaxrl.errors import InputError
+from purejaxrl.storage.files import home_path
 
 if TYPE_CHECKING:
     from purejaxrl.components.hyperparameters import Spec

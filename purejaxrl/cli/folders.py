@@ -68,7 +68,7 @@ def evaluate(words: list[str]) -> int:
     use_cpu()
 
     from purejaxrl.analysis import evaluation
-    from purejaxrl.storage.run_folder import plain
+    from purejaxrl.storage.files import plain
 
     frame = evaluation.evaluate(path, episodes=episodes, params=known["params"], seed=seed, backend=known["backend"])
     per_run = frame.groupby("run")["return"].agg(["mean", "std", "min", "max"])
@@ -129,7 +129,7 @@ def compare(words: list[str]) -> int:
     if known["out"]:
         comparing.write(comparison, runs, known["out"])
     if known["json"]:
-        from purejaxrl.storage.run_folder import plain
+        from purejaxrl.storage.files import plain
 
         rows = comparison.frame.assign(setting=comparison.labels).to_dict("records")
         print(json.dumps(plain(rows), indent=2))

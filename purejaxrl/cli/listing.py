@@ -48,13 +48,13 @@ def algorithms_in_words() -> str:
 
 def environments_in_words(names: list[str]) -> str:
     """Those with a threshold or pictures in lines of their own."""
-    from purejaxrl.envs.images import RENDERERS
-    from purejaxrl.envs.registry import SOLVED_AT
+    from purejaxrl.envs import ENVIRONMENTS
 
     lines, rest = [], []
     for name in names:
-        facts = [f"solved at {SOLVED_AT[name]:g}"] if name in SOLVED_AT else []
-        facts += ["images"] if name in RENDERERS else []
+        entry = ENVIRONMENTS.get(name)
+        facts = [f"solved at {entry.solved_at:g}"] if entry and entry.solved_at is not None else []
+        facts += ["images"] if entry and entry.renderer else []
         if facts:
             lines.append(f"  {name:<14}{', '.join(facts)}")
         else:

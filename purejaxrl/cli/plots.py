@@ -10,7 +10,8 @@ from pathlib import Path
 from purejaxrl.cli.flags import Parser, convert_count, folder_parser, parse_folder, parse_folders, shows_help
 from purejaxrl.cli.folders import use_cpu
 from purejaxrl.cli.streams import shown
-from purejaxrl.errors import InputError, PurejaxrlError, absolute_path, home_path
+from purejaxrl.errors import InputError, PurejaxrlError
+from purejaxrl.storage.files import absolute_path, home_path
 
 
 def plot_parser() -> Parser:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from purejaxrl.cli.flags import parse, parse_resumption, resume_parser, shows_help, training_parser
 from purejaxrl.cli.streams import shown
-from purejaxrl.errors import InputError, home_path
+from purejaxrl.errors import InputError
+from purejaxrl.storage.files import home_path
 
 if TYPE_CHECKING:
     from purejaxrl.analysis.result import Result
@@ -42,7 +43,8 @@ def resume(words: list[str]) -> int:
     loggers = _loggers(own)
     is_silent = _settle_loudness(own)
 
-    from purejaxrl.storage.run_folder import check_run, plain, read_json
+    from purejaxrl.storage.files import plain, read_json
+    from purejaxrl.storage.run_folder import check_run
 
     check_run(path)
     device = flags.get("device") or read_json(path / "config.json").get("device")
@@ -90,7 +92,8 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
     from purejaxrl.api import train_plan
     from purejaxrl.experiment.plan import plan_sweep, plan_train
     from purejaxrl.experiment.progress import terminal_of
-    from purejaxrl.storage.run_folder import check_free, plain
+    from purejaxrl.storage.files import plain
+    from purejaxrl.storage.run_folder import check_free
     from purejaxrl.training.devices import local_devices
 
     with _warning_in_one_line():

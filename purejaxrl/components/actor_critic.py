@@ -1,6 +1,6 @@
-"""A policy and a value function with networks of their own: what the policy-gradient algorithms share.
+"""Separate networks for the policy and the value function, and the policy-gradient loss of actor-critic algorithms.
 
-`config` is any Config with `hidden_sizes` or a `network` and, for images, the fields of `ImageConfig`.
+In all functions `config` is a Config that has the field `hidden_sizes` and extends `ImageConfig`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from purejaxrl.types import Discrete, Env, PyTree, ScalarKey
 
 
 def init_actor_critic(config: Any, env: Env, key: ScalarKey) -> tuple[PyTree, PyTree]:
-    """Fresh parameters of the policy and of V. Consumes `key`."""
+    """Initialise the parameters of the policy and of the value function.
+
+    Args:
+        config: The hyperparameters of the networks.
+        env: The environment, for its observations and actions.
+        key: Random key, consumed.
+
+    Returns:
+        Parameters of the policy, and of V.
+    """
     pi_key, v_key = jax.random.split(key)
     return (
         init_network(policy_network(config, env), pi_key, env.input_shape),
@@ -28,7 +37,11 @@ def init_actor_critic(config: Any, env: Env, key: ScalarKey) -> tuple[PyTree, Py
 
 
 def policy_network(config: Any, env: Env) -> MLP | ConvNet | Headed | GaussianHead:
-    """Logits for discrete actions; mean and (state-independent) log standard deviation for continuous ones."""
+    """Build the network of the policy.
+
+    It computes logits for discrete actions, and for continuous ones the mean and a log standard deviation, which does
+    not depend on the state.
+    """
     size = distributions.distribution_size(env.action_space)
     if isinstance(env.action_space, Discrete):
         return network_of(config, size, "tanh")
@@ -36,30 +49,56 @@ def policy_network(config: Any, env: Env) -> MLP | ConvNet | Headed | GaussianHe
 
 
 def value_network(config: Any) -> MLP | ConvNet | Headed:
-    """The baseline V."""
+    """Build the network of the value function, whose only output is V."""
     return network_of(config, 1, "tanh")
 
 
 def action_distribution(config: Any, env: Env, pi_params: PyTree, inputs: Num[Array, "..."]) -> Float[Array, "... K"]:
-    """What describes pi(. | s) for inputs [..., *input], see `purejaxrl.components.distributions`."""
+    """Compute the parameters of pi(. | s).
+
+    Args:
+        config: The hyperparameters of the networks.
+        env: The environment.
+        pi_params: Parameters of the policy.
+        inputs: Network inputs [..., *input].
+
+    Returns:
+        Parameters of the distributions, see `purejaxrl.components.distributions`.
+    """
     return apply_network(policy_network(config, env), pi_params, inputs, env.input_shape)
 
 
 def state_value(config: Any, env: Env, v_params: PyTree, inputs: Num[Array, "..."]) -> Float[Array, "..."]:
-    """V(s) of inputs [..., *input]."""
+    """Compute V(s).
+
+    Args:
+        config: The hyperparameters of the networks.
+        env: The environment.
+        v_params: Parameters of the value function.
+        inputs: Network inputs [..., *input].
+    """
     return apply_network(value_network(config), v_params, inputs, env.input_shape)[..., 0]
 
 
 def next_state_value(
-    value_of: Callable[[Num[Array, "N ..."]], Float[Array, " N"]],
+    value_function: Callable[[Num[Array, "N ..."]], Float[Array, " N"]],
     value: Float[Array, "T N"],
     next_inputs: Num[Array, "T N ..."],
     truncated: Bool[Array, "T N"],
 ) -> Float[Array, "T N"]:
-    """V(s'_t), or anything where step t terminates. value: V(s_t).
+    """Compute V of the true next observations, evaluating the network only where `value` does not hold it already.
 
-    The next observation is the one acted on next, so V(s'_t) = V(s_{t+1}), but where the episode is truncated or the
-    batch ends. V is computed of those few only: of the first left of every actor, until there are none.
+    The next observation is the one acted on next, so V(s'_t) = V(s_{t+1}), except where the episode is truncated or the
+    batch ends. The network is evaluated for these few only: for the first left of every actor, until none is left.
+
+    Args:
+        value_function: Network inputs [N, *input] -> V [N].
+        value: V(s_t), of the observations acted on.
+        next_inputs: Network inputs [T, N, *input] of the true next observations s'_t.
+        truncated: Whether the episode was cut at step t.
+
+    Returns:
+        V(s'_t); where step t terminates, any number.
     """
     chex.assert_rank(
         [value, truncated], 2, custom_message="value and truncated are time-major, [T, N]; of one actor they are [T, 1]"
@@ -81,7 +120,7 @@ def next_state_value(
         first = jnp.argmax(is_left, axis=0)
         is_first = is_left & (jnp.arange(len(value))[:, None] == first[None])
         inputs = jax.vmap(lambda of_actor, t: of_actor[t], in_axes=(1, 0))(next_inputs, first)
-        return jnp.where(is_first, value_of(inputs), next_value), is_left & ~is_first
+        return jnp.where(is_first, value_function(inputs), next_value), is_left & ~is_first
 
     start = (jnp.roll(value, -1, axis=0), truncated.at[-1].set(True))
     return jax.lax.while_loop(lambda carry: jnp.any(carry[1]), evaluate_one, start)[0]
@@ -94,10 +133,22 @@ def policy_gradient_loss(
     advantage: Float[Array, "*batch"],
     entropy_coef: Float[Array, ""] | float,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """-mean(log pi(a|s) A) - entropy_coef H, whose gradient is the policy gradient; and the mean entropy H.
+    """Compute a loss whose gradient is the policy gradient with an entropy bonus.
 
-    Sutton et al. 2000, theorem 1, with the advantage in place of Q and an entropy bonus (Mnih et al. 2016,
-    arXiv:1602.01783, section 4). No gradient may flow through `advantage`.
+        loss = - mean(log pi(a|s) A) - entropy_coef H,   H = mean entropy of pi(.|s)
+
+    See Sutton et al. 2000, theorem 1, with the advantage in place of Q, and Mnih et al. 2016, arXiv:1602.01783,
+    section 4, for the entropy bonus.
+
+    Args:
+        env: The environment, for its actions.
+        distribution: Parameters of pi(.|s).
+        action: Actions [*batch, *action] that were taken.
+        advantage: A, through which no gradient may flow.
+        entropy_coef: Weight of the entropy bonus.
+
+    Returns:
+        The loss, and the mean entropy H in nats.
     """
     entropy = jnp.mean(distributions.entropy(env.action_space, distribution))
     log_prob = distributions.log_prob(env.action_space, distribution, action)

@@ -1,4 +1,8 @@
-"""Stochastic policies: categorical and Gaussian distributions of actions."""
+"""Action distributions of stochastic policies: categorical for discrete actions, Gaussian for continuous ones.
+
+A distribution is an array of its parameters, [..., K]: logits for discrete actions, mean and log standard deviation for
+continuous ones. One array, so that `vmap` and any leading axes just work.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +18,13 @@ from purejaxrl.types import ActionSpace, Discrete, ScalarKey
 LOG_2_PI = math.log(2 * math.pi)
 
 
-# A stochastic policy is an array of the numbers that describe its distribution, [..., K]: logits for discrete actions,
-# mean and log standard deviation for continuous ones. One array, so that `vmap` and any leading axes just work.
-
-
 def distribution_size(space: ActionSpace) -> int:
-    """K: how many numbers describe the distribution of one action."""
+    """Return K, the number of parameters of the distribution of one action of `space`."""
     return space.num_actions if isinstance(space, Discrete) else 2 * math.prod(space.shape)
 
 
 def _assert_distribution(space: ActionSpace, distribution: Float[Array, "*batch K"]) -> None:
-    """Raise AssertionError unless this describes distributions over actions of `space`."""
+    """Raise AssertionError unless the last axis holds the parameters of a distribution over actions of `space`."""
     chex.assert_shape(
         distribution,
         (..., distribution_size(space)),
@@ -34,7 +34,16 @@ def _assert_distribution(space: ActionSpace, distribution: Float[Array, "*batch 
 
 
 def sample_action(space: ActionSpace, distribution: Float[Array, "*batch K"], key: ScalarKey) -> Num[Array, "..."]:
-    """Draw an action. Continuous ones are not bounded: the environment clips what it receives. Consumes `key`."""
+    """Sample one action from each distribution.
+
+    Args:
+        space: The environment's actions.
+        distribution: Parameters of the distributions.
+        key: Random key, consumed.
+
+    Returns:
+        Actions [*batch, *action]. Continuous ones may lie outside the bounds of `space`: environments clip them.
+    """
     _assert_distribution(space, distribution)
     if isinstance(space, Discrete):
         return categorical_sample(key, distribution)
@@ -43,7 +52,15 @@ def sample_action(space: ActionSpace, distribution: Float[Array, "*batch K"], ke
 
 
 def greedy_action(space: ActionSpace, distribution: Float[Array, "*batch K"]) -> Num[Array, "..."]:
-    """The mode: the most probable action, or the mean."""
+    """Return the mode of each distribution: the most probable action, or the mean of a Gaussian.
+
+    Args:
+        space: The environment's actions.
+        distribution: Parameters of the distributions.
+
+    Returns:
+        Actions [*batch, *action].
+    """
     _assert_distribution(space, distribution)
     if isinstance(space, Discrete):
         return jnp.argmax(distribution, axis=-1)
@@ -54,7 +71,13 @@ def greedy_action(space: ActionSpace, distribution: Float[Array, "*batch K"]) ->
 def log_prob(
     space: ActionSpace, distribution: Float[Array, "*batch K"], action: Num[Array, "..."]
 ) -> Float[Array, "*batch"]:
-    """Log of the probability, or of the density, of an action as it was sampled."""
+    """Compute the log-probability of each action, or its log-density if actions are continuous.
+
+    Args:
+        space: The environment's actions.
+        distribution: Parameters of the distributions.
+        action: Actions [*batch, *action] as they were sampled, before the environment clips them.
+    """
     _assert_distribution(space, distribution)
     if isinstance(space, Discrete):
         return categorical_log_prob(distribution, action)
@@ -68,7 +91,15 @@ def log_prob(
 
 
 def entropy(space: ActionSpace, distribution: Float[Array, "*batch K"]) -> Float[Array, "*batch"]:
-    """Entropy in nats; the differential entropy, which may be negative, of continuous actions."""
+    """Compute the entropy of each distribution, in nats.
+
+    Args:
+        space: The environment's actions.
+        distribution: Parameters of the distributions.
+
+    Returns:
+        The entropy; of continuous actions the differential entropy, which may be negative.
+    """
     _assert_distribution(space, distribution)
     if isinstance(space, Discrete):
         return categorical_entropy(distribution)
@@ -76,14 +107,16 @@ def entropy(space: ActionSpace, distribution: Float[Array, "*batch K"]) -> Float
 
 
 def categorical_sample(key: ScalarKey, logits: Float[Array, "*batch A"]) -> Int[Array, "*batch"]:
-    """Draw an action from softmax(logits). Consumes `key`."""
+    """Sample an action from each categorical distribution softmax(logits). Consumes `key`."""
     return jax.random.categorical(key, logits)
 
 
 def categorical_log_prob(logits: Float[Array, "*batch A"], action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """Log pi(a) under softmax(logits).
+    """Compute log pi(a) of each action under softmax(logits).
 
-    The entry is picked by a mask, not by indexing: the gradient of an index is a scatter, slow on CPU.
+    Args:
+        logits: Unnormalised log-probabilities of A actions.
+        action: Numbers of actions, from 0.
 
     >>> logits = jnp.log(jnp.array([[0.25, 0.75], [0.5, 0.5]]))
     >>> print(jnp.exp(categorical_log_prob(logits, jnp.array([1, 0]))))
@@ -98,12 +131,13 @@ def categorical_log_prob(logits: Float[Array, "*batch A"], action: Int[Array, "*
         custom_message="action is [*batch] where logits are [*batch, A]: one number per row of logits, without an axis "
         "of its own",
     )
+    # Picked by a mask, not by indexing: the gradient of an index is a scatter, slow on CPU.
     chosen = action[..., None] == jnp.arange(logits.shape[-1]).reshape((1,) * action.ndim + (-1,))
     return jnp.sum(jnp.where(chosen, jax.nn.log_softmax(logits), 0.0), axis=-1)
 
 
 def categorical_entropy(logits: Float[Array, "*batch A"]) -> Float[Array, "*batch"]:
-    """- sum_a pi(a) log pi(a), in nats, under softmax(logits).
+    """Compute the entropy of softmax(logits) in nats: - sum_a pi(a) log pi(a).
 
     >>> print(categorical_entropy(jnp.zeros((1, 2))))  # log 2
     [0.6931472]
@@ -115,7 +149,7 @@ def categorical_entropy(logits: Float[Array, "*batch A"]) -> Float[Array, "*batc
 def mean_and_log_std(
     distribution: Float[Array, "*batch K"],
 ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
-    """The two halves of a Gaussian's description."""
+    """Split the parameters of a Gaussian into the mean and the log standard deviation of its D dimensions."""
     mean, log_std = jnp.split(distribution, 2, axis=-1)
     return mean, log_std
 
@@ -123,7 +157,7 @@ def mean_and_log_std(
 def gaussian_sample(
     key: ScalarKey, mean: Float[Array, "*batch D"], log_std: Float[Array, "*batch D"]
 ) -> Float[Array, "*batch D"]:
-    """mean + std * noise, independent in every dimension. Consumes `key`."""
+    """Sample from Gaussians whose dimensions are independent: mean + std * noise. Consumes `key`."""
     chex.assert_is_broadcastable(
         log_std.shape,
         mean.shape,
@@ -136,7 +170,13 @@ def gaussian_sample(
 def gaussian_log_prob(
     mean: Float[Array, "*batch D"], log_std: Float[Array, "*batch D"], action: Float[Array, "*batch D"]
 ) -> Float[Array, "*batch"]:
-    """- sum_d (((a_d - mean_d) / std_d)^2 / 2 + log std_d + log(2 pi) / 2)."""
+    """Compute the log-density of each action: - sum_d (((a_d - mean_d) / std_d)^2 / 2 + log std_d + log(2 pi) / 2).
+
+    Args:
+        mean: Mean of each of D dimensions.
+        log_std: Log of the standard deviation of each dimension.
+        action: Actions as they were sampled.
+    """
     for parameter in (mean, log_std):
         chex.assert_is_broadcastable(
             parameter.shape,
@@ -148,5 +188,5 @@ def gaussian_log_prob(
 
 
 def gaussian_entropy(log_std: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
-    """sum_d (log std_d + (1 + log(2 pi)) / 2), in nats."""
+    """Compute the differential entropy of a Gaussian in nats: sum_d (log std_d + (1 + log(2 pi)) / 2)."""
     return jnp.sum(log_std + 0.5 * (1.0 + LOG_2_PI), axis=-1)

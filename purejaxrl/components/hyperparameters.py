@@ -1,9 +1,15 @@
-"""Hyperparameters as data: what a Config is made of, and how its values are checked.
+"""Hyperparameters of agents: how a Config declares them, and how their values are checked.
 
 A Config is a frozen dataclass and a pytree. Real-valued hyperparameters are leaves, so that a batch of runs can hold
-a different value each without compiling again; whatever decides a shape or the length of a loop is static.
+a different value each without compiling again; whatever decides a shape or the length of a loop is static. Each field
+is one line, from which its flag, its help text and its range follow. A Config of your own is written the same way, and
+may extend another one:
 
-`Real`, `config`, `leaf` and `static` are what a Config of one's own is written with; it may extend another one.
+    @config
+    class Config(ImageConfig):
+        epochs: int | None = static(50, "updates", at_least=1, optional=True)
+        lr: Real = leaf(1e-2, "learning rate", at_least=0)
+        hidden_sizes: tuple[int, ...] = static((32,), "units of hidden layers", length=0, at_least=1)
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ from purejaxrl.errors import InputError, in_brief
 
 T = TypeVar("T")
 
-# The type of a leaf: a float where a user writes it, an array [runs] in a batch, a tracer inside a program.
+# The type of leaves in a Config: a float where a user writes it, an array [runs] in a batch, a tracer inside a program.
 Real = Any
 
 BUDGETS = ("epochs", "episodes", "env_steps")
@@ -37,7 +43,19 @@ MAX_EXACT = 2**53
 
 
 class Spec(NamedTuple):
-    """What one field of a Config allows, kept in the field's metadata."""
+    """What one field of a Config allows; `leaf` and `static` make it, and keep it in the field's metadata.
+
+    Attributes:
+        help: What the field means, in a few words for help texts.
+        is_leaf: Whether runs of one compiled program may hold different values.
+        kind: int, float, bool, str, or object; of the entries, where the value is a tuple.
+        length: None for a single value, else the length of a tuple; 0 for any length but 0.
+        above: Exclusive lower bound of numbers.
+        at_least: Inclusive lower bound of numbers.
+        at_most: Inclusive upper bound of numbers.
+        choices: The only values allowed, if not None.
+        optional: Whether None is allowed, too.
+    """
 
     help: str
     is_leaf: bool
@@ -52,12 +70,12 @@ class Spec(NamedTuple):
 
     @property
     def is_object(self) -> bool:
-        """Whether values are objects of a user's own, which no flag and no file can hold."""
+        """Whether values are Python objects, such as modules and functions, which flags and files cannot hold."""
         return self.kind is object
 
     @property
     def allowed(self) -> str:
-        """The allowed values in words, for help texts: that whole numbers have 32 bits goes without saying."""
+        """The allowed values in words, for help texts, which leave out that integers have 32 bits."""
         return (self._replace(at_most=None) if self.at_most == MAX_INT else self).allowed_in_full
 
     @property
@@ -79,9 +97,16 @@ class Spec(NamedTuple):
 
 
 def leaf(default: Any, help: str, *, length: int | None = None, **bounds: Any) -> Any:
-    """Field for a real-valued hyperparameter: a pytree leaf, free to differ between the runs of a batch.
+    """Declare a real-valued hyperparameter, which may differ between the runs of a batch: a leaf of the pytree.
 
-    `bounds` are `above`, `at_least` and `at_most`. With `length` the value is a tuple of that many numbers.
+    Args:
+        default: Its default value.
+        help: What it means, in a few words for help texts.
+        length: Length of a tuple of numbers; None for a single number.
+        **bounds: `above`, `at_least` and `at_most`, as of a `Spec`; `optional`, whether None is allowed, too.
+
+    Returns:
+        A dataclass field.
     """
     spec = Spec(help, is_leaf=True, kind=float, length=length)._replace(**bounds)
     return dataclasses.field(default=default, metadata={"spec": spec})
@@ -97,10 +122,20 @@ def static(
     optional: bool = False,
     **bounds: Any,
 ) -> Any:
-    """Field that decides a shape, a loop length or a branch: part of the compiled program.
+    """Declare a hyperparameter that is part of the compiled program, as it decides a shape, a loop or a branch.
 
-    `length` 0 means a tuple with any positive number of entries. Whole numbers are int32 inside a program.
-    kind: int, float, bool, or object: anything that can be hashed, as a Flax module or a function.
+    Args:
+        default: Its default value.
+        help: What it means, in a few words for help texts.
+        kind: int (int32 inside a program), float, bool, or object: anything that can be hashed, such as a Flax module
+            or a function.
+        length: Length of a tuple of such values, 0 for any positive length; None for a single value.
+        choices: The only values allowed, which also decide the kind.
+        optional: Whether None is allowed, too.
+        **bounds: `above`, `at_least` and `at_most`, as of a `Spec`.
+
+    Returns:
+        A dataclass field.
     """
     if kind is int and not choices:
         bounds.setdefault("at_most", MAX_INT)
@@ -133,7 +168,14 @@ def budget(default: int | None, help: str) -> Any:
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(leaf, static, budget))
 def config(cls: type[T]) -> type[T]:
-    """Make a class of `leaf` and `static` fields a frozen dataclass and a pytree whose children are the leaves."""
+    """Make a class with `leaf` and `static` fields a Config: a frozen dataclass, and a pytree of its leaves.
+
+    Args:
+        cls: The class; it may extend another Config.
+
+    Returns:
+        The class, whose constructor takes all fields by keyword.
+    """
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     specs = field_specs(cls)
     leaves = [name for name, spec in specs.items() if spec.is_leaf]
@@ -142,30 +184,37 @@ def config(cls: type[T]) -> type[T]:
 
 
 def field_specs(config_or_class: Any) -> dict[str, Spec]:
-    """Field name -> Spec: a class's own in order of declaration, then those of the class it extends."""
+    """Return the `Spec` of every field of a Config, or of its class, by name.
+
+    The fields of the class itself come first, in order of declaration, then those of the class that it extends.
+    """
     own = inspect.get_annotations(config_or_class if isinstance(config_or_class, type) else type(config_or_class))
     fields = sorted(dataclasses.fields(config_or_class), key=lambda field: field.name not in own)
     return {field.name: field.metadata["spec"] for field in fields}
 
 
 def check_fields(config: Any) -> None:
-    """Compare every field of a Config with its Spec. Raises InputError naming the first that is not allowed.
+    """Check the values of a Config.
 
-    Leaves may be scalar arrays and tracers, whose values are not looked at.
+    Args:
+        config: The Config. The values of leaves that are scalar arrays or tracers are not checked.
+
+    Raises:
+        InputError: If a value is not allowed; the message names the first such field.
     """
     for name, spec in field_specs(config).items():
         value = getattr(config, name)
         if value is None and spec.optional:
             continue
         if spec.is_object:
-            check_object(name, value)
+            _check_hashable(name, value)
             continue
         if not _is_allowed(value, spec):
             raise InputError(f"--{name}: {_show(value)} is not allowed; {_expected(value, spec)}")
 
 
 def _expected(value: Any, spec: Spec) -> str:
-    """What a field takes, to someone who has given a value that it does not take."""
+    """Say what a field takes, in reply to a value that it does not take."""
     if spec.length is not None and not isinstance(value, tuple):
         return f"it takes a tuple of {spec.allowed}"
     numbers: list[Any] = [entry for entry in (value if isinstance(value, tuple) else (value,)) if _is_number(entry)]
@@ -181,7 +230,7 @@ def _expected(value: Any, spec: Spec) -> str:
 
 
 def as_whole(value: Any) -> Any:
-    """Floats that are whole numbers, as 1e3, as ints, also those in tuples and lists; anything else as it is."""
+    """Convert floats that are whole numbers, such as 1e3, to ints, also in tuples and lists; leave all else alone."""
     if type(value) in (tuple, list):
         return type(value)(map(as_whole, value))
     if isinstance(value, float | np.floating) and abs(float(value)) < MAX_EXACT and float(value).is_integer():
@@ -190,14 +239,22 @@ def as_whole(value: Any) -> Any:
 
 
 def with_whole_numbers(values: dict[str, Any], specs: dict[str, Spec]) -> dict[str, Any]:
-    """Values of a Config's fields, with `as_whole` of those that are whole numbers by their Spec."""
+    """Apply `as_whole` to the values, by name, of integer fields.
+
+    Args:
+        values: Values of fields, by name.
+        specs: The `Spec` of each field, see `field_specs`.
+
+    Returns:
+        All of the values.
+    """
     return {
         name: as_whole(value) if name in specs and specs[name].kind is int else value for name, value in values.items()
     }
 
 
-def check_object(name: str, value: Any) -> None:
-    """Raise InputError unless an object can be part of what a program is compiled for: hashed and compared."""
+def _check_hashable(name: str, value: Any) -> None:
+    """Raise InputError unless an object can be hashed, as what a program is compiled for must be."""
     try:
         hash(value)
     except TypeError as error:
@@ -234,7 +291,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _in_float32(value: Any) -> float:
-    """What programs compute with: a number that is fine in float64 may be infinite there, or denormal, which is 0."""
+    """Round as programs do: a number that is fine in float64 may be infinite there, or denormal, which is 0."""
     try:
         with np.errstate(over="ignore"):
             number = float(np.float32(value))
@@ -256,9 +313,22 @@ def _show(value: Any) -> str:
 
 @config
 class ImageConfig:
-    """What agents of image observations see, and their networks, of one's own or not; every agent's Config extends it.
+    """Hyperparameters of image observations and of the network; the Config of every built-in agent extends it.
 
-    `image` is None where observations are vectors; the other defaults are those of the preset `original`.
+    `image` is None if observations are vectors; the other defaults are those of the preset `original`.
+
+    Attributes:
+        image: `stack` of frames, or `difference` of the last two.
+        frames: Frames of a stack.
+        frame_spacing: Environment steps from one frame of a stack to the next.
+        image_size: Height and width in pixels.
+        channels: 1 for grey, 3 for RGB.
+        motion_scale: If given, older frames of a stack are shown as so many times their difference to the newest.
+        torso: `mlp` flattens images, `conv` begins with convolutions.
+        conv_channels: Outputs of each convolution.
+        conv_kernels: Side of each convolution's square kernel, in pixels.
+        conv_strides: Stride of each convolution, in pixels.
+        network: A Flax module, inputs [B, ...] -> features [B, F], in place of `hidden_sizes` and `torso`.
     """
 
     image: str | None = static(
@@ -287,9 +357,13 @@ class ImageConfig:
 
 
 class Budget(NamedTuple):
-    """How long a run trains: `amount` of `kind`, one of BUDGETS. Inside a program the amount is data, [] int32.
+    """How long a run trains.
 
-    stop_at: the run ends earlier with the iteration in which the mean return of 100 episodes reaches this, if given.
+    Attributes:
+        kind: What is counted: `epochs` (iterations), `episodes`, or `env_steps`, of all actors together.
+        amount: How many; inside a program a scalar int32 array, so that it can be extended without compiling again.
+        stop_at: If given, the run ends early, with the iteration in which the mean return of its last 100 episodes
+            reaches this.
     """
 
     kind: str
@@ -304,7 +378,11 @@ def budget_names(config_or_class: Any) -> list[str]:
 
 
 def find_budget(config: Any) -> Budget:
-    """The one budget a Config holds. Raises InputError where it holds none or several."""
+    """Find the budget in a Config: the one of its budget fields that is not None.
+
+    Raises:
+        InputError: If there is none, or several.
+    """
     names = budget_names(config)
     given = [(name, getattr(config, name)) for name in names if getattr(config, name) is not None]
     known = [f"--{name}" for name in names]

@@ -1,7 +1,7 @@
-"""Returns and advantages over time-major batches [T, N], exact about how an episode ended.
+"""Returns and advantages of time-major batches [T, N] in which episodes end by termination or by truncation.
 
-Terminated: nothing follows, the value after it is 0. Truncated, or cut by the end of the batch: the episode would have
-gone on, so V of the true next observation stands for the rest. Nothing flows from one episode into another.
+Where an episode terminated nothing follows, and the value after it is 0. Where it was truncated, or the batch ends, it
+would have gone on, so V of the true next observation stands for the rest. Nothing flows from one episode into another.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def _assert_steps(
     terminated: Bool[Array, "T *N"],
     truncated: Bool[Array, "T *N"],
 ) -> None:
-    """Raise AssertionError unless all are of the same steps, time first; one actor's may be [T]."""
+    """Raise AssertionError unless all arrays have the same shape, [T, *N], and the last two are booleans."""
     chex.assert_shape(reward, (None, ...), custom_message="reward is time-major, [T, N]: the first axis is time")
     chex.assert_equal_shape(
         [reward, *values],
@@ -47,12 +47,24 @@ def generalized_advantages(
     gamma: Float[Array, ""] | float,
     lam: Float[Array, ""] | float,
 ) -> Float[Array, "T N"]:
-    """Generalised advantage estimates (Schulman et al. 2016, arXiv:1506.02438, equations 11 and 16).
+    """Compute generalised advantage estimates (GAE).
 
         delta_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t)
         A_t     = delta_t + gamma lam (1 - done_t) A_{t+1},   done = terminated or truncated,   A_T = 0
 
-    value: V of the observation acted on. next_value: V of the true next observation s', before any reset.
+    See Schulman et al. 2016, arXiv:1506.02438, equations 11 and 16.
+
+    Args:
+        reward: r_t.
+        value: V(s_t), of the observations acted on.
+        next_value: V(s'_t), of the true next observations, before any reset.
+        terminated: Whether the episode ended at step t and nothing follows.
+        truncated: Whether the episode was cut at step t and would have gone on.
+        gamma: Discount factor.
+        lam: Weight of longer returns: 0 is the one-step TD error, 1 the Monte Carlo advantage.
+
+    Returns:
+        The advantages A_t.
 
     >>> reward, value, next_value = jnp.ones((2, 1)), jnp.array([[4.0], [3.0]]), jnp.array([[3.0], [2.0]])
     >>> no, at_last = jnp.zeros((2, 1), bool), jnp.array([[False], [True]])
@@ -81,13 +93,23 @@ def discounted_returns(
     truncated: Bool[Array, "T N"],
     gamma: Float[Array, ""] | float,
 ) -> Float[Array, "T N"]:
-    """Discounted return-to-go, bootstrapped where an episode was truncated or the batch ends.
+    """Compute discounted returns-to-go, bootstrapped where an episode was truncated or the batch ends.
 
         R_t = r_t                    if terminated_t
         R_t = r_t + gamma V(s'_t)    if truncated_t or t = T - 1
         R_t = r_t + gamma R_{t+1}    otherwise
 
-    This is the lam = 1 case of the lambda-return (Sutton and Barto 2018, equation 12.18).
+    This is the lambda-return (Sutton and Barto 2018, equation 12.18) with lambda = 1.
+
+    Args:
+        reward: r_t.
+        next_value: V(s'_t), of the true next observations, before any reset; 0 everywhere for no bootstrapping.
+        terminated: Whether the episode ended at step t and nothing follows.
+        truncated: Whether the episode was cut at step t and would have gone on.
+        gamma: Discount factor.
+
+    Returns:
+        The returns R_t.
 
     >>> reward, next_value = jnp.ones((3, 1)), jnp.array([[7.0], [8.0], [4.0]])
     >>> no, at_second = jnp.zeros((3, 1), bool), jnp.array([[False], [True], [False]])

@@ -1,11 +1,22 @@
-"""Environments: the only package that knows gymnax."""
+"""Environments as pure functions, from gymnax and other libraries; the only package that imports gymnax."""
 
-from purejaxrl.envs.images import Images, Renderer, find_renderer, observe_images
+from purejaxrl.envs.images import Images, Renderer, observe_images
 from purejaxrl.envs.pixel_observation import PixelObservation
-from purejaxrl.envs.registry import env_name, limit_steps, make, names, with_params
+from purejaxrl.envs.registry import (
+    ENVIRONMENTS,
+    EnvEntry,
+    env_name,
+    find_renderer,
+    limit_steps,
+    make,
+    names,
+    with_params,
+)
 from purejaxrl.envs.stoa import from_stoa
 
 __all__ = [
+    "ENVIRONMENTS",
+    "EnvEntry",
     "Images",
     "PixelObservation",
     "Renderer",

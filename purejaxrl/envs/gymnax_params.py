@@ -1,7 +1,7 @@
-"""The parameters of a gymnax environment by value, as config.json has them, and back.
+"""Parameters of gymnax environments, compared, changed by name, and converted to the values in config.json and back.
 
-A record of parameters is a dataclass, a NamedTuple or a dict. Its values are plain where they are finite numbers, truth
-values, texts, None, or tuples of these.
+Parameters are a dataclass, a NamedTuple or a dict. A value is plain, so that JSON can hold it, if it is a finite
+number, a boolean, a string, None, or a tuple of these.
 """
 
 from __future__ import annotations
@@ -13,107 +13,139 @@ from typing import Any
 import jax
 import numpy as np
 
-from purejaxrl.errors import InputError
+from purejaxrl.errors import InputError, in_brief
 from purejaxrl.types import PyTree
 
 
 def complete(name: str, default: PyTree, given: PyTree | None) -> PyTree:
-    """All parameters of an environment of that name: its defaults, those given, or the defaults with a dict's values.
+    """Complete the parameters that a user has given.
 
-    Raises InputError where a dict holds what the defaults do not.
+    Args:
+        name: The environment's name, for error messages.
+        default: Its default parameters.
+        given: All parameters, a dict of those that differ from the defaults, or None.
+
+    Returns:
+        All parameters.
+
+    Raises:
+        InputError: If a dict holds what the defaults do not, or a value of another kind.
     """
     if given is None:
         return default
     is_partial = isinstance(given, dict) and not isinstance(default, dict)
-    return replaced(f"--env_params: {name}", default, given) if is_partial else given
+    return replace(f"--env_params: {name}", default, given) if is_partial else given
 
 
-def fields_of(params: PyTree) -> dict[str, Any] | None:
-    """The parameters by name, None where this is no record of them."""
+def named_values(params: PyTree) -> dict[str, Any] | None:
+    """Return parameters as a dict by name, or None if they have no names."""
     if dataclasses.is_dataclass(params) and not isinstance(params, type):
         return {field.name: getattr(params, field.name) for field in dataclasses.fields(params) if field.init}
-    if isinstance(params, tuple) and hasattr(params, "_fields"):
-        return dict(zip(params._fields, params, strict=True))
+    if isinstance(params, tuple):  # A NamedTuple has no base class of its own; its fields are what tells it apart.
+        return dict(zip(params._fields, params, strict=True)) if hasattr(params, "_fields") else None
     return params if isinstance(params, dict) and all(isinstance(name, str) for name in params) else None
 
 
-def values_of(params: PyTree, default: PyTree) -> dict[str, Any] | None:
-    """What config.json can hold of the parameters, so that `replaced` finds them again; None where it cannot.
+def plain_values(params: PyTree, default: PyTree) -> dict[str, Any] | None:
+    """Return the values of parameters that config.json holds, from which `replace` makes the parameters again.
 
-    A value that is not plain is left out where it is the default.
+    Args:
+        params: The parameters.
+        default: The environment's default parameters.
+
+    Returns:
+        Values by name, without those that are not plain but equal their default; None if others are not plain.
     """
-    fields, defaults = fields_of(params), fields_of(default)
+    fields, defaults = named_values(params), named_values(default)
     if fields is None or defaults is None or type(params) is not type(default) or fields.keys() != defaults.keys():
         return None
     values = {}
     for name, value in fields.items():
-        if is_plain(value) and fits(value, defaults[name]):
+        if _is_plain(value) and _fits(value, defaults[name]):
             values[name] = value
-        elif not is_same(value, defaults[name]):
+        elif not _is_same(value, defaults[name]):
             return None
     return values
 
 
-def replaced(where: str, default: PyTree, values: dict[str, Any]) -> PyTree:
-    """The defaults with these values in their places; JSON's lists are tuples.
+def replace(where: str, default: PyTree, values: dict[str, Any]) -> PyTree:
+    """Replace default parameters by values.
 
-    where: what the message begins with. Raises InputError naming the first value that has no place there.
+    Args:
+        where: What an error message begins with.
+        default: The environment's default parameters.
+        values: New values by name; lists, as JSON has them, stand for tuples.
+
+    Returns:
+        Parameters of the type of the defaults.
+
+    Raises:
+        InputError: If a name is unknown or a value is of another kind; the message names the first.
     """
-    defaults = fields_of(default)
+    defaults = named_values(default)
     if defaults is None:
         raise InputError(f"{where} takes no values by name, as its parameters are {type(default).__name__}")
     for name, value in values.items():
         if name not in defaults:
             raise InputError(f"{where} has no {name!r}; it has {', '.join(defaults)}")
-        if is_plain(defaults[name]) and not fits(value, defaults[name]):
-            raise InputError(f"{where}: {name} is {shown(value)}; it must be of the kind of {shown(defaults[name])}")
-    found = {**defaults, **{name: as_tuples(value) for name, value in values.items()}}
+        if _is_plain(defaults[name]) and not _fits(value, defaults[name]):
+            kind = in_brief(defaults[name])
+            raise InputError(f"{where}: {name} is {in_brief(value)}; it must be of the kind of {kind}")
+    found = {**defaults, **{name: _as_tuples(value) for name, value in values.items()}}
     if dataclasses.is_dataclass(default):
         return dataclasses.replace(default, **found)  # type: ignore[type-var]
     return found if isinstance(default, dict) else type(default)(**found)
 
 
 def check_same(given: PyTree, before: PyTree) -> None:
-    """Raise InputError naming the first parameter that differs from what config.json has."""
-    fields, expected = fields_of(given), fields_of(before)
+    """Check that parameters equal those of an earlier training.
+
+    Args:
+        given: The parameters given now.
+        before: Those that config.json holds.
+
+    Raises:
+        InputError: If they differ; the message names the first that does.
+    """
+    fields, expected = named_values(given), named_values(before)
     if fields is None or expected is None:
-        if not is_same(given, before):
-            raise InputError(f"env_params: {shown(given)} was given, and config.json has {shown(before)}")
+        if not _is_same(given, before):
+            raise InputError(f"env_params: {in_brief(given)} was given, and config.json has {in_brief(before)}")
         return
     for name in {**expected, **fields}:
-        if name not in fields or name not in expected or not is_same(fields[name], expected[name]):
-            values = [shown(values[name]) if name in values else "missing" for values in (fields, expected)]
+        if name not in fields or name not in expected or not _is_same(fields[name], expected[name]):
+            values = [in_brief(values[name]) if name in values else "missing" for values in (fields, expected)]
             raise InputError(f"env_params: {name} is {values[0]}, and in config.json it is {values[1]}")
 
 
-def is_plain(value: Any) -> bool:
-    """Whether JSON can hold it and give it back."""
-    if isinstance(value, tuple) and not hasattr(value, "_fields"):
-        return all(map(is_plain, value))
+def _is_plain(value: Any) -> bool:
+    """Whether JSON can hold a value and give it back."""
+    if type(value) is tuple:
+        return all(map(_is_plain, value))
     if isinstance(value, float | np.floating):
         return math.isfinite(value)
     return value is None or isinstance(value, str | int | np.integer | np.bool_)
 
 
-def fits(value: Any, default: Any) -> bool:
-    """Whether a value can stand where this one is the default: any number or truth value for another."""
-    return default is None or kind_of(value) == kind_of(default)
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value is of the same kind as the default, if there is one."""
+    return default is None or _kind(value) == _kind(default)
 
 
-def kind_of(value: Any) -> str:
-    """A number, a tuple, or the name of its type."""
+def _kind(value: Any) -> str:
+    """Name the kind of a value: any number or boolean is a number, any list or tuple a tuple, else its type."""
     if isinstance(value, int | float | np.integer | np.floating | np.bool_):
         return "number"
     return "tuple" if isinstance(value, tuple | list) else type(value).__name__
 
 
-def as_tuples(value: Any) -> Any:
-    """JSON's lists as tuples, at every depth."""
-    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
+def _as_tuples(value: Any) -> Any:
+    """Convert lists to tuples, at every depth."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
-def is_same(value: Any, other: Any) -> bool:
-    """Whether all entries of two values are equal."""
+def _is_same(value: Any, other: Any) -> bool:
+    """Whether two pytrees have the same structure and equal leaves."""
     structures: list[Any] = [jax.tree.structure(value), jax.tree.structure(other)]
     if structures[0] != structures[1]:
         return False
@@ -122,9 +154,3 @@ def is_same(value: Any, other: Any) -> bool:
         return all(one is another or bool(np.array_equal(one, another)) for one, another in pairs)
     except ValueError:  # of objects that hold arrays
         return False
-
-
-def shown(value: Any) -> str:
-    """A value in a line, cut where it is long."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Num, UInt8
 
 from purejaxrl.components.hyperparameters import ImageConfig, check_fields
-from purejaxrl.envs.cartpole.image import Outline, make_outline, render_columns, render_observation, seen_columns
 from purejaxrl.errors import InputError
 from purejaxrl.kernels.sparse_images import ImageFormat, Outliner
 from purejaxrl.types import Env, PyTree, ScalarKey, Timestep
@@ -30,11 +29,15 @@ class Renderer(NamedTuple):
         render: (numbers[..., D], height=, width=, channels=) -> frame [..., height, width, channels] in [0, 1];
             channels is 1 (grey) or 3 (RGB).
         outliner: How to render parts of a frame, None where that is not known.
+        frame: numbers[D] -> a frame [height, width, 3] of a video, uint8; None: what `render` makes of 400 x 600.
+        step_seconds: How long a step of the environment takes, in seconds, for videos in real time.
     """
 
     select: Callable[[Num[Array, "..."]], Float[Array, "..."]]
     render: Callable[..., Float[Array, "..."]]
     outliner: Outliner | None = None
+    frame: Callable[[Float[Array, " D"]], UInt8[Array, "H W 3"]] | None = None
+    step_seconds: float = 0.02
 
 
 class Images(NamedTuple):
@@ -64,42 +67,6 @@ class SeenState(NamedTuple):
 
     inner: PyTree
     history: Float[Array, "L D"]
-
-
-def cart_and_pole(observation: Float[Array, "... 4"]) -> Float[Array, "... 2"]:
-    """x and theta of CartPole's x, x_dot, theta, theta_dot."""
-    return observation[..., ::2]
-
-
-def render_cartpole(numbers: Float[Array, "... 2"], height: int, width: int, channels: int) -> Float[Array, "..."]:
-    """CartPole's image, see `cartpole.image.render_observation`."""
-    return render_observation(numbers[..., 0], numbers[..., 1], height, width, channels)
-
-
-def seen_cartpole_columns(numbers: Float[Array, "... 2"], width: int) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
-    """Columns that may show something, see `cartpole.image.seen_columns`."""
-    return seen_columns(numbers[..., 0], numbers[..., 1], width)
-
-
-def cartpole_outline(numbers: Float[Array, "2"], height: int, width: int) -> Outline:
-    """What `cartpole.image.render_columns` needs."""
-    return make_outline(numbers[0], numbers[1], height, width)
-
-
-CARTPOLE = Renderer(cart_and_pole, render_cartpole, Outliner(seen_cartpole_columns, cartpole_outline, render_columns))
-RENDERERS = {"CartPole-v0": CARTPOLE, "CartPole-v1": CARTPOLE}
-
-
-def find_renderer(name: str, renderer: Renderer | None = None) -> Renderer:
-    """The renderer given, or that of the environment. Raises InputError where there is none."""
-    if renderer is not None and not isinstance(renderer, Renderer):
-        raise InputError(f"--renderer: {renderer!r} is no Renderer(select, render)")
-    if renderer is None and name not in RENDERERS:
-        raise InputError(
-            f"--observation_type: img needs a renderer, and {name} has none; {', '.join(RENDERERS)} have one "
-            "(a Renderer of your own is passed as renderer=, state vectors are --observation_type default)"
-        )
-    return RENDERERS[name] if renderer is None else renderer
 
 
 def observe_images(env: Env, renderer: Renderer, images: Images) -> Env:

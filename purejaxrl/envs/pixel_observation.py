@@ -15,11 +15,11 @@ from purejaxrl.envs.images import (
     SeenState,
     advance,
     check_images,
-    find_renderer,
     image_format,
     initial_history,
     select_frames,
 )
+from purejaxrl.envs.registry import find_renderer
 from purejaxrl.types import PyTree, ScalarKey
 
 

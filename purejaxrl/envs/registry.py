@@ -1,15 +1,17 @@
-"""Environments by name or as gymnax objects, turned into the package's own Env record.
+"""Environments by name, or as gymnax objects, as the package's own `Env`.
 
-gymnax (1.0 and later) tells termination from truncation and keeps the true last observation in
-`info["final_observation"]`; both are carried on here and nowhere lost.
+`ENVIRONMENTS` holds what the package knows of an environment beyond what gymnax knows of it. An entry is all that a new
+environment needs: it can then be trained, from images too, shown in videos, and evaluated in gymnasium.
 
-gymnax is imported where it is first needed: its import takes seconds, and starts JAX's backends, after which nobody can
-ask for one CPU device per core any more.
+gymnax 1.0 and later tells termination from truncation and keeps the true last observation in
+`info["final_observation"]`. It is imported where it is first needed: its import takes seconds, and starts JAX's
+backends, after which one CPU device per core can no longer be requested.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -18,16 +20,45 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from purejaxrl.envs.gymnax_params import complete, shown
-from purejaxrl.envs.images import Images, Renderer, find_renderer, observe_images
-from purejaxrl.errors import InputError
+from purejaxrl.envs import cartpole
+from purejaxrl.envs.gymnax_params import complete
+from purejaxrl.envs.images import Images, Renderer, observe_images
+from purejaxrl.errors import InputError, in_brief
 from purejaxrl.types import ActionSpace, Continuous, Discrete, Env, PyTree, ScalarKey, Timestep
 
-# gymnax registers CartPole-v1 alone; v0 is the same physics with 200 steps.
-CARTPOLE_STEPS = {"CartPole-v0": 200, "CartPole-v1": 500}
-OBJECT_NEEDS = ("reset", "step", "observation_space", "action_space", "default_params")
+GYMNAX_INTERFACE = ("reset", "step", "observation_space", "action_space", "default_params")
 UNLIMITED = 2**31 - 1
-SOLVED_AT = {"CartPole-v0": 195.0, "CartPole-v1": 475.0}
+
+
+class EnvEntry(NamedTuple):
+    """What the package knows of one environment.
+
+    Attributes:
+        make: Function without arguments that returns the environment, an object with gymnax's interface, and its
+            default parameters.
+        solved_at: Mean return that counts as solved; None where no number is agreed.
+        renderer: How the environment is rendered, as images to learn from and as frames of videos; None where it cannot
+            be.
+        gymnasium: Name of the same environment in gymnasium, whose observations and actions are the same; None where
+            there is none.
+    """
+
+    make: Callable[[], tuple[Any, PyTree]]
+    solved_at: float | None = None
+    renderer: Renderer | None = None
+    gymnasium: str | None = None
+
+
+def make_cartpole(max_steps: int) -> tuple[Any, PyTree]:
+    """Build gymnax's CartPole-v1 with episodes of at most `max_steps` steps: CartPole-v0 differs in nothing else."""
+    env, params = import_gymnax().make("CartPole-v1")
+    return env, params.replace(max_steps_in_episode=max_steps)
+
+
+ENVIRONMENTS = {
+    "CartPole-v0": EnvEntry(partial(make_cartpole, 200), 195.0, cartpole.RENDERER, "CartPole-v1"),
+    "CartPole-v1": EnvEntry(partial(make_cartpole, 500), 475.0, cartpole.RENDERER, "CartPole-v1"),
+}
 
 
 def make(
@@ -39,16 +70,23 @@ def make(
     images: Images | None = None,
     renderer: Renderer | None = None,
 ) -> Env:
-    """Build an Env from a name or from a gymnax environment object; an Env itself is only limited, or given images.
+    """Build an `Env` from an environment's name, from a gymnax environment, or from another `Env`.
 
-    env: `CartPole-v0`, `CartPole-v1`, any name registered with gymnax, an object with gymnax's `reset`, `step`,
-    `observation_space` and `action_space`, or an Env. env_params: the parameters of a gymnax environment where they are
-    not its defaults: all, or a dict of those changed.
-    max_ep_len: truncate episodes after this many steps, on top of the environment's own limit.
-    solved_at: mean return that counts as solved, where no agreed number exists or another is wanted.
-    images: observe images as this says, not vectors; renderer: how to render them, if not as CartPole.
-    Raises InputError for an unknown name, for spaces that no agent handles, where nothing limits the episodes, and for
-    images where there is no renderer.
+    Args:
+        env: A name of `ENVIRONMENTS` or of gymnax's registry, an object with gymnax's interface, or an `Env`.
+        env_params: Parameters of a gymnax environment in place of its defaults: all of them, or a dict of those that
+            differ.
+        max_ep_len: Truncate episodes after this many steps, on top of the environment's own limit.
+        solved_at: Mean return that counts as solved, in place of the agreed one.
+        images: How observations are rendered as images; None for state vectors.
+        renderer: How to render, in place of the environment's own renderer.
+
+    Returns:
+        The environment, whose `reset` and `step` are pure functions.
+
+    Raises:
+        InputError: If the name is unknown, no agent handles its spaces, nothing limits its episodes, an argument does
+            not fit it, or images are asked for and there is no renderer.
 
     >>> env = make("CartPole-v0")
     >>> observation, state = env.reset(jax.random.key(0))
@@ -69,88 +107,103 @@ def make(
     return made if images is None else observe_images(made, find_renderer(made.name, renderer), images)
 
 
+def names() -> list[str]:
+    """List the names that `make` accepts: those of `ENVIRONMENTS`, then the others of gymnax."""
+    return list(dict.fromkeys([*ENVIRONMENTS, *import_gymnax().registered_envs]))
+
+
+def env_name(env: Any) -> str:
+    """Return the name of an environment that was given by name, or as an object of gymnax."""
+    return env if isinstance(env, str) else str(getattr(env, "name", type(env).__name__))
+
+
+def rendered_names() -> list[str]:
+    """List the environments that have a renderer."""
+    return [name for name, entry in ENVIRONMENTS.items() if entry.renderer is not None]
+
+
+def find_renderer(name: str, renderer: Renderer | None = None) -> Renderer:
+    """Return the renderer of an environment.
+
+    Args:
+        name: The environment's name.
+        renderer: A renderer to use in place of the environment's own.
+
+    Raises:
+        InputError: If `renderer` is not a `Renderer`, or none is given and the environment has none.
+    """
+    found = ENVIRONMENTS[name].renderer if renderer is None and name in ENVIRONMENTS else renderer
+    if found is None:
+        raise InputError(
+            f"--observation_type: img needs a picture, and {name} has none; {', '.join(rendered_names())} have one "
+            "(a Renderer of your own is passed as renderer=, state vectors are --observation_type default)"
+        )
+    if not isinstance(found, Renderer):
+        raise InputError(f"--renderer: {renderer!r} is no Renderer(select, render)")
+    return found
+
+
 def from_gymnax(env: Any, env_params: PyTree | None, solved_at: float | None) -> Env:
-    """The Env of a name or of a gymnax object, with the time limit that it has."""
+    """Adapt a gymnax environment, given by name or as an object, to `Env`; arguments and errors as for `make`."""
     name, given = env_name(env), env_params
     env, env_params, _ = with_params(env, given)
     try:
-        encode = encoder_of(name, env.observation_space(env_params))
+        encode = observation_encoder(name, env.observation_space(env_params))
         observation = jax.eval_shape(lambda key: encode(env.reset(key, env_params)[0]), jax.random.key(0))
         space = convert_action_space(name, env.action_space(env_params))
         max_episode_steps = int(getattr(env_params, "max_steps_in_episode", UNLIMITED))
     except Exception as error:
         if given is None or isinstance(error, InputError):
             raise
-        raise InputError(f"--env_params: {name} cannot be reset with them: {shown(error)}") from error
+        raise InputError(f"--env_params: {name} cannot be reset with them: {in_brief(error)}") from error
+    if solved_at is None and name in ENVIRONMENTS:
+        solved_at = ENVIRONMENTS[name].solved_at
     return Env(
         name=name,
         observation_shape=observation.shape,
         action_space=space,
         max_episode_steps=max_episode_steps,
-        solved_at=SOLVED_AT.get(name) if solved_at is None else solved_at,
+        solved_at=solved_at,
         reset=partial(reset_gymnax, env, env_params, encode),
         step=partial(step_gymnax, env, env_params, encode, space),
     )
 
 
 def with_params(env: Any, given: PyTree | None) -> tuple[Any, PyTree, PyTree]:
-    """The gymnax environment of a name or an object, the parameters that it is played with, and its defaults.
+    """Look up a gymnax environment and its parameters.
 
-    Raises InputError where it is no environment, or the parameters given are not of its kind.
+    Args:
+        env: A name, or an object with gymnax's interface.
+        given: Parameters in place of the defaults: all of them, a dict of those that differ, or None.
+
+    Returns:
+        The environment, the parameters to use, and its default parameters.
+
+    Raises:
+        InputError: If there is no such environment, or `given` are not parameters of it.
     """
     name = env_name(env)
     if isinstance(env, str):
-        found, default = make_gymnax(env)
+        found, default = make_by_name(env)
         if not isinstance(given, dict | type(default) | None):
             kind = f"{type(default).__module__}.{type(default).__qualname__}"
-            raise InputError(f"--env_params: {shown(given)} is not allowed; {name} takes {kind}, or a dict")
+            raise InputError(f"--env_params: {in_brief(given)} is not allowed; {name} takes {kind}, or a dict")
         return found, complete(name, default, given), default
-    missing = [word for word in OBJECT_NEEDS if not hasattr(env, word)]
+    missing = [attribute for attribute in GYMNAX_INTERFACE if not hasattr(env, attribute)]
     if missing:
         raise InputError(f"--env: {env!r} is no name, Env or gymnax environment; it has no {missing[0]}")
     return env, complete(name, env.default_params, given), env.default_params
 
 
-def env_name(env: Any) -> str:
-    """The name given, or that of an environment object."""
-    return env if isinstance(env, str) else str(getattr(env, "name", type(env).__name__))
+def make_by_name(name: str) -> tuple[Any, PyTree]:
+    """Build the environment of `ENVIRONMENTS` or gymnax that has this name, with its default parameters.
 
-
-def names() -> list[str]:
-    """Names that `make` knows, CartPole first."""
-    gymnax = import_gymnax()
-    return [*CARTPOLE_STEPS, *(name for name in gymnax.registered_envs if name not in CARTPOLE_STEPS)]
-
-
-def import_gymnax() -> ModuleType:
-    """gymnax, and seaborn only once something of it is used: importing it takes half a second, and gymnax needs it for
-    its animations alone.
+    Raises:
+        InputError: If the name is unknown, or gymnax cannot build the environment.
     """
-    is_early = not {"gymnax", "seaborn"} & set(sys.modules)
-    if is_early:
-        sys.modules["seaborn"] = stand_in = ModuleType("seaborn")
-        stand_in.__getattr__ = part_of_seaborn  # type: ignore[method-assign]
-    try:
-        import gymnax
-    finally:
-        if is_early:
-            del sys.modules["seaborn"]
-    return gymnax
-
-
-def part_of_seaborn(name: str) -> Any:
-    """What seaborn has of that name."""
-    import seaborn
-
-    return getattr(seaborn, name)
-
-
-def make_gymnax(name: str) -> tuple[Any, Any]:
-    """The gymnax environment of that name and its parameters."""
+    if name in ENVIRONMENTS:
+        return ENVIRONMENTS[name].make()
     gymnax = import_gymnax()
-    if name in CARTPOLE_STEPS:
-        env, params = gymnax.make("CartPole-v1")
-        return env, params.replace(max_steps_in_episode=CARTPOLE_STEPS[name])
     if name not in gymnax.registered_envs:
         raise InputError(f"--env: unknown environment {name!r}; known are {', '.join(names())}")
     try:
@@ -159,8 +212,28 @@ def make_gymnax(name: str) -> tuple[Any, Any]:
         raise InputError(f"--env: gymnax cannot build {name}: {error}") from error
 
 
+def import_gymnax() -> ModuleType:
+    """Import gymnax, but seaborn, which it imports for its own animations in half a second, only once that is used."""
+    is_early = not {"gymnax", "seaborn"} & set(sys.modules)
+    if is_early:
+        sys.modules["seaborn"] = stand_in = ModuleType("seaborn")
+        stand_in.__getattr__ = _seaborn_attribute  # type: ignore[method-assign]
+    try:
+        import gymnax
+    finally:
+        if is_early:
+            del sys.modules["seaborn"]
+    return gymnax
+
+
+def _seaborn_attribute(name: str) -> Any:
+    import seaborn
+
+    return getattr(seaborn, name)
+
+
 def convert_action_space(name: str, space: Any) -> ActionSpace:
-    """The package's word for a gymnax action space."""
+    """Convert an action space of gymnax. Raises InputError, which names the environment, unless Discrete or Box."""
     from gymnax.environments import spaces
 
     if isinstance(space, spaces.Discrete):
@@ -170,8 +243,12 @@ def convert_action_space(name: str, space: Any) -> ActionSpace:
     raise InputError(f"--env: {name} has actions of a {type(space).__name__} space; agents take Discrete or Box")
 
 
-def encoder_of(name: str, space: Any) -> Any:
-    """What turns an observation of that gymnax space into an array of floats: Box as it is, Discrete as one-hot."""
+def observation_encoder(name: str, space: Any) -> Callable[[Array], Array]:
+    """Return the function that turns observations of a gymnax space into arrays of floats, one-hot for Discrete.
+
+    Raises:
+        InputError: If the space of the environment of that name is neither Discrete nor Box.
+    """
     from gymnax.environments import spaces
 
     if isinstance(space, spaces.Discrete):
@@ -182,27 +259,27 @@ def encoder_of(name: str, space: Any) -> Any:
 
 
 def as_float(observation: Array) -> Array:
-    """The observation in JAX's default precision, float32 unless x64 is enabled."""
+    """Convert an observation to JAX's default precision: float32, unless x64 is enabled."""
     return jnp.asarray(observation, float)
 
 
 def one_hot(num_categories: int, observation: Int[Array, ""]) -> Array:
-    """The observed category as a vector of floats."""
+    """Encode an observed category as a vector [num_categories] of floats."""
     return jax.nn.one_hot(observation, num_categories, dtype=float)
 
 
-def reset_gymnax(env: Any, params: PyTree, encode: Any, key: ScalarKey) -> tuple[Array, PyTree]:
-    """Start an episode. Consumes `key`."""
+def reset_gymnax(env: Any, params: PyTree, encode: Callable, key: ScalarKey) -> tuple[Array, PyTree]:
+    """Start an episode; `Env.reset` of a gymnax environment. Consumes `key`."""
     observation, state = env.reset(key, params)
     return encode(observation), state
 
 
 def step_gymnax(
-    env: Any, params: PyTree, encode: Any, space: ActionSpace, key: ScalarKey, state: PyTree, action: Array
+    env: Any, params: PyTree, encode: Callable, space: ActionSpace, key: ScalarKey, state: PyTree, action: Array
 ) -> Timestep:
-    """One step by gymnax's public `step`, which wrappers and environments may override. Consumes `key`.
+    """Take one step; `Env.step` of a gymnax environment. Consumes `key`.
 
-    A continuous action is clipped to the bounds of its space.
+    It calls gymnax's public `step`, which wrappers override, and clips a continuous action to the bounds of its space.
     """
     if isinstance(space, Continuous):
         action = jnp.clip(action, space.low, space.high)
@@ -226,14 +303,14 @@ def step_gymnax(
 
 
 class TimedState(NamedTuple):
-    """An environment's state and the steps of its episode so far."""
+    """State of an environment, and how many steps its current episode has taken."""
 
     inner: PyTree
     steps: Int[Array, ""]
 
 
 def limit_steps(env: Env, max_ep_len: int) -> Env:
-    """The environment with episodes truncated after `max_ep_len` steps."""
+    """Truncate the episodes of an environment after `max_ep_len` steps, if not earlier."""
     return env._replace(
         max_episode_steps=min(env.max_episode_steps, max_ep_len),
         reset=partial(reset_limited, env),
@@ -242,13 +319,13 @@ def limit_steps(env: Env, max_ep_len: int) -> Env:
 
 
 def reset_limited(env: Env, key: ScalarKey) -> tuple[Array, TimedState]:
-    """Start an episode at step 0. Consumes `key`."""
+    """Start an episode, and count its steps from 0. Consumes `key`."""
     observation, state = env.reset(key)
     return observation, TimedState(state, jnp.zeros((), jnp.int32))
 
 
 def step_limited(env: Env, max_ep_len: int, key: ScalarKey, state: TimedState, action: Array) -> Timestep:
-    """One step; where the limit is reached and the environment goes on, truncate and reset. Consumes `key`."""
+    """Take one step; truncate and reset where the limit is reached and the episode has not ended. Consumes `key`."""
     step_key, reset_key = jax.random.split(key)
     timestep = env.step(step_key, state.inner, action)
     steps = state.steps + 1

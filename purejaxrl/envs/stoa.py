@@ -1,7 +1,7 @@
-"""Environments of other libraries, by way of stoa (pip install stoa-env), which has adapters for them.
+"""Environments with the interface of stoa (pip install stoa-env), which has adapters for those of other libraries.
 
-stoa gives brax, jumanji, MuJoCo Playground, pgx, navix, xminigrid and kinetix one interface. Its objects are taken as
-they come here: nothing of stoa is imported, so any object with that interface will do.
+stoa gives brax, jumanji, MuJoCo Playground, pgx, navix, xminigrid and kinetix one interface. Nothing of stoa is
+imported here, so any object with that interface will do.
 """
 
 from __future__ import annotations
@@ -27,13 +27,22 @@ def from_stoa(
     solved_at: float | None = None,
     observe: Callable[[Any], Array] = as_float,
 ) -> Env:
-    """An environment with stoa's interface as an Env: `train("vpg", env=from_stoa(BraxToStoa(env), ...))`.
+    """Adapt an environment with stoa's interface to `Env`: `train("vpg", env=from_stoa(BraxToStoa(env), ...))`.
 
-    env: without an AutoResetWrapper; an episode is reset here, where that is needed. max_episode_steps: after these
-    steps episodes are truncated, on top of what the environment does itself. observe: what makes one array of an
-    observation, where it is a structure of several.
-    A last step with discount 0 terminates; with any other discount it is cut off, and its value is bootstrapped.
-    Raises InputError where observations are not single arrays, or actions neither discrete nor a box of numbers.
+    A last step with discount 0 terminates the episode; one with any other discount truncates it.
+
+    Args:
+        env: The environment, without an AutoResetWrapper: episodes are reset here.
+        name: A name for it.
+        max_episode_steps: Truncate episodes after this many steps, on top of the environment's own limit.
+        solved_at: Mean return that counts as solved; None for none.
+        observe: Function that makes one array of an observation, needed if that is a structure of several.
+
+    Returns:
+        The environment, whose `reset` and `step` are pure functions.
+
+    Raises:
+        InputError: If observations are not single arrays, or actions are neither discrete nor a box of numbers.
     """
     seen = jax.eval_shape(lambda key: env.reset(key)[1].observation, jax.random.key(0))
     if observe is as_float and not isinstance(seen, jax.ShapeDtypeStruct):
@@ -54,7 +63,7 @@ def from_stoa(
 
 
 def convert_action_space(name: str, space: Any) -> ActionSpace:
-    """The package's word for a stoa action space. Raises InputError where there is none."""
+    """Convert an action space of stoa. Raises InputError, which names the environment, unless discrete or a box."""
     count = getattr(space, "num_values", None)
     if isinstance(count, int):
         return Discrete(count)
@@ -64,7 +73,7 @@ def convert_action_space(name: str, space: Any) -> ActionSpace:
 
 
 def reset_stoa(env: Any, observe: Callable, key: ScalarKey) -> tuple[Array, PyTree]:
-    """Start an episode. Consumes `key`."""
+    """Start an episode; `Env.reset` of an environment of stoa. Consumes `key`."""
     state, timestep = env.reset(key)
     return as_float(observe(timestep.observation)), state
 
@@ -72,7 +81,7 @@ def reset_stoa(env: Any, observe: Callable, key: ScalarKey) -> tuple[Array, PyTr
 def step_stoa(
     env: Any, observe: Callable, space: ActionSpace, key: ScalarKey, state: PyTree, action: Array
 ) -> Timestep:
-    """One step, and the start of an episode where that was the last. Consumes `key`."""
+    """Take one step, and reset if it ended the episode; `Env.step` of an environment of stoa. Consumes `key`."""
     if isinstance(space, Continuous):
         action = jnp.clip(action, space.low, space.high)
     state, timestep = env.step(state, action)

@@ -21,7 +21,8 @@ from purejaxrl.experiment.presets import family_of
 from purejaxrl.experiment.tracker import BatchPosition, RunTracker, Stage
 from purejaxrl.storage import checkpoint as disk
 from purejaxrl.storage.checkpoint import Checkpoint, Rows, named_leaves
-from purejaxrl.storage.run_folder import RunFolder, plain
+from purejaxrl.storage.files import plain
+from purejaxrl.storage.run_folder import RunFolder
 from purejaxrl.training import metrics
 from purejaxrl.training.batches import group_settings
 from purejaxrl.training.compilation import shapes_of_runs
@@ -167,7 +168,7 @@ def restore(tracker: RunTracker, folder: RunFolder, found: Checkpoint) -> Restor
     """
     plan = tracker.plan
     with _describing(found):
-        facts = found.facts
+        facts = found.metadata
         position = BatchPosition(**facts["position"])
         is_sound = all(isinstance(value, int) and value >= 0 for value in position)
         if not is_sound or position.done + position.runs > plan.runs:
@@ -212,10 +213,10 @@ def with_present_names(found: Checkpoint, template: Mapping[str, Any], family: s
     wanted = set(names.values())
     arrays = {
         name: form
-        for name, form in found.facts["arrays"].items()
+        for name, form in found.metadata["arrays"].items()
         if name in wanted or not name.startswith("best/learner/")
     }
-    return found._replace(facts={**found.facts, "arrays": arrays}, renamed=names)
+    return found._replace(metadata={**found.metadata, "arrays": arrays}, renamed=names)
 
 
 def budgets_in(config: Mapping[str, Any]) -> Any:

@@ -15,7 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from purejaxrl.errors import InputError, ResourceError, absolute_path, in_one_line, warn, writing
+from purejaxrl.errors import InputError, ResourceError, in_one_line, warn
+from purejaxrl.storage.files import absolute_path, writing
 
 Row = dict[str, Any]
 # Columns of a row that say whose it is and when, beside those of swept hyperparameters, which are texts.

@@ -27,7 +27,7 @@ from purejaxrl.components.hyperparameters import (
 )
 from purejaxrl.components.networks import check_network
 from purejaxrl.envs import Images, Renderer, env_name, make, with_params
-from purejaxrl.envs.gymnax_params import values_of
+from purejaxrl.envs.gymnax_params import plain_values
 from purejaxrl.errors import InputError, in_brief
 from purejaxrl.experiment import presets, schema
 from purejaxrl.experiment.labels import label_of, show
@@ -186,7 +186,7 @@ def recorded_params(env: Any, given: Any) -> dict[str, Any] | str | None:
     if isinstance(env, Env) or (isinstance(env, str) and given is None):
         return None
     _, params, default = with_params(env, given)
-    values = values_of(params, default)
+    values = plain_values(params, default)
     return label_object(given, type(params).__name__, is_own=False) if values is None else values
 
 

@@ -12,7 +12,7 @@ from purejaxrl.agents import AGENTS
 from purejaxrl.components.hyperparameters import BUDGETS, as_whole, field_specs, find_budget
 from purejaxrl.envs import env_name, with_params
 from purejaxrl.envs.gymnax_params import check_same as check_params
-from purejaxrl.envs.gymnax_params import replaced
+from purejaxrl.envs.gymnax_params import replace
 from purejaxrl.errors import CheckpointError, InputError, in_brief, warn
 from purejaxrl.experiment import schema
 from purejaxrl.experiment.labels import show
@@ -32,7 +32,7 @@ from purejaxrl.experiment.presets import as_dict, family_of
 from purejaxrl.experiment.run_config import CUSTOM, as_tuple
 from purejaxrl.experiment.settings import Setting
 from purejaxrl.experiment.validation import uses_fraction
-from purejaxrl.storage.run_folder import plain
+from purejaxrl.storage.files import plain
 from purejaxrl.types import Agent, Env
 
 # Options that config.json does not hold, or not by value.
@@ -192,7 +192,7 @@ def found_params(content: dict[str, Any], env: Any, given: Any) -> Any:
     if recorded is None and given is None:
         return None
     _, _, default = with_params(env, None)
-    before = default if recorded is None else replaced("config.json: env_params", default, recorded)
+    before = default if recorded is None else replace("config.json: env_params", default, recorded)
     if given is not None:
         check_params(with_params(env, given)[1], before)
     return None if recorded is None else before

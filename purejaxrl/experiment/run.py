@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError, absolute_path, log, warn
+from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError, log, warn
 from purejaxrl.experiment import checkpointing, schema
 from purejaxrl.experiment.callbacks import Callback, Content, Event, FileWriter, Finisher, Logging, ProgressDisplay
 from purejaxrl.experiment.checkpointing import Checkpointer, Restored
@@ -21,7 +21,8 @@ from purejaxrl.experiment.progress import Reporter, SafeReporter, Silent
 from purejaxrl.experiment.tracker import BatchPosition, RunTracker, Stage, diverged_runs, summarize
 from purejaxrl.storage import run_folder
 from purejaxrl.storage.checkpoint import Checkpoint
-from purejaxrl.storage.run_folder import RunFolder, plain, read_json
+from purejaxrl.storage.files import absolute_path, plain, read_json
+from purejaxrl.storage.run_folder import RunFolder
 from purejaxrl.training import devices
 from purejaxrl.training.batches import batch_of, cut, group_settings, take
 from purejaxrl.training.compilation import StopRequestedError, compile_fitting, mebibytes
@@ -100,7 +101,7 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
     restart: begin anew, although there are results and no checkpoint. Warns of damaged checkpoints that were passed
     over, and of versions that differ.
     """
-    content = run_folder.read_json(path / "config.json")
+    content = read_json(path / "config.json")
     # Earlier versions could.
     if content.get("processes", 1) != 1:
         raise InputError(f"{path} was trained by {content['processes']} processes, which keep no checkpoints")
@@ -114,7 +115,7 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
         return plan, None
     if restart:
         raise InputError(f"--restart: {path} has a checkpoint to go on from, {found.path}; leave --restart out")
-    earlier = found.facts.get("config")
+    earlier = found.metadata.get("config")
     if not isinstance(earlier, dict) or not isinstance(earlier.get("versions"), dict):
         raise CheckpointError(f"{found.path} does not say what it is a checkpoint of")
     older = {**earlier["versions"], "schema_version": earlier.get("schema_version", 0)}
@@ -123,7 +124,7 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
     except InputError as error:
         raise CheckpointError(f"{found.path}: {error}") from error
     check_same(plan, earlier)
-    found = found._replace(facts={**found.facts, "config": earlier, "schema_version": older["schema_version"]})
+    found = found._replace(metadata={**found.metadata, "config": earlier, "schema_version": older["schema_version"]})
     current = {**versions(), "schema_version": schema.SCHEMA_VERSION}
     differing = [f"{name} {older.get(name)} -> {now}" for name, now in current.items() if older.get(name) != now]
     if differing:

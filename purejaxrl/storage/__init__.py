@@ -1,1 +1,1 @@
-"""The files of a run, written whole or not at all."""
+"""Files of runs on disk: run folders, checkpoints, CSV files and videos."""

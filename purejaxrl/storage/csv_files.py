@@ -1,4 +1,4 @@
-"""CSV files that grow as training goes on: appended to, hashed meanwhile, and cut back to where a checkpoint stood."""
+"""CSV files that grow as training goes on: appended to, hashed meanwhile, and cut back to where a checkpoint was."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from purejaxrl.errors import CheckpointError, InputError, writing
+from purejaxrl.errors import CheckpointError, InputError
+from purejaxrl.storage.files import writing
 
 LOGS = ("episodes.csv", "metrics.csv")
 READ_BYTES = 1 << 20
@@ -18,23 +19,38 @@ Table = dict[str, np.ndarray]
 
 
 class Log:
-    """One of the files: its columns, how many bytes it has, and their running hash."""
+    """What has been written to one CSV file.
+
+    Attributes:
+        columns: Names of its columns.
+        size: Its length in bytes.
+        digest: Running SHA-256 hash of these bytes.
+    """
 
     def __init__(self, columns: tuple[str, ...]) -> None:
+        """Begin an empty file with these columns."""
         self.columns = columns
         self.size = 0
         self.digest = hashlib.sha256()
 
-    def add(self, content: bytes | bytearray | memoryview) -> None:
-        """Count bytes in that stand in the file."""
+    def add(self, content: bytes) -> None:
+        """Count and hash bytes that were appended to the file."""
         self.size += len(content)
         self.digest.update(content)
 
 
 class Logs:
-    """The growing CSV files of a folder, by name. A disk that does not suffice is a ResourceError naming the path."""
+    """The growing CSV files of a folder, by name.
+
+    Every method that writes raises ResourceError, which names the path, if the disk is full or refuses to write.
+
+    Attributes:
+        path: The folder.
+        begun: What has been written to each file that has been begun, by its name.
+    """
 
     def __init__(self, path: Path) -> None:
+        """Write to a folder, in which none of the files has been begun."""
         self.path = path
         self.begun: dict[str, Log] = {}
 
@@ -42,66 +58,69 @@ class Logs:
         return name in self.begun
 
     def append(self, name: str, table: Table) -> None:
-        """Append the rows of a table, column by column; NaN is an empty field.
+        """Append the rows of a table to a file.
 
-        The first call writes the header; later ones may leave columns out, but not add any.
+        Args:
+            name: The file. The first table also becomes its header.
+            table: Values by column, all of one length; NaN is an empty field. Columns that later tables lack are empty.
+
+        Raises:
+            InputError: If a later table has a column that the first had not.
         """
-        self.append_text(name, self.text_of(name, table))
+        self.append_text(name, self.format(name, table))
 
-    def text_of(self, name: str, table: Table) -> str:
-        """What `append` would write."""
+    def format(self, name: str, table: Table) -> str:
+        """Return the text that `append` would write; arguments and errors as there."""
         if name not in self:
             return csv_text(table)
         columns = self.begun[name].columns
         if set(table) - set(columns):
             raise InputError(f"{self.path / name}: {(set(table) - set(columns)).pop()} is reported by some runs only")
-        return rows_text(table, columns)
+        return _rows_text(table, columns)
 
     def append_text(self, name: str, text: str) -> None:
-        """Append what `text_of` has returned."""
-        if text:
-            self._append(name, text.encode(), tuple(text.partition("\n")[0].split(",")))
-
-    def append_file(self, name: str, content: bytes | bytearray) -> None:
-        """Append another file of the same kind, header included."""
-        header, _, rows = bytes(content).partition(b"\n")
-        columns = tuple(header.decode().split(","))
-        if name in self and self.begun[name].columns != columns:
-            raise InputError(f"{self.path / name}: some runs report other columns: {header.decode()}")
-        self._append(name, rows if name in self else bytes(content), columns)
-
-    def _append(self, name: str, content: bytes, columns: tuple[str, ...]) -> None:
-        path = self.path / name
+        """Append text that `format` has returned to a file; its first line becomes the header of a new one."""
+        if not text:
+            return
+        path, content = self.path / name, text.encode()
         with writing(path), path.open("ab" if name in self else "xb") as file:
             file.write(content)
-        self.begun.setdefault(name, Log(columns)).add(content)
+        self.begun.setdefault(name, Log(tuple(text.partition("\n")[0].split(",")))).add(content)
 
-    def standing(self) -> dict[str, dict[str, Any]]:
-        """How far every file has been written, once that is on the disk: its bytes and their hash."""
+    def positions(self) -> dict[str, dict[str, Any]]:
+        """Bring the files to the disk, and return how far each has been written: its `bytes` and their `sha256`."""
         for name in self.begun:
             with writing(self.path / name), (self.path / name).open("rb") as file:
                 os.fsync(file.fileno())
         return {name: {"bytes": log.size, "sha256": log.digest.hexdigest()} for name, log in self.begun.items()}
 
-    def verify(self, standing: dict[str, dict[str, Any]]) -> None:
-        """Take in how far the files had been written at an earlier `standing`. Nothing is changed.
+    def verify(self, positions: dict[str, dict[str, Any]]) -> None:
+        """Check that the files begin as they did, and continue from there once `rewind` has cut them; changes no file.
 
-        Raises CheckpointError where a file does not begin with what had been written then.
+        Args:
+            positions: What `positions` returned at an earlier time.
+
+        Raises:
+            CheckpointError: If a file does not begin with what had been written at that time.
         """
         for name in LOGS:
-            if name not in standing:
+            if name not in positions:
                 continue
-            path = self.path / name
+            path, size = self.path / name, positions[name]["bytes"]
             try:
-                log = read_log(path, standing[name]["bytes"])
+                with path.open("rb") as file:
+                    log = Log(tuple(file.readline().decode().rstrip("\n").split(",")))
+                    file.seek(0)
+                    while block := file.read(min(READ_BYTES, size - log.size)):
+                        log.add(block)
             except (OSError, UnicodeDecodeError) as error:
                 raise CheckpointError(f"cannot go on with {path}: {error}") from error
-            if log.size < standing[name]["bytes"] or log.digest.hexdigest() != standing[name]["sha256"]:
+            if log.size < size or log.digest.hexdigest() != positions[name]["sha256"]:
                 raise CheckpointError(f"{path} has been changed since the checkpoint was written")
             self.begun[name] = log
 
     def rewind(self) -> None:
-        """Cut every file where `verify` has found it; those that had not been begun then are removed."""
+        """Cut every file to what `verify` has checked, and remove those that had not been begun then."""
         for name in LOGS:
             path = self.path / name
             with writing(path):
@@ -111,30 +130,20 @@ class Logs:
                     path.unlink(missing_ok=True)
 
 
-def read_log(path: Path, size: int) -> Log:
-    """The first `size` bytes of a CSV file, or all where it has fewer."""
-    with path.open("rb") as file:
-        log = Log(tuple(file.readline().decode().rstrip("\n").split(",")))
-        file.seek(0)
-        while block := file.read(min(READ_BYTES, size - log.size)):
-            log.add(block)
-    return log
-
-
 def csv_text(table: Table) -> str:
-    """A table, column by column, as a CSV file."""
-    return ",".join(table) + "\n" + rows_text(table, tuple(table))
+    """Format a table, given as column -> values, as a CSV file with a header."""
+    return ",".join(table) + "\n" + _rows_text(table, tuple(table))
 
 
-def rows_text(table: Table, columns: tuple[str, ...]) -> str:
-    """The rows of a CSV file with these columns; those that the table lacks are empty."""
+def _rows_text(table: Table, columns: tuple[str, ...]) -> str:
+    """Format the rows of a CSV file with these columns; those that the table lacks are empty."""
     rows = len(next(iter(table.values())))
-    cells = [cells_of(table[column]) if column in table else [""] * rows for column in columns]
+    cells = [_cells(table[column]) if column in table else [""] * rows for column in columns]
     return "".join(",".join(row) + "\n" for row in zip(*cells, strict=True))
 
 
-def cells_of(values: np.ndarray) -> list[str]:
-    """CSV fields: whole numbers and text as they are, others with the digits that float32 needs, NaN empty."""
+def _cells(values: np.ndarray) -> list[str]:
+    """Format CSV fields: whole numbers and text as they are, others with the digits that float32 needs, NaN empty."""
     if not np.issubdtype(values.dtype, np.floating):
         return list(map(str, values.tolist()))
     return ["" if value != value else f"{value:.9g}" for value in values.tolist()]

@@ -1,4 +1,4 @@
-"""One process at a time in a folder: the system's lock on the folder itself, which does not outlive its process."""
+"""Locks that let one process at a time write to a folder; the system releases them when the process ends."""
 
 from __future__ import annotations
 
@@ -15,9 +15,17 @@ except ModuleNotFoundError:
 
 
 def lock(path: Path) -> int:
-    """Lock a folder for this process; the system unlocks it when the returned descriptor is closed, or at its end.
+    """Lock a folder for this process.
 
-    Raises InUseError where another process has locked it.
+    Args:
+        path: The folder.
+
+    Returns:
+        A file descriptor; the lock is released when it is closed, or when the process ends.
+
+    Raises:
+        InUseError: If another process has locked the folder.
+        OSError: If the folder cannot be opened.
     """
     number = os.open(path, os.O_RDONLY)
     try:
@@ -26,6 +34,6 @@ def lock(path: Path) -> int:
         os.close(number)
         raise InUseError(f"{path} is in use by another process") from None
     except OSError:
-        # A file system without locks; better to go on than to refuse it.
+        # A file system without locks; training without one is better than refusing it.
         pass
     return number

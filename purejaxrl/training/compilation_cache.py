@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import platformdirs
 
-from purejaxrl.errors import absolute_path
+from purejaxrl.storage.files import absolute_path
 
 VARIABLE = "PUREJAXRL_CACHE_DIR"
 
