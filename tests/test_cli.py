@@ -500,7 +500,7 @@ def test_help(words, begins, capsys):
 
 
 def test_what_is_said_of_a_training_that_went_wrong(capsys, tmp_path):
-    """Two of four runs diverged before any had 100 episodes, in an environment without a threshold, and no picture."""
+    """Two of four runs diverged before any had 100 episodes, in an environment without a threshold, and no figure."""
     counts = {"runs": 4, "runs_ok": 2, "env_steps": 5000, "run_seconds": 2.0, "env_steps_per_second": 2500.0}
     outcome = {"compile_seconds": 1.0, "final_return_mean": None, "solved_at": None, "failed_runs": [1, 2]}
     recorded = SimpleNamespace(is_sweep=False)

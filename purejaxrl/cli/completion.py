@@ -1,4 +1,4 @@
-"""`completion`: what a shell needs to complete commands, flags and file names."""
+"""The command `completion`, which lets a shell complete commands, flags and file names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,17 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def completion(words: list[str]) -> int:
-    """`purejaxrl completion SHELL`."""
+    """Run `purejaxrl completion SHELL`.
+
+    Args:
+        words: The arguments after the command.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If they are not the name of one shell.
+    """
     if words and words[0] in ("--help", "-h"):
         print(HELP, end="")
         return 0
@@ -26,11 +36,11 @@ def completion(words: list[str]) -> int:
         raise InputError(f"completion: {' '.join(words)!r} is not a shell; use one of {', '.join(SHELLS)}")
     import shtab
 
-    print(shtab.complete(whole_parser(), shell=words[0]))
+    print(shtab.complete(_combined_parser(), shell=words[0]))
     return 0
 
 
-def whole_parser() -> argparse.ArgumentParser:
+def _combined_parser() -> argparse.ArgumentParser:
     """All commands and flags as one parser, which only completion needs."""
     import shtab
 
