@@ -9,7 +9,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NoReturn
 
 import purejaxrl
@@ -128,17 +127,9 @@ def _underscored(word: str) -> str:
 
 
 def _dispatch(words: list[str], is_debugging: bool) -> int:
+    modules = (training, folders, plots, listing, completion)
     commands: dict[str, Callable[[list[str]], int]] = {
-        "train": partial(training.train_or_sweep, "train"),
-        "sweep": partial(training.train_or_sweep, "sweep"),
-        "resume": training.resume,
-        "evaluate": folders.evaluate,
-        "export": folders.export,
-        "compare": folders.compare,
-        "plot": plots.plot,
-        "video": plots.video,
-        "list": listing.list_all,
-        "completion": completion.completion,
+        name: run for module in modules for name, run in module.COMMANDS.items()
     }
     if not words or words[0] in ("--help", "-h", "help"):
         print(USAGE, end="")

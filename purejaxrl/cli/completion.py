@@ -17,18 +17,8 @@ Print what makes a shell complete commands, flags and file names; SHELL is bash,
 SHELLS = ("bash", "zsh", "fish")
 
 
-def completion(words: list[str]) -> int:
-    """Run `purejaxrl completion SHELL`.
-
-    Args:
-        words: The arguments after the command.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        InputError: If they are not the name of one shell.
-    """
+def _completion(words: list[str]) -> int:
+    """Run `purejaxrl completion SHELL`."""
     if words and words[0] in ("--help", "-h"):
         print(HELP, end="")
         return 0
@@ -73,3 +63,6 @@ def _combined_parser() -> argparse.ArgumentParser:
     commands.add_parser("list", help="algorithms, presets and environments").add_argument("--json", action="store_true")
     commands.add_parser("completion", help="for your shell").add_argument("shell", choices=SHELLS)
     return whole
+
+
+COMMANDS = {"completion": _completion}

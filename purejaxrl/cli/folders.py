@@ -58,18 +58,8 @@ def compare_parser() -> Parser:
     return parser
 
 
-def evaluate(words: list[str]) -> int:
-    """Run `purejaxrl evaluate RUN`.
-
-    Args:
-        words: The arguments after the command.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        InputError: If a flag, a path or a file is wrong.
-    """
+def _evaluate(words: list[str]) -> int:
+    """Run `purejaxrl evaluate RUN`."""
     path, flags = parse_folder(evaluate_parser(), words)
     episodes, seed = (convert_count(name, flags[name]) for name in ("episodes", "seed"))
     use_cpu()
@@ -94,18 +84,8 @@ def evaluate(words: list[str]) -> int:
     return 0
 
 
-def export(words: list[str]) -> int:
-    """Run `purejaxrl export RUN`.
-
-    Args:
-        words: The arguments after the command.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        InputError: If a flag, a path or a file is wrong.
-    """
+def _export(words: list[str]) -> int:
+    """Run `purejaxrl export RUN`."""
     path, flags = parse_folder(export_parser(), words)
     use_cpu()
 
@@ -130,18 +110,8 @@ def use_cpu() -> None:
     use_compilation_cache()
 
 
-def compare(words: list[str]) -> int:
-    """Run `purejaxrl compare RUN RUN ...`.
-
-    Args:
-        words: The arguments after the command.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        InputError: If a flag, a path or a file is wrong.
-    """
+def _compare(words: list[str]) -> int:
+    """Run `purejaxrl compare RUN RUN ...`."""
     runs, flags = parse_folders(compare_parser(), words)
 
     from purejaxrl.analysis import compare as comparing
@@ -157,3 +127,6 @@ def compare(words: list[str]) -> int:
     else:
         print(comparing.format_comparison(comparison))
     return 0
+
+
+COMMANDS = {"evaluate": _evaluate, "export": _export, "compare": _compare}

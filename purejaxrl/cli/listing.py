@@ -14,18 +14,8 @@ Algorithms, environments and tuned presets.
 WIDTH = 100
 
 
-def list_all(words: list[str]) -> int:
-    """Run `purejaxrl list`.
-
-    Args:
-        words: The arguments after the command.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        InputError: If there are other words than --help and --json.
-    """
+def _list_all(words: list[str]) -> int:
+    """Run `purejaxrl list`."""
     for word in words:
         if word not in ("--help", "-h", "--json"):
             raise InputError(f"list: unexpected {word!r}; it takes nothing but --json")
@@ -80,3 +70,6 @@ def _format_presets() -> str:
         ]
         lines.append(f"    {env:<14}{observation_type:<20}{'  '.join(marks)}".rstrip())
     return "\n".join(lines)
+
+
+COMMANDS = {"list": _list_all}

@@ -45,18 +45,8 @@ def video_parser() -> Parser:
     return parser
 
 
-def plot(words: list[str]) -> int:
-    """Run `purejaxrl plot RUN ...`.
-
-    Args:
-        words: The arguments after the command.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        InputError: If a flag, a path or a file is wrong.
-    """
+def _plot(words: list[str]) -> int:
+    """Run `purejaxrl plot RUN ...`."""
     parser = plot_parser()
     runs, flags = parse_folders(parser, words)
     if not runs:
@@ -121,19 +111,8 @@ def _write_curves(runs: list[str], out: Path, column: str | None) -> Path:
     return out
 
 
-def video(words: list[str]) -> int:
-    """Run `purejaxrl video RUN`.
-
-    Args:
-        words: The arguments after the command.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        InputError: If a flag, a path or a file is wrong.
-        ResourceError: If the video cannot be written.
-    """
+def _video(words: list[str]) -> int:
+    """Run `purejaxrl video RUN`."""
     path, flags = parse_folder(video_parser(), words)
     seed, max_steps = (convert_count(name, flags[name]) for name in ("seed", "max_steps"))
 
@@ -153,3 +132,6 @@ def video(words: list[str]) -> int:
     with nullcontext() if flags["out"] else open_existing(path):
         print(shorten_path(result.video(out, params=flags["params"], seed=seed, max_steps=max_steps)))
     return 0
+
+
+COMMANDS = {"plot": _plot, "video": _video}

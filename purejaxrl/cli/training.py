@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from purejaxrl.cli.flags import parse, parse_resumption, resume_parser, training_parser
@@ -22,18 +23,8 @@ LOG = logging.getLogger("purejaxrl")
 TRAINING_HELP = "purejaxrl {0} ALGORITHM: ALGORITHM is vpg, a3c or dqn; purejaxrl {0} dqn --help shows its flags"
 
 
-def resume(words: list[str]) -> int:
-    """Run `purejaxrl resume RUN`.
-
-    Args:
-        words: The arguments after the command.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        PurejaxrlError: If a flag or the run folder is wrong, or the training fails.
-    """
+def _resume(words: list[str]) -> int:
+    """Run `purejaxrl resume RUN`."""
     path, flags = parse_resumption(resume_parser(), words)
     own = {name: flags.pop(name, None) for name in ("quiet", "verbose", "json", "dry_run", "no_cache", "log_to")}
     loggers = _make_loggers(own)
@@ -66,19 +57,8 @@ def _make_loggers(own: dict[str, Any]) -> list[Logger]:
     return [named(own["log_to"])]
 
 
-def train_or_sweep(command: str, words: list[str]) -> int:
-    """Run `purejaxrl train ALGORITHM` or `purejaxrl sweep ALGORITHM`.
-
-    Args:
-        command: `train` or `sweep`.
-        words: The arguments after the command.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        PurejaxrlError: If a flag is wrong, or the training fails.
-    """
+def _train_or_sweep(command: str, words: list[str]) -> int:
+    """Run `purejaxrl train ALGORITHM` or `purejaxrl sweep ALGORITHM`."""
     if not words:
         raise InputError(TRAINING_HELP.format(command))
     if words[0] in ("--help", "-h"):
@@ -199,3 +179,10 @@ def _print_summary(result: Result) -> None:
         print(f"diverged (NaN): runs {name_runs(summary['failed_runs'])}")
     if result.curve.exists():
         print(f"curve{'s' if result.config.is_sweep else ''}: {shorten_path(result.curve)}")
+
+
+COMMANDS = {
+    "train": partial(_train_or_sweep, "train"),
+    "sweep": partial(_train_or_sweep, "sweep"),
+    "resume": _resume,
+}
