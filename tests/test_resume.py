@@ -168,6 +168,7 @@ def test_a_figure_that_fails_costs_nothing_else(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="figures could not be plotted"):
         purejaxrl.resume(tmp_path / "cut", extend=12)
     assert_same_files(tmp_path / "whole", tmp_path / "cut")
+    monkeypatch.undo()
     assert main(["plot", str(tmp_path / "cut")]) == 0
     names = [(tmp_path / name / "learning_curve.png").read_bytes() for name in ("whole", "cut")]
     assert names[0] == names[1]
