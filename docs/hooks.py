@@ -135,8 +135,6 @@ class DocstringsAsMarkdown(griffe.Extension):
         """Change the docstring of one object."""
         if obj.docstring is not None:
             text = EXAMPLE.sub(r"```pycon\n\1\n```", obj.docstring.value)
-            if SECTION.search(text):
-                obj.docstring.parser = griffe.Parser.google
             obj.docstring.value = fields_of(obj) + (text if SECTION.search(text) else as_list(text))
 
 
