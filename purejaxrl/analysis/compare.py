@@ -16,8 +16,8 @@ from purejaxrl.errors import InputError, ResourceError, absolute_path, home_path
 from purejaxrl.experiment.labels import label_of
 from purejaxrl.storage.run_folder import is_litter, replacing, write_figure
 
-# As many settings at most are printed in pairs.
-MAX_PRINTED_PAIRS = 6
+# Pairs are printed of at most so many settings.
+MAX_PRINTED_SETTINGS = 6
 METRICS = ("run", "env_steps", "return_100", "return_mean")
 
 
@@ -99,7 +99,7 @@ def format_comparison(comparison: Comparison) -> str:
         pair.
     """
     lines = [table(comparison.frame, comparison.labels)]
-    if 1 < len(comparison.scores) <= MAX_PRINTED_PAIRS:
+    if 1 < len(comparison.scores) <= MAX_PRINTED_SETTINGS:
         lines.append("probability that a run of the first is better than one of the second:")
         for setting, other, *figures in improvements(comparison.scores, comparison.stop_when_solved).itertuples(
             index=False
