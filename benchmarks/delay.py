@@ -33,15 +33,15 @@ def measure(actors: int, variant: str, lr: float) -> dict[str, Any]:
     settings = {**VARIANTS[variant], "actors": actors, "lr": lr, "env_steps": ENV_STEPS}
     result = purejaxrl.train("a3c", env="CartPole-v1", preset="tuned", seeds=SEEDS, log_every=5000, **settings)
     curves = result.frame().pivot(index="env_steps", columns="run", values="return_mean").ffill()
-    tally = {int(delay): count for delay, count in result.facts["delay_histogram"]["counts"].items()}
+    tally = {int(delay): count for delay, count in result.summary_json["delay_histogram"]["counts"].items()}
     return {
         "actors": actors,
         "variant": variant,
         "lr": lr,
         "mean_delay": sum(delay * count for delay, count in tally.items()) / sum(tally.values()),
         "mean_return_per_run": curves.mean().tolist(),
-        "env_steps_to_solve_per_run": result.facts["env_steps_to_solve_per_run"],
-        "final_return_per_run": np.asarray(result.facts["final_return_per_run"], float).tolist(),
+        "env_steps_to_solve_per_run": result.summary_json["env_steps_to_solve_per_run"],
+        "final_return_per_run": np.asarray(result.summary_json["final_return_per_run"], float).tolist(),
     }
 
 

@@ -22,12 +22,12 @@ INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 BLOCK = re.compile(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', re.DOTALL)
 TABLE = re.compile(r"<!-- table: (\w+) (\w+) -->")
 EXAMPLE = re.compile(r"^(>>> .*(?:\n(?!\s*$).+)*)", re.MULTILINE)
-SECTION = re.compile(r"^(Args|Returns|Raises):$", re.MULTILINE)
+SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Yields):$", re.MULTILINE)
 TERM = re.compile(r"^((?:[a-z]\w+|Config)(?:, \w+)*):\s+(?=\S)")
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add pages and pictures that lie outside docs/."""
+    """Add pages and images that lie outside docs/."""
     for pattern in OUTSIDE:
         for path in sorted(ROOT.glob(pattern)):
             files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
@@ -135,8 +135,6 @@ class DocstringsAsMarkdown(griffe.Extension):
         """Change the docstring of one object."""
         if obj.docstring is not None:
             text = EXAMPLE.sub(r"```pycon\n\1\n```", obj.docstring.value)
-            if SECTION.search(text):
-                obj.docstring.parser = griffe.Parser.google
             obj.docstring.value = fields_of(obj) + (text if SECTION.search(text) else as_list(text))
 
 

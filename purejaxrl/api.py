@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from purejaxrl.analysis.figures import try_to_draw, write_statistics
-from purejaxrl.analysis.result import Home, MakePlan, Result, result_of, temporary_folder
+from purejaxrl.analysis.figures import write_figures_or_warn, write_statistics
+from purejaxrl.analysis.pickling import LazyPlan, TemporaryFolder
+from purejaxrl.analysis.result import Result, make_result
 from purejaxrl.components.hyperparameters import check_fields, field_specs, with_whole_numbers
 from purejaxrl.envs import Renderer, find_renderer, limit_steps, observe_images
 from purejaxrl.errors import InputError
@@ -36,7 +37,7 @@ from purejaxrl.types import Agent, Env, RunState, ScalarKey
 
 __all__ = ["Result", "make_train", "resume", "sweep", "train"]
 
-FINISHERS = Finishers(write_statistics, try_to_draw)
+FINISHERS = Finishers(write_statistics, write_figures_or_warn)
 
 Progress: TypeAlias = bool | Reporter | Callable[[Plan], Reporter] | None
 
@@ -344,22 +345,22 @@ def train_plan(
     if out == "":
         raise InputError("--out: '' is not allowed; it takes a folder")
     if out is not None:
-        path, home = absolute_path(out), None
+        path, folder = absolute_path(out), None
     else:
-        path = temporary_folder()
-        home = Home(path)
+        folder = TemporaryFolder()
+        path = folder.path
         # What goes with the Result is of no use after an interruption.
         plan = plan._replace(options=dataclasses.replace(plan.options, checkpoint_every=0.0))
     outcome = run_experiment(plan, path, FINISHERS, overwrite=overwrite, progress=progress, loggers=loggers)
-    return result_of_outcome(outcome, home)
+    return _make_result(outcome, folder)
 
 
 def resume_run(path: str | Path, **arguments: Any) -> Result:
     """Go on with the training of a run folder; arguments as for `resume_experiment`."""
-    return result_of_outcome(resume_experiment(path, FINISHERS, **arguments))
+    return _make_result(resume_experiment(path, FINISHERS, **arguments))
 
 
-def result_of_outcome(outcome: Outcome, home: Home | None = None) -> Result:
-    """The Result of what a training has left."""
-    make_plan = MakePlan(outcome.config, plan=outcome.plan)
-    return result_of(outcome.path, outcome.config, outcome.summary, make_plan, outcome.state, outcome.stopped_by, home)
+def _make_result(outcome: Outcome, folder: TemporaryFolder | None = None) -> Result:
+    """The Result of a training that has ended or was stopped."""
+    plan = LazyPlan(outcome.config, plan=outcome.plan)
+    return make_result(outcome.path, outcome.config, outcome.summary, plan, outcome.state, outcome.stopped_by, folder)

@@ -274,7 +274,7 @@ def test_damaged_files_never_print_a_traceback(data, folder, capsys, tmp_path_fa
         ["evaluate", str(copy), "--episodes", "1"],
         ["compare", str(copy), str(copy)],
         ["plot", str(copy), "--out", str(copy.parent / "curves.png")],
-        ["video", str(copy), "--out", str(copy.parent / "film.gif"), "--max_steps", "0"],
+        ["video", str(copy), "--out", str(copy.parent / "video.gif"), "--max_steps", "0"],
     ):
         code = main(words)
         error = capsys.readouterr().err

@@ -98,7 +98,7 @@ FAULTS = [
     Fault("diverged runs named by their place in the batch", "experiment/tracker.py", 'return stage.batch.runs[~is_fine]', 'return np.nonzero(~is_fine)[0]', "test_sweep.py"),
     Fault("padding shows", "training/runner.py", "log = trim(log, length, runs)", "log = trim(log, length, program.width)", "test_sweep.py"),
     Fault("stopping early is a loss", "experiment/tracker.py", "later * left) /", "0 * left) /", "test_sweep.py"),
-    Fault("ties count as wins", "analysis/statistics.py", "- counts_of_y / 2", "- counts_of_y * 0", "test_statistics.py"),
+    Fault("ties count as wins", "analysis/statistics.py", "- y_counts / 2", "- y_counts * 0", "test_statistics.py"),
     Fault("diverged runs dropped", "analysis/summary.py", "is_ok = ~np.isin(np.arange(runs), failed) & has_begun", "is_ok = has_begun", "test_sweep.py test_compare.py"),
     Fault("the best is the worst", "analysis/statistics.py", "is_ascending = [False, False,", "is_ascending = [False, True,", "test_statistics.py"),
     Fault("terminal difference not zeroed", "envs/images.py", "is_still = terminated & (images.image == \"difference\")", "is_still = terminated & False", "test_pixels.py"),

@@ -44,7 +44,10 @@ def test_a3c_leaves_the_histogram_of_its_delays(tmp_path):
     settings = {"actors": 4, "t_max": 5, "env_steps": 400, "hidden_sizes": (8,)}
     result = purejaxrl.train("a3c", seeds=2, out=tmp_path / "run", log_every=100, **settings)
     # Twenty rounds of four; in the first round the w-th worker waits for w others, afterwards for three.
-    assert result.facts["delay_histogram"] == {"bin_width": 1, "counts": {"0": 2, "1": 2, "2": 2, "3": 2 + 2 * 19 * 4}}
+    assert result.summary_json["delay_histogram"] == {
+        "bin_width": 1,
+        "counts": {"0": 2, "1": 2, "2": 2, "3": 2 + 2 * 19 * 4},
+    }
     assert list(result.frame().query("run == 0")["delay"]) == pytest.approx([(1.5 + 4 * 3) / 5, 3, 3, 3])
     assert (result.path / "delay_histogram.png").stat().st_size > 5000
     assert result.state.learner.extra.theta.pi["kernel_0"].shape == (2, 4, 4, 8)
@@ -98,7 +101,7 @@ def test_a_variant_of_an_agent():
     mine = dqn.agent._replace(name="constant", update=partial(dqn.update, td_target=constant_target))
     vectors = {"observation_type": "default", "batch_size": 16, "memory_size": 500, "hidden_sizes": (8,)}
     result = purejaxrl.train(mine, env_steps=1500, lr=1e-2, **vectors)
-    assert result.facts["algorithm"] == "constant"
+    assert result.summary_json["algorithm"] == "constant"
     assert result.frame()["q_mean"].iloc[-1] == pytest.approx(7, abs=0.5)
 
 
@@ -119,7 +122,7 @@ def test_every_core_works_from_a_fresh_interpreter():
     code = (
         "import os, purejaxrl\n"
         "result = purejaxrl.train('vpg', seeds=2, epochs=1, steps_per_epoch=8, actors=2)\n"
-        "print(result.facts['devices'], min(2, len(os.sched_getaffinity(0))))"
+        "print(result.summary_json['devices'], min(2, len(os.sched_getaffinity(0))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     used, expected = done.stdout.split()
@@ -161,8 +164,8 @@ def test_a_failed_run_is_named(monkeypatch):
             return jnp.nan, state.time >= 4, state.observation + 1
 
     result = purejaxrl.train("vpg", env=Sick(), seeds=2, epochs=2, steps_per_epoch=40, actors=4)
-    assert result.facts["failed_runs"] == [0, 1]
-    assert result.facts["runs_ok"] == 0
+    assert result.summary_json["failed_runs"] == [0, 1]
+    assert result.summary_json["runs_ok"] == 0
 
 
 def test_config_is_a_pytree_whose_leaves_are_the_real_numbers():

@@ -500,11 +500,11 @@ def test_help(words, begins, capsys):
 
 
 def test_what_is_said_of_a_training_that_went_wrong(capsys, tmp_path):
-    """Two of four runs diverged before any had 100 episodes, in an environment without a threshold, and no picture."""
+    """Two of four runs diverged before any had 100 episodes, in an environment without a threshold, and no figure."""
     counts = {"runs": 4, "runs_ok": 2, "env_steps": 5000, "run_seconds": 2.0, "env_steps_per_second": 2500.0}
     outcome = {"compile_seconds": 1.0, "final_return_mean": None, "solved_at": None, "failed_runs": [1, 2]}
-    recorded = SimpleNamespace(is_sweep=False)
-    training._print_summary(SimpleNamespace(facts=counts | outcome, recorded=recorded, curve=tmp_path / "none.png"))
+    config = SimpleNamespace(is_sweep=False)
+    training._print_summary(SimpleNamespace(summary_json=counts | outcome, config=config, curve=tmp_path / "none.png"))
     assert capsys.readouterr().out.splitlines() == [
         "2 of 4 runs ok, 5,000 env steps in 2.0 s (2,500 per second), compiled in 1.0 s",
         "diverged (NaN): runs 1, 2",

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from purejaxrl.analysis import statistics
-from purejaxrl.analysis.compare import compare, in_words, metrics_of, read, write
+from purejaxrl.analysis.compare import compare, format_comparison, read_metrics, read_summary, write_comparison
 from purejaxrl.cli import main
 from purejaxrl.errors import InputError, ResourceError
 
@@ -42,7 +42,7 @@ SWEEP = PLAIN | {
 def folders(tmp_path):
     """Write run folders: name -> summary, as JSON or as the text that is to stand in it."""
 
-    def write(**summaries):
+    def write_folders(**summaries):
         for name, summary in summaries.items():
             (tmp_path / name).mkdir(parents=True, exist_ok=True)
             if isinstance(summary, dict) and isinstance(summary.get("final_return_per_run"), list):
@@ -51,7 +51,7 @@ def folders(tmp_path):
             (tmp_path / name / "summary.json").write_text(text)
         return [tmp_path / name for name in summaries]
 
-    return write
+    return write_folders
 
 
 def error_of(call, *arguments):
@@ -65,10 +65,10 @@ def error_of(call, *arguments):
 
 def test_read_a_plain_run(folders):
     (path,) = folders(first=PLAIN)
-    folder = read(path)
-    assert (folder.env, folder.solved_at, folder.labels) == ("CartPole-v1", 475, ["first"])
-    assert folder.stop_when_solved is False
-    (scores,) = folder.scores
+    summary = read_summary(path)
+    assert (summary.env, summary.solved_at, summary.settings) == ("CartPole-v1", 475, [{}])
+    assert summary.stop_when_solved is False
+    (scores,) = summary.scores_by_setting()
     np.testing.assert_array_equal(scores.final_return, [10, np.nan, 30])
     np.testing.assert_array_equal(scores.area_under_curve, [1, 2.5, np.nan])
     np.testing.assert_array_equal(scores.env_steps_to_solve, [np.inf, 800, np.inf])
@@ -77,18 +77,18 @@ def test_read_a_plain_run(folders):
 
 def test_read_a_sweep(folders):
     (path,) = folders(night=SWEEP)
-    folder = read(path)
-    assert folder.labels == [
-        "night lr=0.001 hidden_sizes=32x32 normalize=true",
-        "night lr=1e-05 hidden_sizes=8 normalize=false",
-    ]
-    np.testing.assert_array_equal([scores.final_return for scores in folder.scores], [[1, 2], [300, 400]])
-    np.testing.assert_array_equal([scores.is_ok for scores in folder.scores], [[True, True], [True, False]])
+    both = read_summary(path).scores_by_setting()
+    np.testing.assert_array_equal([scores.final_return for scores in both], [[1, 2], [300, 400]])
+    np.testing.assert_array_equal([scores.is_ok for scores in both], [[True, True], [True, False]])
 
 
 def test_compare(folders):
     comparison = compare(folders(first=PLAIN, night=SWEEP))
-    assert [label.split()[0] for label in comparison.labels] == ["first", "night", "night"]
+    assert comparison.labels == [
+        "first",
+        "night lr=0.001 hidden_sizes=32x32 normalize=true",
+        "night lr=1e-05 hidden_sizes=8 normalize=false",
+    ]
     assert (comparison.env, comparison.solved_at, comparison.stop_when_solved) == ("CartPole-v1", 475, False)
     assert list(comparison.frame["rank"]) == [3, 2, 1]
     assert set(comparison.frame["ranked_by"]) == {"final_return"}
@@ -204,7 +204,7 @@ def test_metrics_of_several_folders(folders):
     (paths[0] / "metrics.csv").write_text(HEADER + "0,0,1,100,2,5,1,,3\n1,1,1,100,2,,1,7,3\n")
     (paths[2] / "metrics.csv").write_text("")
     (paths[3] / "metrics.csv").write_text(HEADER + "0,0,1,50,2,8,1,,3\n3,1,1,60,2,9,1,6,3\n3,1")
-    metrics = metrics_of(paths)
+    metrics = read_metrics(paths)
     assert set(metrics.columns) == {"run", "env_steps", "return_100", "return_mean"}
     assert list(metrics["run"]) == [0, 1, 9, 12]
     assert metrics["run"].dtype == np.int64
@@ -217,7 +217,7 @@ def test_no_metrics_at_all(folders):
     paths = folders(first=PLAIN, header=PLAIN)
     (paths[1] / "metrics.csv").write_text(HEADER)
     for given in (paths[:1], paths):
-        metrics = metrics_of(given)
+        metrics = read_metrics(given)
         assert len(metrics) == 0
         assert metrics["run"].dtype == np.int64
         assert pd.api.types.is_float_dtype(metrics["return_100"])
@@ -237,7 +237,7 @@ def test_no_metrics_at_all(folders):
 def test_broken_metrics(folders, text, said):
     (path,) = folders(first=PLAIN)
     (path / "metrics.csv").write_text(text)
-    message = error_of(metrics_of, [path])
+    message = error_of(read_metrics, [path])
     assert "metrics.csv" in message
     assert said in message
 
@@ -245,7 +245,7 @@ def test_broken_metrics(folders, text, said):
 def test_metrics_that_cannot_be_read(folders):
     (path,) = folders(first=PLAIN)
     (path / "metrics.csv").mkdir()
-    assert "metrics.csv" in error_of(metrics_of, [path])
+    assert "metrics.csv" in error_of(read_metrics, [path])
 
 
 # Every run of `good` beats every run of `poor`, in final return and in area; both are complete.
@@ -263,9 +263,9 @@ POOR = GOOD | {
 OUT = ["compare.csv", "compare.png", "improvement.csv"]
 
 
-def test_in_words(folders):
+def test_comparisons_as_text(folders):
     """The table has the best first, pairs are in the order given: 10, 20 and 30 never beat 480, 490 and 500."""
-    words = in_words(compare(folders(poor=POOR, good=GOOD))).splitlines()
+    words = format_comparison(compare(folders(poor=POOR, good=GOOD))).splitlines()
     assert [line.split()[0] for line in words[2:4]] == ["good", "poor"]
     assert words[2].split()[-3:] == ["100%", "900", "-"]
     assert words[3].split()[-3:] == ["0%", "never", "1.00"]
@@ -275,13 +275,13 @@ def test_in_words(folders):
     ]
 
 
-def test_in_words_says_what_is_not_known(folders):
+def test_text_says_what_is_not_known(folders):
     """One run has no interval, and no run with an area no probability."""
     one = GOOD | {"seeds": 1, "final_return_per_run": [5], "area_under_curve_per_run": [5]}
     one |= {"env_steps_to_solve_per_run": [None]}
     none = one | {"final_return_per_run": [None], "area_under_curve_per_run": [None]}
     paths = folders(one=one, none=none, poor=one | {"area_under_curve_per_run": [4]})
-    assert in_words(compare(paths)).splitlines()[-3:] == [
+    assert format_comparison(compare(paths)).splitlines()[-3:] == [
         "  - [-, -]  one > none",
         "  1.00 [-, -]  one > poor",
         "  - [-, -]  none > poor",
@@ -307,13 +307,13 @@ def test_any_folder_of_stopped_runs_makes_env_steps_to_solve_count(folders, tmp_
             for (name, summary), value in zip(summaries.items(), is_stopping, strict=True)
         }
     )
-    assert [read(path).stop_when_solved for path in paths] == list(is_stopping)
+    assert [read_summary(path).stop_when_solved for path in paths] == list(is_stopping)
     comparison = compare(paths)
     assert comparison.stop_when_solved is True
     assert set(comparison.frame["ranked_by"]) == {"env_steps_to_solve"}
     assert list(comparison.frame["rank"]) == [1, 2, 3]
     np.testing.assert_allclose(comparison.frame["best_improves"], [np.nan, 8 / 9, 1])
-    words = in_words(comparison).splitlines()
+    words = format_comparison(comparison).splitlines()
     assert [line.split()[0] for line in words[2:5]] == ["soon", "good", "poor"]
     assert words[5] == "Runs ended once they were solved, so settings are ranked by env steps to solve."
     assert [(line.split()[0], line.split("]")[1]) for line in words[7:]] == [
@@ -321,7 +321,7 @@ def test_any_folder_of_stopped_runs_makes_env_steps_to_solve_count(folders, tmp_
         ("1.00", "  soon > poor"),
         ("1.00", "  good > poor"),
     ]
-    write(comparison, paths, tmp_path / "out")
+    write_comparison(comparison, paths, tmp_path / "out")
     np.testing.assert_allclose(pd.read_csv(tmp_path / "out" / "improvement.csv")["probability"], [8 / 9, 1, 1])
 
 
@@ -334,8 +334,8 @@ def test_without_stopped_runs_final_returns_count(folders):
 def test_pairs_of_many_settings_are_not_printed(folders):
     """All 15 pairs of six settings are; the 21 of seven are left to improvement.csv."""
     paths = folders(**{f"run{n}": POOR for n in range(7)})
-    assert in_words(compare(paths[:6])).count(" > ") == 15
-    assert " > " not in in_words(compare(paths))
+    assert format_comparison(compare(paths[:6])).count(" > ") == 15
+    assert " > " not in format_comparison(compare(paths))
 
 
 def test_what_is_written(folders, tmp_path):
@@ -344,7 +344,7 @@ def test_what_is_written(folders, tmp_path):
     before = {path: sorted(path.iterdir()) for path in paths}
     out = tmp_path / "a" / "b"
     comparison = compare(paths)
-    write(comparison, paths, out)
+    write_comparison(comparison, paths, out)
     assert sorted(path.name for path in out.iterdir()) == OUT
     frame = pd.read_csv(out / "compare.csv")
     assert list(frame["setting"]) == ["poor", "good"]
@@ -369,7 +369,7 @@ def test_pairs_of_very_many_settings_are_not_written(folders, tmp_path, settings
         "env_steps_to_solve_per_run": [None] * count,
     }
     paths = folders(many=many, good=GOOD)
-    write(compare(paths), paths, tmp_path / "out")
+    write_comparison(compare(paths), paths, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == files
     frame = pd.read_csv(tmp_path / "out" / "compare.csv")
     assert list(frame["best_improves"][:-1]) == [1] * count
@@ -380,7 +380,7 @@ def test_pairs_of_very_many_settings_are_not_written(folders, tmp_path, settings
 def test_nothing_is_written_where_metrics_are_broken(folders, tmp_path):
     paths = folders(poor=POOR, good=GOOD)
     (paths[1] / "metrics.csv").write_text("run,env_steps\n0,1\n")
-    message = error_of(write, compare(paths), paths, tmp_path / "out")
+    message = error_of(write_comparison, compare(paths), paths, tmp_path / "out")
     assert f"cannot read {paths[1] / 'metrics.csv'}" in message
     assert not (tmp_path / "out").exists()
 
@@ -422,7 +422,7 @@ def test_a_full_disk(folders, tmp_path, monkeypatch):
     paths = folders(poor=POOR, good=GOOD)
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
     with pytest.raises(ResourceError, match=r"cannot write .*out/compare.png: No space left on device") as caught:
-        write(compare(paths), paths, tmp_path / "out")
+        write_comparison(compare(paths), paths, tmp_path / "out")
     assert caught.value.exit_code == 6
 
 
@@ -432,7 +432,7 @@ def test_compare_on_the_command_line(folders, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["compare", "poor", "good"]) == 0
     printed = capsys.readouterr()
-    assert printed.out == in_words(compare(["poor", "good"])) + "\n"
+    assert printed.out == format_comparison(compare(["poor", "good"])) + "\n"
     assert printed.err == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "poor"]
     for number, words in enumerate((["poor", "--out", "0", "good"], ["--out=1", "poor", "good"])):
@@ -484,10 +484,10 @@ def test_wrong_input_to_compare(folders, tmp_path, capsys, monkeypatch, words, s
     assert all(part in message for part in said), message
 
 
-def test_a_picture_that_fails_costs_no_table(folders, tmp_path, capsys, monkeypatch):
+def test_a_figure_that_fails_costs_no_table(folders, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("purejaxrl.analysis.plots.sweep", lambda *_: [][0])
     out = tmp_path / "out"
-    with pytest.warns(UserWarning, match=r"cannot draw .*compare\.png: IndexError"):
+    with pytest.warns(UserWarning, match=r"cannot plot .*compare\.png: IndexError"):
         assert main(["compare", *map(str, folders(poor=POOR, good=GOOD)), "--out", str(out)]) == 0
     assert sorted(file.name for file in out.iterdir()) == ["compare.csv", "improvement.csv"]
     assert "good" in capsys.readouterr().out
@@ -502,11 +502,11 @@ def test_help_of_compare(capsys):
 def test_runs_that_never_began_are_neither_ok_nor_unsolved(folders):
     """The second run of three, which null says of, did not diverge either."""
     interrupted = PLAIN | {"failed_runs": [], "final_return_per_run": [10, None, 30], "env_steps_per_run": [9, 0, 9]}
-    (scores,) = read(folders(a=interrupted | {"env_steps_to_solve_per_run": [None, None, 7]})[0]).scores
+    scores = read_summary(folders(a=interrupted | {"env_steps_to_solve_per_run": [None, None, 7]})[0]).scores
     assert scores.is_ok.tolist() == [True, False, True]
     np.testing.assert_array_equal(scores.env_steps_to_solve, [np.inf, np.nan, 7])
     frame = statistics.describe([scores], has_threshold=True)
     assert frame["solved_fraction"].tolist() == [0.5]
     assert frame["ranked_by"].tolist() == ["final_return"]
     with pytest.raises(InputError, match="env_steps_per_run has 1 entries for 3 runs"):
-        read(folders(b=interrupted | {"env_steps_per_run": [1]})[0])
+        read_summary(folders(b=interrupted | {"env_steps_per_run": [1]})[0])

@@ -60,7 +60,7 @@ def test_everything_works_for_them(name, tmp_path):
     agent, options = SMALL[name]
     out = tmp_path / "run"
     result = purejaxrl.train(agent, seeds=3, eval_every=256, eval_episodes=2, out=out, **options)
-    assert result.facts["runs_ok"] == 3
+    assert result.summary_json["runs_ok"] == 3
     assert result.frame()["loss"].notna().any()
     returns = purejaxrl.load(out, agent=agent).evaluate(episodes=3).returns
     assert returns["return"].between(1, 200).all()
@@ -72,7 +72,7 @@ def test_everything_works_for_them(name, tmp_path):
     chex.assert_trees_all_equal(extended.state.learner, whole.state.learner)
     assert extended.frame().equals(whole.frame())
     swept = purejaxrl.sweep(agent, seeds=2, lr=[1e-3, 1e-2], **options)
-    assert swept.facts["programs"] == 1
+    assert swept.summary_json["programs"] == 1
 
 
 def test_extras_travel_with_the_step_that_they_belong_to():
@@ -114,8 +114,8 @@ def test_only_the_recurrent_agent_remembers_a_cue():
     settings = {"env": cue(4), "env_steps": 60_000, "seeds": 8, "episodes_log": "off"}
     remembering = purejaxrl.train(recurrent.agent, **settings)
     forgetting = purejaxrl.train(recurrent.agent, is_recurrent=False, **settings)
-    assert np.min(remembering.facts["final_return_per_run"]) > 0.9
-    assert np.max(forgetting.facts["final_return_per_run"]) < 0.75
+    assert np.min(remembering.summary_json["final_return_per_run"]) > 0.9
+    assert np.max(forgetting.summary_json["final_return_per_run"]) < 0.75
     assert remembering.evaluate(episodes=50).mean > 0.95
 
 
@@ -183,4 +183,4 @@ def test_ppo_and_prioritized_replay_learn_cartpole():
     """Of 8 seeds all but one at least reach a mean return of 150 of 200, within a minute."""
     for agent, env_steps in ((ppo.agent, 100_000), (prioritized.agent, 60_000)):
         result = purejaxrl.train(agent, seeds=8, env_steps=env_steps, episodes_log="off")
-        assert np.sum(np.array(result.facts["final_return_per_run"]) > 150) >= 7
+        assert np.sum(np.array(result.summary_json["final_return_per_run"]) > 150) >= 7

@@ -74,7 +74,7 @@ def test_gymnasium_plays_what_a_plain_loop_plays(tmp_path):
 
 @pytest.mark.slow
 def test_images_are_seen_in_gymnasium_as_in_training(tmp_path):
-    """The same greedy policy of pictures gets the same returns, but for chance, in both implementations."""
+    """The same greedy policy of images gets the same returns, but for chance, in both implementations."""
     result = purejaxrl.train(
         "dqn", observation_type="img", image="stack", frames=2, image_size=(10, 16), hidden_sizes=(8,), batch_size=8,
         memory_size=64, env_steps=40, out=tmp_path / "run",

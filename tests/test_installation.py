@@ -8,13 +8,13 @@ import sys
 
 from packaging.requirements import Requirement
 
-# A training, its files and pictures, and whatever an environment of gymnax imports.
+# A training, its files and figures, and whatever an environment of gymnax imports.
 CODE = """
 import json, sys
 import purejaxrl.cli, purejaxrl
 out = sys.argv[1]
 result = purejaxrl.train("vpg", epochs=1, steps_per_epoch=20, hidden_sizes=(4,), out=out)
-result.video(out + "/film.gif"), result.summary(), result.evaluate(episodes=1)
+result.video(out + "/video.gif"), result.summary(), result.evaluate(episodes=1)
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 

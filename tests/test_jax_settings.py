@@ -97,7 +97,7 @@ def test_everything_that_comes_after_a_training_is_the_same_under_all_of_them(se
             np.asarray(result.policy()(observations)).tolist(),
             result.evaluate(episodes=2).returns["return"].tolist(),
             purejaxrl.evaluate(tmp_path / "run", episodes=2, backend="gymnasium")["return"].tolist(),
-            result.video(tmp_path / "film.gif", max_steps=4).read_bytes(),
+            result.video(tmp_path / "video.gif", max_steps=4).read_bytes(),
             trained[1].state.episode.returns.tolist(),
         ]
 

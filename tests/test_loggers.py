@@ -82,7 +82,7 @@ def test_a_logger_is_told_the_config_and_the_summary(swept):
 
 def test_a_logger_that_fails_is_told_nothing_more(swept):
     assert [entry[0] for entry in swept[2].told] == ["start", "log"]
-    assert swept[0].facts["runs_ok"] == 4
+    assert swept[0].summary_json["runs_ok"] == 4
 
 
 def test_an_error_ends_the_loggers_too(tmp_path):
@@ -304,7 +304,7 @@ def test_wandb_offline(swept, tmp_path, monkeypatch):
     logger = Wandb("trial", mode="offline", dir=tmp_path)
     logger.start(*notes.told[0][1:])
     logger.log(notes.rows)
-    logger.finish(result.facts)
+    logger.finish(result.summary_json)
     # Its own process has written everything once it has ended.
     wandb.teardown()
     files = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"))

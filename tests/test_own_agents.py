@@ -278,7 +278,7 @@ def test_a_learner_may_be_empty(tmp_path):
     }
     agent = of_alone(name="random", **functions)
     result = purejaxrl.train(agent, seeds=2, out=tmp_path / "run")
-    assert result.facts["failed_runs"] == []
+    assert result.summary_json["failed_runs"] == []
     assert len(purejaxrl.evaluate(tmp_path / "run", agent=agent, episodes=2)) == 4
     with pytest.raises(InputError, match="this learner has no parameters"):
         purejaxrl.export(tmp_path / "run", agent=agent)

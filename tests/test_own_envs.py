@@ -235,7 +235,7 @@ def test_the_walk_of_the_page(page):
     assert [row[0] for row in steps_of(page["walk"], jnp.array(1), 4)] == [1, 2, 0, 1]
     assert [row[2] for row in steps_of(page["walk"], jnp.array(1), 3)] == [False, False, True]
     assert steps_of(page["walk"], jnp.array(0), 4)[3][0] == -3
-    assert page["result"].facts["runs_ok"] == 1
+    assert page["result"].summary_json["runs_ok"] == 1
 
 
 class Dusk(Probe):

@@ -151,7 +151,9 @@ def test_modules_are_swept_as_all_else(tmp_path):
     assert list(result.summary()["network"]) == ["Torso", "Torso(width=4)", "Reversed"]
     assert result.select(network=Torso(4)).runs.tolist() == [1]
     assert list(result.frame()["network"].unique()) == ["Torso", "Torso(width=4)", "Reversed"]
-    assert [entry["network"] for entry in result.facts["settings"]] == [f"custom: {show(own)}" for own in networks]
+    assert [entry["network"] for entry in result.summary_json["settings"]] == [
+        f"custom: {show(own)}" for own in networks
+    ]
     returns = purejaxrl.evaluate(tmp_path / "run", network=networks[::-1], episodes=2)
     assert len(returns) == 6
     with pytest.raises(InputError, match=r"Torso\(width=4\)"):

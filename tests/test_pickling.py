@@ -106,7 +106,7 @@ def test_a_folder_that_was_asked_for_is_where_it_was(tmp_path):
     for sent in (result, loaded, purejaxrl.load(tmp_path / "run")):
         arrived = pickle.loads(pickle.dumps(sent))
         assert arrived.path == tmp_path / "run"
-        if sent.make_plan.objects != {}:
+        if sent is result or sent is loaded:
             assert arrived.policy()(STATES).tolist() == result.policy()(STATES).tolist()
     with pytest.raises(InputError, match="give network="):
         _ = arrived.plan
@@ -133,24 +133,24 @@ def test_what_arrives_does_not_start_jax(swept, tmp_path):
 def test_a_fork_leaves_the_folder_to_its_parent(tmp_path):
     """One that ends, or lets go of what it has inherited."""
     code = (
-        "import os, sys, pathlib\n"
-        "from purejaxrl.analysis.result import Home\n"
-        "home = Home(pathlib.Path('folder'))\n"
+        "import os, sys, tempfile\n"
+        "from purejaxrl.analysis.pickling import TemporaryFolder\n"
+        "tempfile.tempdir = '.'\n"
+        "folder = TemporaryFolder()\n"
         "child = os.fork()\n"
         "if not child: sys.exit()\n"
         "os.waitpid(child, 0)\n"
-        "assert home.path.exists()\n"
+        "assert folder.path.exists()\n"
         "child = os.fork()\n"
         "if not child:\n"
-        "    del home\n"
+        "    del folder\n"
         "    os._exit(0)\n"
         "os.waitpid(child, 0)\n"
-        "assert home.path.exists()\n"
+        "assert folder.path.exists()\n"
     )
-    (tmp_path / "folder").mkdir()
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "folder").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("error", [InputError, DivergedError, ResourceError])

@@ -1,4 +1,4 @@
-"""What is on the pictures: which lines, where they run, and that nothing is cut off."""
+"""What figures show: which lines, where they run, and that nothing is cut off."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from purejaxrl.analysis import plots, statistics
 from purejaxrl.analysis.statistics import Scores
 
 
-def metrics_of(curves, env_steps=None, return_100=True):
+def make_metrics(curves, env_steps=None, return_100=True):
     """Curves, one per run, as metrics.csv has them; 100, 200, ... env steps."""
     frames = [
         pd.DataFrame(
@@ -26,8 +26,8 @@ def metrics_of(curves, env_steps=None, return_100=True):
     return pd.concat(frames, ignore_index=True).sample(frac=1, random_state=0)
 
 
-def picture(curves, runs, labels, return_100=True, solved_at=None, final=None):
-    """The sweep's picture of curves, as many for each setting."""
+def sweep_figure(curves, runs, labels, return_100=True, solved_at=None, final=None):
+    """The figure of a sweep with these curves, as many for each setting."""
     settings = len(curves) // runs
     ends = np.array([curve[-1] if return_100 else np.nan for curve in curves], float) if final is None else final
     areas = np.array([np.mean(curve) for curve in curves])
@@ -37,7 +37,7 @@ def picture(curves, runs, labels, return_100=True, solved_at=None, final=None):
     ]
     frame = statistics.describe(scores, has_threshold=solved_at is not None)
     of_run = np.repeat(np.arange(settings), runs)
-    return plots.sweep(metrics_of(curves, return_100=return_100), frame, labels, of_run, "title", solved_at)
+    return plots.sweep(make_metrics(curves, return_100=return_100), frame, labels, of_run, "title", solved_at)
 
 
 def names_of(axes):
@@ -46,7 +46,7 @@ def names_of(axes):
 
 def test_at_most_100_faint_lines_and_a_mean_over_all_runs():
     """Run r is a constant r; a hundred lines of the 250 would not average 124.5."""
-    axes = plots.learning_curve(metrics_of([[run, run] for run in range(250)]), "many").axes[0]
+    axes = plots.learning_curve(make_metrics([[run, run] for run in range(250)]), "many").axes[0]
     *faint, mean = axes.lines
     assert 50 < len(faint) <= 100
     assert len({line.get_ydata()[0] for line in faint}) == len(faint)
@@ -59,20 +59,20 @@ def test_at_most_100_faint_lines_and_a_mean_over_all_runs():
 
 def test_the_band_ends_where_the_runs_end():
     """Three runs at 500 and one at 100: mean 400, deviation 173."""
-    axes = plots.learning_curve(metrics_of([[500.0, 500.0]] * 3 + [[100.0, 100.0]]), "bounded").axes[0]
+    axes = plots.learning_curve(make_metrics([[500.0, 500.0]] * 3 + [[100.0, 100.0]]), "bounded").axes[0]
     band = axes.collections[0].get_paths()[0].get_extents()
     np.testing.assert_allclose((band.y0, band.y1), (400 - np.sqrt(30000), 500))
 
 
 @pytest.mark.parametrize(("runs", "lines"), [(1, 1), (3, 3), (100, 100), (101, 51)])
-def test_few_runs_are_all_drawn(runs, lines):
-    axes = plots.learning_curve(metrics_of([[1, 2]] * runs), "few").axes[0]
+def test_few_runs_are_all_plotted(runs, lines):
+    axes = plots.learning_curve(make_metrics([[1, 2]] * runs), "few").axes[0]
     assert len(axes.lines) == lines + 1
 
 
 def test_a_run_that_ended_earlier_goes_on_with_its_last_value():
     """Three runs of differing length in mixed-up rows; the mean begins where the last of them has."""
-    metrics = metrics_of([[0, 2, 4, 6], [10, 10], [5, 1, 2]], [[100, 200, 300, 400], [50, 250], [100, 200, 300]])
+    metrics = make_metrics([[0, 2, 4, 6], [10, 10], [5, 1, 2]], [[100, 200, 300, 400], [50, 250], [100, 200, 300]])
     mean = plots.learning_curve(metrics, "ended").axes[0].lines[-1]
     at = lambda env_steps: np.interp(env_steps, *mean.get_data())  # noqa: E731
     assert mean.get_xdata()[[0, -1]].tolist() == [100, 400]
@@ -82,22 +82,22 @@ def test_a_run_that_ended_earlier_goes_on_with_its_last_value():
 
 
 def test_interval_means_where_no_run_has_100_episodes():
-    axes = plots.learning_curve(metrics_of([[1, 1]], return_100=False), "short").axes[0]
+    axes = plots.learning_curve(make_metrics([[1, 1]], return_100=False), "short").axes[0]
     assert axes.lines[-1].get_ydata()[0] == 1.25
     assert "mean of the interval" in axes.lines[-1].get_label()
 
 
 def test_evaluations_are_a_second_line():
-    metrics = metrics_of([[1, 1], [3, 3]]).assign(eval_return=9.0)
+    metrics = make_metrics([[1, 1], [3, 3]]).assign(eval_return=9.0)
     labels = [line.get_label() for line in plots.learning_curve(metrics, "evaluated", 7.0).axes[0].lines]
     assert "training, mean of 100 episodes (2 runs)" in labels
     assert "greedy evaluation (2 runs)" in labels
 
 
-def test_sweep_draws_interquartile_means_best_on_top():
+def test_sweep_plots_interquartile_means_best_on_top():
     """Four runs of a setting: the middle two are averaged, their band reaches from one quartile to the other."""
     curves = [[0, 0], [10, 20], [30, 40], [900, 900], *[[500, 500]] * 4]
-    figure = picture(curves, 4, ["low", "high"], solved_at=100.0)
+    figure = sweep_figure(curves, 4, ["low", "high"], solved_at=100.0)
     axes, final, area = figure.axes
     high, low = axes.lines[:2]
     assert names_of(final) == ["high", "low"]
@@ -116,27 +116,27 @@ def test_sweep_draws_interquartile_means_best_on_top():
     assert [line.get_ydata()[0] for line in axes.lines[2:]] == [100]
 
 
-def test_sweep_says_how_many_settings_are_not_drawn():
-    figure = picture([[n, n] for n in range(40)], 1, [f"setting {n}" for n in range(40)])
+def test_sweep_says_how_many_settings_are_not_plotted():
+    figure = sweep_figure([[n, n] for n in range(40)], 1, [f"setting {n}" for n in range(40)])
     axes, final, area = figure.axes
     assert len(axes.lines) == 8
     assert axes.get_title() == "learning curves, 8 best of 40 settings"
     assert final.get_title() == "final return, 30 best"
     assert names_of(final) == [f"setting {n}" for n in range(39, 9, -1)]
     assert len(area.collections[-1].get_offsets()) == 30
-    few = picture([[n, n] for n in range(8)], 1, [f"setting {n}" for n in range(8)])
+    few = sweep_figure([[n, n] for n in range(8)], 1, [f"setting {n}" for n in range(8)])
     assert [axes.get_title() for axes in few.axes] == ["learning curves", "final return", "area under curve"]
 
 
 def test_single_runs_have_dots_without_bars():
-    _, final, _ = picture([[1, 2], [3, 4]], 1, ["a", "b"]).axes
+    _, final, _ = sweep_figure([[1, 2], [3, 4]], 1, ["a", "b"]).axes
     assert len(final.collections[0].get_segments()) == 0
     assert len(final.collections[1].get_offsets()) == 2
 
 
 def test_a_setting_without_returns_has_a_row_but_no_curve():
     curves = [[1, 1], [3, 3], [np.nan, np.nan], [np.nan, np.nan]]
-    axes, final, _ = picture(curves, 2, ["known", "unknown"]).axes
+    axes, final, _ = sweep_figure(curves, 2, ["known", "unknown"]).axes
     assert len(axes.lines) == 1
     assert names_of(final) == ["known", "unknown"]
     assert len(final.collections[-1].get_offsets()) == 1
@@ -152,7 +152,7 @@ def test_rows_and_colours_follow_the_rank():
     ]
     frame = statistics.describe(scores, has_threshold=True, stopped_when_solved=True)
     labels = ["diverged", "late", "alike", "soon"]
-    axes, final, area = plots.sweep(metrics_of(curves), frame, labels, np.arange(4), "title", None).axes
+    axes, final, area = plots.sweep(make_metrics(curves), frame, labels, np.arange(4), "title", None).axes
     assert names_of(final) == ["soon", "late", "alike", "diverged"]
     assert [line.get_ydata()[-1] for line in axes.lines] == [5, 9, 9, 4]
     np.testing.assert_allclose(final.collections[-1].get_offsets(), [[5, 0], [9, 1], [9, 2]])
@@ -160,7 +160,7 @@ def test_rows_and_colours_follow_the_rank():
 
 
 def test_sweep_of_interval_means_has_no_final_returns():
-    axes, final, area = picture([[1, 1], [3, 3]], 1, ["a", "b"], return_100=False, solved_at=2.0).axes
+    axes, final, area = sweep_figure([[1, 1], [3, 3]], 1, ["a", "b"], return_100=False, solved_at=2.0).axes
     assert axes.lines[0].get_ydata()[0] == 3.25
     assert axes.get_ylabel() == "return, mean of the interval"
     assert [text.get_text() for text in final.texts] == ["not known"]
@@ -170,7 +170,7 @@ def test_sweep_of_interval_means_has_no_final_returns():
 
 def test_sweep_without_metrics():
     frame = statistics.describe([Scores(np.ones(2), np.ones(2), np.ones(2), np.ones(2, bool))], has_threshold=False)
-    metrics = metrics_of([[1]]).iloc[:0]
+    metrics = make_metrics([[1]]).iloc[:0]
     axes = plots.sweep(metrics, frame, ["a"], np.zeros(2, int), "title", None).axes[0]
     assert not axes.lines
     assert [text.get_text() for text in axes.texts] == ["no returns"]
@@ -181,7 +181,7 @@ def test_long_labels_are_neither_cut_off_nor_laid_over_the_curves(settings, tmp_
     labels = [
         f"a-folder-with-a-long-name learning_rate=${n}$ hidden_sizes=64x64x64 gamma=0.9{n}" for n in range(settings)
     ]
-    figure = picture([[n, n + 1] for n in range(2 * settings)], 2, labels, solved_at=3.0)
+    figure = sweep_figure([[n, n + 1] for n in range(2 * settings)], 2, labels, solved_at=3.0)
     figure.savefig(tmp_path / "sweep.png")
     curves, final, area = (axes.get_window_extent() for axes in figure.axes)
     names = [label.get_window_extent() for label in figure.axes[1].get_yticklabels()]

@@ -80,7 +80,7 @@ def test_a_folder_without_a_name_is_refused(result):
 def test_it_says_what_it_is_in_one_line(result, path):
     assert repr(result) == f"<Result: dqn on CartPole-v0, original, 8 runs, 4 settings, in {path}>"
     assert repr(result[3]) == f"<Result: dqn on CartPole-v0, original, 1 run of 8, 1 setting, in {path}>"
-    assert (result.stopped_by, result.facts["seeds"], result.state) == (2, 2, None)
+    assert (result.stopped_by, result.summary_json["seeds"], result.state) == (2, 2, None)
 
 
 def test_tables_hold_the_rows_of_the_runs(result, path):
@@ -182,7 +182,7 @@ def test_results_share_axes_under_names_of_their_own(result):
     assert sum(line.get_linestyle() == ":" for line in axes.lines) == 1
 
 
-def test_any_column_is_drawn(result):
+def test_any_column_is_plotted(result):
     axes = result[[2, 3]].plot(column="loss")
     assert axes.get_ylabel() == "loss"
     np.testing.assert_allclose(axes.get_legend_handles_labels()[0][0].get_ydata(), 1.25)
@@ -241,10 +241,10 @@ def test_a_tilde_is_the_home_folder_everywhere(home, monkeypatch, capsys):
         ["plot", "~/one"],
         ["plot", "~/one", "~/two", "--out", "~/curves.png"],
         ["compare", "~/one", "~/two", "--out", "~/compared"],
-        ["video", "~/one", "--out", "~/film.gif", "--max_steps", "1"],
+        ["video", "~/one", "--out", "~/video.gif", "--max_steps", "1"],
     ):
         assert main(words) == 0, words
-    names = ("compared/compare.png", "compared/compare.csv", "curves.png", "film.gif")
+    names = ("compared/compare.png", "compared/compare.csv", "curves.png", "video.gif")
     assert all((home / name).exists() for name in names)
     monkeypatch.setenv(VARIABLE, "~/cache")
     assert cache_folder() == home / "cache"
@@ -343,20 +343,20 @@ def trained(tmp_path_factory):
 
 def test_what_is_loaded_is_what_was_trained(trained):
     loaded = purejaxrl.load(trained.path)
-    assert loaded.facts == trained.facts == json.loads((trained.path / "summary.json").read_text())
+    assert loaded.summary_json == trained.summary_json == json.loads((trained.path / "summary.json").read_text())
     assert loaded.frame().equals(trained.frame())
     assert loaded.plan.as_dict() == trained.plan.as_dict() | {"devices": 2}
     assert loaded.stopped_by is trained.stopped_by is None
     assert loaded.state is None
 
 
-def test_pictures_drawn_anew_are_those_of_the_training(trained, capsys):
-    picture = trained.path / "sweep.png"
-    before = picture.read_bytes()
-    picture.unlink()
+def test_figures_plotted_again_are_those_of_the_training(trained, capsys):
+    figure = trained.path / "sweep.png"
+    before = figure.read_bytes()
+    figure.unlink()
     assert main(["plot", str(trained.path)]) == 0
-    assert capsys.readouterr().out == f"{picture}\n"
-    assert picture.read_bytes() == before
+    assert capsys.readouterr().out == f"{figure}\n"
+    assert figure.read_bytes() == before
 
 
 def test_a_slice_of_the_state(trained):
@@ -418,13 +418,13 @@ def test_a_temporary_folder_lives_as_long_as_any_slice():
     assert not path.exists()
 
 
-def test_a_notebook_shows_curve_film_and_table(trained, path, tmp_path):
+def test_a_notebook_shows_curve_video_and_table(trained, path, tmp_path):
     shown = trained._repr_html_()
     assert shown.count("data:image/png;base64,") == shown.count("data:image/gif;base64,") == 1
     assert "vpg on CartPole-v0, original, 4 runs, 2 settings" in shown
     for word in ("pi_lr=0.01", "2 of 2", "final return IQM [95%]"):
         assert word in shown
-    # Nothing there but two files: no film, no table, and no exception.
+    # Nothing there but two files: no video, no table, and no exception.
     broken = purejaxrl.load(write_run(tmp_path / "run", summary=None))
     assert broken._repr_html_().count("data:image/") == 1
     (broken.path / "metrics.csv").write_text("nonsense")

@@ -132,7 +132,7 @@ def test_what_terminals_and_schedulers_send_stops_as_sigterm_does(number, defaul
     result = start(VPG, tmp_path / "cut", StopTwiceAfter(2, number))
     assert result.stopped_by == number
     assert json.loads((tmp_path / "cut" / "summary.json").read_text())["stopped_by"] == number.name
-    assert 0 < result.facts["env_steps"] < 40 * 80
+    assert 0 < result.summary_json["env_steps"] < 40 * 80
     assert disk.numbers(tmp_path / "cut" / "checkpoints") == [1]
     assert signal.getsignal(number) == signal.SIG_DFL
     assert purejaxrl.resume(tmp_path / "cut").stopped_by is None
@@ -146,12 +146,12 @@ def test_signals_that_a_program_ignores_or_handles_are_left_to_it(default_of, tm
         default_of(number)
         signal.signal(number, handler)
         result = start(VPG, tmp_path / number.name, StopAfter(2, number))
-        assert (result.stopped_by, result.facts["env_steps"]) == (None, 40 * 80)
+        assert (result.stopped_by, result.summary_json["env_steps"]) == (None, 40 * 80)
         assert signal.getsignal(number) == handler
     assert received == [signal.SIGUSR1]
 
 
-def test_a_picture_that_fails_costs_nothing_else(tmp_path, monkeypatch):
+def test_a_figure_that_fails_costs_nothing_else(tmp_path, monkeypatch):
     """Everything else has been written by then, so the training can be extended, and what it has learned be played."""
 
     def no_memory(folder, *_):
@@ -159,14 +159,17 @@ def test_a_picture_that_fails_costs_nothing_else(tmp_path, monkeypatch):
         raise MemoryError("std::bad_alloc")
 
     start(VPG, tmp_path / "whole", epochs=12)
-    monkeypatch.setattr("purejaxrl.analysis.figures.write_pictures", no_memory)
-    with pytest.warns(UserWarning, match=r"pictures could not be drawn.*: MemoryError: std::bad_alloc; purejaxrl plot"):
+    monkeypatch.setattr("purejaxrl.analysis.figures.write_figures", no_memory)
+    with pytest.warns(
+        UserWarning, match=r"figures could not be plotted.*: MemoryError: std::bad_alloc; purejaxrl plot"
+    ):
         result = start(VPG, tmp_path / "cut", epochs=8)
-    assert result.facts["env_steps"] == 8 * 80
+    assert result.summary_json["env_steps"] == 8 * 80
     assert not (tmp_path / "cut" / "learning_curve.png").exists()
-    with pytest.warns(UserWarning, match="pictures could not be drawn"):
+    with pytest.warns(UserWarning, match="figures could not be plotted"):
         purejaxrl.resume(tmp_path / "cut", extend=12)
     assert_same_files(tmp_path / "whole", tmp_path / "cut")
+    monkeypatch.undo()
     assert main(["plot", str(tmp_path / "cut")]) == 0
     names = [(tmp_path / name / "learning_curve.png").read_bytes() for name in ("whole", "cut")]
     assert names[0] == names[1]
@@ -176,12 +179,12 @@ def test_a_batch_after_another_goes_on_too(tmp_path):
     """Memory for few runs at a time: batches that are done stay done, and the one at hand goes on."""
     arguments = {**VECTORS, "env_steps": 400, "memory_size": 4000, "seeds": 6}
     probe = start(arguments, tmp_path / "wide")
-    assert probe.facts["batches"] == 1
+    assert probe.summary_json["batches"] == 1
     arguments["max_memory"] = 0.0018
     whole = start(arguments, tmp_path / "whole")
-    assert whole.facts["batches"] > 1
+    assert whole.summary_json["batches"] > 1
     assert interrupt_often(arguments, tmp_path / "cut", chunks=3) >= 2
-    files = [f"params/last-{k + 1}.safetensors" for k in range(whole.facts["batches"])]
+    files = [f"params/last-{k + 1}.safetensors" for k in range(whole.summary_json["batches"])]
     assert_same_files(tmp_path / "whole", tmp_path / "cut", ["metrics.csv", "episodes.csv", *files])
 
 
@@ -193,7 +196,7 @@ def test_extending_is_exact(arguments, tmp_path):
     start(arguments, tmp_path / "whole", **{budget: 2 * arguments[budget]})
     start(arguments, tmp_path / "first")
     result = purejaxrl.resume(tmp_path / "first", extend=2 * arguments[budget])
-    assert result.facts["env_steps"] > 0
+    assert result.summary_json["env_steps"] > 0
     assert_same_files(tmp_path / "whole", tmp_path / "first", (*FILES, "params/best.safetensors"))
     assert json.loads((tmp_path / "first" / "config.json").read_text())["config"][budget] == 2 * arguments[budget]
 
@@ -209,7 +212,7 @@ def test_more_episodes_go_on_from_the_frozen_learner(tmp_path):
         assert rows["env_steps"].is_monotonic_increasing
         assert rows["episode"].is_monotonic_increasing
         assert rows["episode"].max() == 200
-    assert result.facts["runs_ok"] == 2
+    assert result.summary_json["runs_ok"] == 2
 
 
 def test_what_cannot_be_extended_is_refused(tmp_path, capsys):
@@ -236,7 +239,7 @@ def test_a_finished_training_has_nothing_left_to_do(tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.csv")}
     result = purejaxrl.resume(tmp_path / "run")
     assert result.stopped_by is None
-    assert result.facts["env_steps"] == 240
+    assert result.summary_json["env_steps"] == 240
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.csv")} == before
 
 
@@ -625,7 +628,7 @@ def test_a_diverged_run_leaves_the_others_alone(tmp_path):
     arguments = {**VPG, "algorithm": agent, "epochs": 20, "seeds": 2}
     start(arguments, tmp_path / "healthy", pi_lr=[1e-3, 1e-2])
     result = start(arguments, tmp_path / "ill", pi_lr=[1e-3, 1e-1])
-    assert result.facts["failed_runs"] == [2, 3]
+    assert result.summary_json["failed_runs"] == [2, 3]
     healthy, ill = (read_params(tmp_path / name, "last") for name in ("healthy", "ill"))
     for name, values in healthy.items():
         assert values[:2].tobytes() == ill[name][:2].tobytes(), name
@@ -670,7 +673,7 @@ def dividing(config, env, learner, batch, progress, key):
 def test_debug_mode_finds_nothing_in_sound_agents(arguments, tmp_path):
     arguments = {**arguments, "epochs": 2} if "epochs" in arguments else arguments
     checked, plain = start(arguments, tmp_path / "checked", debug=True), start(arguments, tmp_path / "plain")
-    assert checked.facts["env_steps"] == plain.facts["env_steps"]
+    assert checked.summary_json["env_steps"] == plain.summary_json["env_steps"]
     pd.testing.assert_frame_equal(checked.episodes(), plain.episodes())
 
 

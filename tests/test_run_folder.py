@@ -220,7 +220,7 @@ def test_a_folder_of_somebody_else_can_be_looked_at(copied, trained, tmp_path, c
     with RunFolder(copied), unprivileged():
         assert main(["evaluate", run, "--episodes", "2"]) == 0
         assert main(["plot", run, "--out", str(mine / "curves.png")]) == 0
-        assert main(["video", run, "--out", str(mine / "film.gif"), "--max_steps", "2"]) == 0
+        assert main(["video", run, "--out", str(mine / "video.gif"), "--max_steps", "2"]) == 0
         assert main(["compare", run, str(trained), "--out", str(mine / "compared")]) == 0
         capsys.readouterr()
         assert main(["export", run, "--out", str(mine / "exported")]) == 0
@@ -330,7 +330,7 @@ def test_rows_that_do_not_fit_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg", "eps", "jpg", "webp", "tif"])
-def test_a_picture_that_does_not_fit_is_named(kind, trained, tmp_path, capsys):
+def test_a_figure_that_does_not_fit_is_named(kind, trained, tmp_path, capsys):
     out = tmp_path / f"curves.{kind}"
     with files_up_to(1000):
         assert main(["plot", str(trained), "--out", str(out)]) == 6
@@ -346,7 +346,7 @@ def test_a_picture_that_does_not_fit_is_named(kind, trained, tmp_path, capsys):
         (["export", "RUN", "--out", "OUT"], 500, "policy.safetensors"),
         (["compare", "RUN", "OTHER", "--out", "OUT"], 100, "compare.csv"),
         (["compare", "RUN", "OTHER", "--out", "OUT"], 5000, "compare.png"),
-        (["video", "RUN", "--out", "OUT/film.gif", "--max_steps", "2"], 1000, "film.gif"),
+        (["video", "RUN", "--out", "OUT/video.gif", "--max_steps", "2"], 1000, "video.gif"),
     ],
 )
 def test_a_full_disk_is_code_6_whatever_is_written(words, limit, name, copied, trained, tmp_path, capsys):

@@ -56,13 +56,13 @@ def play(path, tmp_path):
     result = purejaxrl.load(path)
     assert len(result.frame()) == len((path / "metrics.csv").read_text().splitlines()) - 1
     assert len(result.episodes()) == len((path / "episodes.csv").read_text().splitlines()) - 1
-    assert len(result.summary()) == len(result.recorded.settings)
+    assert len(result.summary()) == len(result.config.settings)
     assert len(result.evaluate(episodes=2).returns) == 2 * len(result)
     out = str(tmp_path / "curves.png")
     assert main(["plot", str(path), "--out", out]) == 0
     assert main(["export", str(path), "--out", str(tmp_path / "export")]) == 0
     assert main(["compare", str(path), str(VPG if path != VPG else KEPT[0])]) == 0
-    assert result.video(tmp_path / "film.gif", max_steps=3).stat().st_size > 0
+    assert result.video(tmp_path / "video.gif", max_steps=3).stat().st_size > 0
     if (path / "params" / "best.safetensors").exists():
         assert len(result.evaluate(episodes=2, params="best").returns) == 2 * len(result)
     return result

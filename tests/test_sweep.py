@@ -111,7 +111,7 @@ def test_params_say_whose_they_are(grid):
 def test_a_sweep_of_one_program_keeps_its_state():
     result = purejaxrl.sweep("dqn", seeds=2, lr=[1e-3, 1e-4, 1e-5], hidden_sizes=(8,), **TINY)
     assert result.state.learner.params["kernel_0"].shape == (6, 4, 8)
-    assert result.facts["programs"] == 1
+    assert result.summary_json["programs"] == 1
     assert result.frame()["lr"].unique().tolist() == [1e-3, 1e-4, 1e-5]
 
 
@@ -144,8 +144,8 @@ def test_an_interrupted_sweep_says_what_has_not_begun_and_the_next_one_runs():
     notes = Interrupting()
     result = purejaxrl.sweep("dqn", seeds=2, progress=notes, **settings)
     assert result.stopped_by == signal.SIGINT
-    begun = result.facts["env_steps"]
-    assert (result.facts["runs"], result.facts["runs_begun"], result.facts["runs_ok"]) == (4, 2, 2)
+    begun = result.summary_json["env_steps"]
+    assert (result.summary_json["runs"], result.summary_json["runs_begun"], result.summary_json["runs_ok"]) == (4, 2, 2)
     assert 0 < begun < 10**6
     assert not notes.records.is_over.any()
     # The open interval is closed, and the learners are written.
@@ -156,10 +156,10 @@ def test_an_interrupted_sweep_says_what_has_not_begun_and_the_next_one_runs():
     assert np.isnan(statistics["solved_fraction"][1])
     assert statistics["rank"].tolist() == [1, 2]
     held = result.frame()["return_mean"].ffill()
-    assert max(result.facts["area_under_curve_per_run"][:2]) <= held.max()
+    assert max(result.summary_json["area_under_curve_per_run"][:2]) <= held.max()
     again = purejaxrl.sweep("dqn", seeds=2, hidden_sizes=(8,), **TINY)
     assert again.stopped_by is None
-    assert again.facts["env_steps"] == 2400
+    assert again.summary_json["env_steps"] == 2400
 
 
 def test_a_batch_makes_room_for_the_next(monkeypatch):
@@ -176,7 +176,7 @@ def test_a_batch_makes_room_for_the_next(monkeypatch):
     gc.collect()
     before = sum(array.nbytes for array in jax.live_arrays() if array.nbytes >= replay)
     result = purejaxrl.sweep("dqn", seeds=6, **settings, max_memory=2.5 * replay / 2**30)
-    assert result.facts["batches"] == 3
+    assert result.summary_json["batches"] == 3
     assert alive == [before] * 3
 
 
@@ -200,8 +200,8 @@ def test_a_diverged_setting_is_named_and_touches_nobody():
     """The same sweep with a healthy and with an absurd second setting: the others are bitwise as they are."""
     healthy = purejaxrl.sweep("dqn", seeds=2, lr=[1e-3, 1e-4], hidden_sizes=(8,), **TINY)
     sick = purejaxrl.sweep("dqn", seeds=2, lr=[1e-3, 1e38], hidden_sizes=(8,), **TINY)
-    assert sick.facts["failed_runs"] == [2, 3]
-    assert sick.facts["runs_ok"] == 2
+    assert sick.summary_json["failed_runs"] == [2, 3]
+    assert sick.summary_json["runs_ok"] == 2
     assert sick.summary()["runs_ok"].tolist() == [2, 0]
     assert sick.summary()["runs"].tolist() == [2, 2]
     assert pd.read_csv(sick.path / "sweep.csv")["runs_ok"].tolist() == [2, 0]
@@ -221,9 +221,9 @@ def test_what_does_not_fit_in_memory_is_cut_into_batches(tmp_path):
     parts = purejaxrl.sweep(
         "dqn", seeds=5, lr=[1e-3, 1e38], **settings, max_memory=limit, progress=notes, out=tmp_path / "parts"
     )
-    assert whole.facts["failed_runs"] == parts.facts["failed_runs"] == [5, 6, 7, 8, 9]
-    assert whole.facts["batches"] == 1
-    assert parts.facts["batches"] == 3
+    assert whole.summary_json["failed_runs"] == parts.summary_json["failed_runs"] == [5, 6, 7, 8, 9]
+    assert whole.summary_json["batches"] == 1
+    assert parts.summary_json["batches"] == 3
     assert notes.notes == ["10 runs in 3 batches of up to 4"]
     assert notes.records.is_over.all()
     assert notes.records.env_steps.tolist() == [600] * 10
@@ -282,7 +282,7 @@ def test_runs_that_are_solved_stop_and_the_cut_into_chunks_does_not_show():
 def test_stop_when_solved_ends_each_run_with_the_iteration_that_solves_it():
     settings = {"t_max": 10, "actors": 4, "env_steps": 60_000, "lr": 3e-3}
     result = purejaxrl.train("a3c", seeds=4, solved_at=30, stop_when_solved=True, log_every=40, **settings)
-    solved = result.facts["env_steps_to_solve_per_run"]
+    solved = result.summary_json["env_steps_to_solve_per_run"]
     assert None not in solved
     assert len(set(solved)) == 4
     assert max(solved) < 50_000
@@ -296,4 +296,4 @@ def test_stop_when_solved_ends_each_run_with_the_iteration_that_solves_it():
         area = np.average(held.dropna(), weights=np.full(len(known), 40))
         left = 60_000 - ends[run]
         expected = (area * ends[run] + 30 * left) / 60_000
-        assert result.facts["area_under_curve_per_run"][run] == pytest.approx(expected, rel=1e-6)
+        assert result.summary_json["area_under_curve_per_run"][run] == pytest.approx(expected, rel=1e-6)

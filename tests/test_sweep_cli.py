@@ -8,7 +8,7 @@ import pytest
 import purejaxrl
 from purejaxrl.agents import AGENTS
 from purejaxrl.cli import main
-from purejaxrl.cli.flags import convert_one, convert_sources, parse, split_alternatives, training_parser
+from purejaxrl.cli.flags import parse, training_parser
 from purejaxrl.components.hyperparameters import field_specs
 from purejaxrl.errors import InputError
 from purejaxrl.experiment.settings import Range
@@ -44,23 +44,6 @@ def specs_of(algorithm):
 
 
 @pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("1e-3", ["1e-3"]),
-        ("1e-3,3e-4", ["1e-3", "3e-4"]),
-        ("(32,32),(64,64)", ["(32,32)", "(64,64)"]),
-        ("(32,32),64x64, 8", ["(32,32)", "64x64", " 8"]),
-        ("((1,2),3),4", ["((1,2),3)", "4"]),
-        ("", [""]),
-        (",", ["", ""]),
-        ("1,,2,", ["1", "", "2", ""]),
-    ],
-)
-def test_split_alternatives(text, parts):
-    assert split_alternatives(text) == parts
-
-
-@pytest.mark.parametrize(
     ("algorithm", "name", "text", "expected"),
     [
         ("dqn", "lr", "1e-3", 1e-3),
@@ -75,16 +58,16 @@ def test_split_alternatives(text, parts):
         ("dqn", "hidden_sizes", "(32,32)", (32, 32)),
         ("dqn", "hidden_sizes", "32,64", [(32,), (64,)]),
         ("dqn", "hidden_sizes", "32 32,64 64", [(32, 32), (64, 64)]),
-        ("dqn", "hidden_sizes", "(32,32),64x64x64", [(32, 32), (64, 64, 64)]),
+        ("dqn", "hidden_sizes", "(32,32),64x64x64, 8", [(32, 32), (64, 64, 64), (8,)]),
         ("dqn", "max_ep_len", "off,None,5", [None, None, 5]),
         ("dqn", "loss", "mse,huber", ["mse", "huber"]),
         ("dqn", "double_q", "True,false", [True, False]),
         ("a3c", "max_grad_norm", "0.5..40:log", Range(0.5, 40.0, log=True)),
     ],
 )
-def test_convert_sources(algorithm, name, text, expected):
+def test_values_of_a_sweep(algorithm, name, text, expected):
     """Written out, so that 1, 1.0 and True differ, as do a Range and a tuple."""
-    assert repr(convert_sources(name, text, specs_of(algorithm)[name])) == repr(expected)
+    assert repr(flags_of(algorithm, f"--{name}={text}")[name]) == repr(expected)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +79,8 @@ def test_convert_sources(algorithm, name, text, expected):
         ("double_q", "true", True),
     ],
 )
-def test_convert_one(name, text, expected):
-    assert convert_one(name, text, specs_of("dqn")[name]) == expected
+def test_values_of_one_training(name, text, expected):
+    assert flags_of("dqn", f"--{name}={text}", command="train")[name] == expected
 
 
 def test_parse():

@@ -1,39 +1,38 @@
-"""Run folders beside one another."""
+"""Comparison of run folders."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from purejaxrl.analysis.statistics import MAX_PAIRS_OF, Scores, describe, improvements, table
-from purejaxrl.analysis.summary import facts_of
-from purejaxrl.errors import InputError, ResourceError, in_one_line, warn
+from purejaxrl.analysis.statistics import MAX_PAIRED_SETTINGS, Scores, describe, improvements, table
+from purejaxrl.analysis.summary import RunSummary, parse_summary
+from purejaxrl.errors import InputError, ResourceError, in_one_line, reason, warn
 from purejaxrl.experiment.labels import label_of
 from purejaxrl.storage.files import absolute_path, home_path, replacing, write_figure, writing
 from purejaxrl.storage.run_folder import is_system_file
 
-# Settings of which all pairs are printed.
-PAIRS_SHOWN_OF = 6
+# Pairs are printed of at most so many settings.
+MAX_PRINTED_SETTINGS = 6
 METRICS = ("run", "env_steps", "return_100", "return_mean")
 
 
-class Folder(NamedTuple):
-    """What summary.json of a run folder says: a label and the Scores of each setting, in order."""
-
-    env: str
-    solved_at: float | None
-    stop_when_solved: bool
-    labels: list[str]
-    scores: list[Scores]
-
-
 class Comparison(NamedTuple):
-    """Settings of several run folders, in the order of the folders: a row of the frame, a label, Scores for each."""
+    """Settings of several run folders, in the order of the folders.
+
+    Attributes:
+        frame: Statistics as `purejaxrl.analysis.statistics.describe` returns them, a row per setting.
+        labels: A label for each setting.
+        scores: Scores of the runs of each setting.
+        env: Name of the environment.
+        solved_at: Mean return of 100 episodes that counts as solved, None where there is no threshold.
+        stop_when_solved: Whether runs of any folder ended once they were solved.
+    """
 
     frame: pd.DataFrame
     labels: list[str]
@@ -44,46 +43,64 @@ class Comparison(NamedTuple):
 
     @property
     def setting_of_run(self) -> np.ndarray:
-        """The setting of each run of `metrics_of`, [runs]."""
+        """The setting of each run of `read_metrics`, [runs]."""
         return np.repeat(np.arange(len(self.scores)), [len(scores.is_ok) for scores in self.scores])
 
 
 def compare(paths: Sequence[str | Path]) -> Comparison:
-    """Statistics of the settings of two or more run folders.
+    """Compare the settings of two or more run folders.
 
-    A label is the folder's name, its path as given where names repeat, and the swept values. Raises InputError where
-    there are fewer than two folders, one is given twice or is none, see `read`, or they differ in environment or
-    threshold.
+    Args:
+        paths: The run folders.
+
+    Returns:
+        The comparison. Labels are the folder's name (where names repeat, its path) and the swept values.
+
+    Raises:
+        InputError: If there are fewer than two folders, one is given twice, they differ in environment or threshold, or
+            the summary.json of one cannot be used.
     """
     if len(paths) < 2:
         raise InputError(f"compare: {len(paths)} folders given; give two or more")
-    folders = [read(path) for path in paths]
+    summaries = [read_summary(path) for path in paths]
     resolved = [absolute_path(path).resolve() for path in paths]
     for number in range(1, len(resolved)):
         if resolved[number] in resolved[:number]:
             raise InputError(f"compare: {paths[number]} is given twice; give each folder once")
-    first = folders[0]
-    for path, folder in zip(paths, folders, strict=True):
+    first = summaries[0]
+    for path, summary in zip(paths, summaries, strict=True):
         for what, one, other in (
-            ("environment", first.env, folder.env),
-            ("threshold", first.solved_at, folder.solved_at),
+            ("environment", first.env, summary.env),
+            ("threshold", first.solved_at, summary.solved_at),
         ):
             if one != other:
                 raise InputError(f"compare: {what} {one} in {paths[0]}, {other} in {path}; give folders of one {what}")
-    if len({place.name for place in resolved}) < len(resolved):
-        folders = [read(path, str(path)) for path in paths]
-    labels = [label for folder in folders for label in folder.labels]
-    scores = [scores for folder in folders for scores in folder.scores]
+    names = [path.name for path in resolved]
+    names = [str(path) for path in paths] if len(set(names)) < len(names) else names
+    labels = [
+        f"{name} {label_of(values)}".rstrip()
+        for name, summary in zip(names, summaries, strict=True)
+        for values in summary.settings
+    ]
+    scores = [scores for summary in summaries for scores in summary.scores_by_setting()]
     # Env steps to solve are what runs that were stopped and runs that were not have in common.
-    stop_when_solved = any(folder.stop_when_solved for folder in folders)
+    stop_when_solved = any(summary.stop_when_solved for summary in summaries)
     frame = describe(scores, first.solved_at is not None, stop_when_solved)
     return Comparison(frame, labels, scores, first.env, first.solved_at, stop_when_solved)
 
 
-def in_words(comparison: Comparison) -> str:
-    """A table for a terminal: the settings, best first, and the probability of improvement of each pair, if few."""
+def format_comparison(comparison: Comparison) -> str:
+    """Format a comparison for a terminal.
+
+    Args:
+        comparison: The comparison.
+
+    Returns:
+        A table of the settings, best first; where they are few, followed by the probability of improvement of each
+        pair.
+    """
     lines = [table(comparison.frame, comparison.labels)]
-    if 1 < len(comparison.scores) <= PAIRS_SHOWN_OF:
+    if 1 < len(comparison.scores) <= MAX_PRINTED_SETTINGS:
         lines.append("probability that a run of the first is better than one of the second:")
         for setting, other, *figures in improvements(comparison.scores, comparison.stop_when_solved).itertuples(
             index=False
@@ -94,11 +111,19 @@ def in_words(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def write(comparison: Comparison, paths: Sequence[str | Path], out: str | Path) -> None:
-    """Write compare.csv, where settings are few improvement.csv, and compare.png to a folder.
+def write_comparison(comparison: Comparison, paths: Sequence[str | Path], out: str | Path) -> None:
+    """Write compare.csv, improvement.csv (unless there are many settings) and compare.png to a folder.
 
-    The plot comes last, and where it cannot be drawn there is a warning. Raises InputError where the folder holds
-    anything, and ResourceError naming the file that cannot be written.
+    The figure comes last, and if it cannot be plotted that is only a warning.
+
+    Args:
+        comparison: The comparison.
+        paths: The run folders that it is of.
+        out: A folder that is empty or does not exist.
+
+    Raises:
+        InputError: If the folder holds anything, or a metrics.csv cannot be read.
+        ResourceError: If a file cannot be written.
     """
     out = home_path(out)
     files = ("compare.csv", "improvement.csv", "compare.png")
@@ -106,22 +131,22 @@ def write(comparison: Comparison, paths: Sequence[str | Path], out: str | Path) 
         if out.exists() and (not out.is_dir() or not all(is_system_file(entry.name) for entry in out.iterdir())):
             raise InputError(f"--out: {out} exists; give another folder")
     # What may be refused comes before anything is written.
-    metrics = metrics_of(paths)
+    metrics = read_metrics(paths)
     with replacing(out / files[0]) as partial:
         comparison.frame.assign(setting=comparison.labels).to_csv(partial, index=False)
-    if len(comparison.scores) <= MAX_PAIRS_OF:
+    if len(comparison.scores) <= MAX_PAIRED_SETTINGS:
         with replacing(out / files[1]) as partial:
             improvements(comparison.scores, comparison.stop_when_solved).to_csv(partial, index=False)
     try:
-        _draw(comparison, metrics, f"{comparison.env}: {len(paths)} folders", out / files[2])
+        _write_figure(comparison, metrics, f"{comparison.env}: {len(paths)} folders", out / files[2])
     except ResourceError:
         raise
     except Exception as error:
-        warn(f"cannot draw {out / files[2]}: {in_one_line(error)}")
+        warn(f"cannot plot {out / files[2]}: {in_one_line(error)}")
 
 
-def _draw(comparison: Comparison, metrics: pd.DataFrame, title: str, path: Path) -> None:
-    # Imported here, as a comparison that is only printed draws nothing.
+def _write_figure(comparison: Comparison, metrics: pd.DataFrame, title: str, path: Path) -> None:
+    # Imported here, as a comparison that is only printed needs no figure.
     from purejaxrl.analysis import plots
 
     settings = (comparison.labels, comparison.setting_of_run)
@@ -130,31 +155,21 @@ def _draw(comparison: Comparison, metrics: pd.DataFrame, title: str, path: Path)
         write_figure(path, figure, metadata={"Software": None})
 
 
-def read(path: str | Path, name: str | None = None) -> Folder:
-    """The results of a run folder, from its summary.json; labels begin with `name`, by default the folder's.
+def read_metrics(paths: Sequence[str | Path]) -> pd.DataFrame:
+    """Read metrics.csv of several run folders.
 
-    Raises InputError where the folder or its summary.json is missing, cannot be read, or lacks something.
-    """
-    path = home_path(path)
-    content = _read_summary(path)
-    try:
-        facts = facts_of(content)
-    except InputError as error:
-        raise InputError(f"compare: {path / 'summary.json'}: {error}") from error
-    name = path.resolve().name if name is None else name
-    labels = [f"{name} {label_of(values)}".rstrip() for values in facts.settings]
-    return Folder(facts.env, facts.solved_at, facts.stop_when_solved, labels, facts.by_setting())
+    Args:
+        paths: The run folders. One without metrics.csv, or with an empty one, adds no rows.
 
+    Returns:
+        The rows of all folders, with the columns METRICS. Runs are numbered consecutively over the folders.
 
-def metrics_of(paths: Sequence[str | Path]) -> pd.DataFrame:
-    """metrics.csv of several run folders below one another, the columns that `plots.sweep` needs.
-
-    Runs are numbered through in the order of the folders. A folder without metrics.csv, or with an empty one, adds no
-    rows. Raises InputError where one cannot be read.
+    Raises:
+        InputError: If a metrics.csv or summary.json cannot be read.
     """
     frames, runs = [], 0
     for path in paths:
-        in_folder = sum(len(scores.is_ok) for scores in read(path).scores)
+        in_folder = len(read_summary(path).scores.is_ok)
         file = home_path(path) / "metrics.csv"
         try:
             metrics = pd.read_csv(file, usecols=METRICS, dtype=np.float64).dropna(subset=["run", "env_steps"])
@@ -163,7 +178,7 @@ def metrics_of(paths: Sequence[str | Path]) -> pd.DataFrame:
         except (FileNotFoundError, pd.errors.EmptyDataError):
             pass
         except (OSError, ValueError) as error:
-            raise InputError(f"compare: cannot read {file}: {_in_one_line(error)}") from error
+            raise InputError(f"compare: cannot read {file}: {reason(error)}") from error
         else:
             frames.append(metrics.assign(run=metrics["run"].astype(np.int64) + runs))
         runs += in_folder
@@ -171,7 +186,19 @@ def metrics_of(paths: Sequence[str | Path]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else nothing
 
 
-def _read_summary(path: Path) -> dict[str, Any]:
+def read_summary(path: str | Path) -> RunSummary:
+    """Read summary.json of a run folder.
+
+    Args:
+        path: The run folder.
+
+    Returns:
+        The parsed summary.
+
+    Raises:
+        InputError: If the file is missing, cannot be read, or lacks something.
+    """
+    path = home_path(path)
     file = path / "summary.json"
     try:
         if not path.exists():
@@ -186,11 +213,10 @@ def _read_summary(path: Path) -> dict[str, Any]:
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
-        raise InputError(f"compare: {file} is not valid JSON: {_in_one_line(error)}") from error
+        raise InputError(f"compare: {file} is not valid JSON: {reason(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"compare: {file} holds a {type(content).__name__}; it should hold a JSON object")
-    return content
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    try:
+        return parse_summary(content)
+    except InputError as error:
+        raise InputError(f"compare: {file}: {error}") from error

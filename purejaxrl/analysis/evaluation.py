@@ -1,4 +1,4 @@
-"""Greedy policies of a run folder at play: in the environments that they were trained in, or in gymnasium's."""
+"""Evaluation of greedy policies, in the environments that they were trained in or in gymnasium's."""
 
 from __future__ import annotations
 
@@ -31,9 +31,12 @@ BACKENDS = ("gymnax", "gymnasium")
 class Evaluation(NamedTuple):
     """How well greedy policies play.
 
-    mean: of all returns. low, high: its 95% percentile bootstrap interval: of the runs' means where there are several,
-    as an algorithm's chance is its seeds; of the episodes of a single one. returns: a row per run and episode: run,
-    seed, episode, return.
+    Attributes:
+        mean: Mean of all returns.
+        low: Lower end of its 95% percentile bootstrap interval. The means of the runs are resampled where there are
+            several, as seeds are what results of an algorithm vary with; the episodes of a single run.
+        high: Upper end of the interval.
+        returns: A row per run and episode: run, seed, episode, return.
     """
 
     mean: float
@@ -42,8 +45,15 @@ class Evaluation(NamedTuple):
     returns: pd.DataFrame
 
     @classmethod
-    def of(cls, returns: pd.DataFrame) -> Evaluation:
-        """What such rows say."""
+    def from_returns(cls, returns: pd.DataFrame) -> Evaluation:
+        """Compute mean and interval.
+
+        Args:
+            returns: A row per run and episode: run, seed, episode, return.
+
+        Returns:
+            The Evaluation.
+        """
         # scipy takes long to import.
         from purejaxrl.analysis.statistics import interval
 
@@ -80,11 +90,11 @@ def evaluate(
         params: `last`, or `best` by the evaluations during training.
         seed: Run r plays with keys from `jax.random.key(seed)` and r; gymnasium's episode k of it with seed + k.
         backend: `gymnax`, or `gymnasium`, whose CartPole is another implementation of the same physics.
-        agent: The Agent, where it is your own, which config.json only names.
+        agent: Your own Agent, where the run used one: config.json only names it.
         network: The Flax module, where the training had one; a list of them where they were swept.
         env: The environment object, where the training had one.
         env_params: Its parameters, where config.json does not hold them by value.
-        renderer: How to draw its images, where that was given.
+        renderer: How to render its images, where that was given.
         **objects: Other fields of your own agent's Config that hold objects.
 
     Returns:
@@ -106,11 +116,23 @@ def evaluate(
         renderer=renderer,
         **objects,
     )
-    return play_all(plan, batches, episodes, seed, backend)
+    return play_episodes(plan, batches, episodes, seed, backend)
 
 
 def check_arguments(episodes: Any, seed: Any, backend: str) -> tuple[int, int]:
-    """Episodes and seed as ints. Raises InputError naming the first of `evaluate`'s arguments that is not allowed."""
+    """Check arguments of `evaluate`.
+
+    Args:
+        episodes: Number of episodes of each run, at least 1.
+        seed: At least 0.
+        backend: One of BACKENDS.
+
+    Returns:
+        Episodes and seed as ints.
+
+    Raises:
+        InputError: If one of them is not allowed.
+    """
     episodes, seed = as_whole(episodes), as_whole(seed)
     check_whole("episodes", episodes, at_least=1)
     check_whole("seed", seed, at_least=0)
@@ -120,35 +142,45 @@ def check_arguments(episodes: Any, seed: Any, backend: str) -> tuple[int, int]:
 
 
 @standard_jax()
-def play_all(plan: Plan, batches: list[Learners], episodes: int, seed: int, backend: str) -> pd.DataFrame:
-    """What `evaluate` returns, of learners that have been loaded."""
-    play = play_in_gymnax if backend == "gymnax" else play_in_gymnasium
+def play_episodes(plan: Plan, batches: list[Learners], episodes: int, seed: int, backend: str) -> pd.DataFrame:
+    """Play whole episodes with the greedy policies of learners that have been loaded.
+
+    Args:
+        plan: What was trained.
+        batches: The learners.
+        episodes: Number of episodes of each run.
+        seed: As for `evaluate`.
+        backend: One of BACKENDS.
+
+    Returns:
+        A row per run and episode: run, seed, episode, return.
+
+    Raises:
+        InputError: If gymnasium is asked for and not installed, or lacks this environment.
+    """
+    play = _play_in_gymnax if backend == "gymnax" else _play_in_gymnasium
     rows = []
     for batch in batches:
-        returns = play(plan, batch, episodes, seed)
         run = np.repeat(batch.runs, episodes)
-        rows.append(
-            pd.DataFrame(
-                {
-                    "run": run,
-                    "seed": plan.options.seed + run % plan.options.seeds,
-                    "episode": np.tile(np.arange(1, episodes + 1), len(batch.runs)),
-                    "return": returns.ravel(),
-                }
-            )
-        )
+        columns = {
+            "run": run,
+            "seed": plan.options.seed + run % plan.options.seeds,
+            "episode": np.tile(np.arange(1, episodes + 1), len(batch.runs)),
+            "return": play(plan, batch, episodes, seed).ravel(),
+        }
+        rows.append(pd.DataFrame(columns))
     return pd.concat(rows).sort_values(["run", "episode"], ignore_index=True)
 
 
-def play_in_gymnax(plan: Plan, batch: Learners, episodes: int, seed: int) -> np.ndarray:
+def _play_in_gymnax(plan: Plan, batch: Learners, episodes: int, seed: int) -> np.ndarray:
     """Returns [runs, episodes] in the environment of the training, all runs side by side."""
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(jnp.asarray(batch.runs, jnp.uint32))
     play = jax.jit(jax.vmap(partial(playing.evaluate, plan.agent, batch.setting.env, episodes)))
     return np.asarray(play(batch.configs, batch.params, keys))
 
 
-def play_in_gymnasium(plan: Plan, batch: Learners, episodes: int, seed: int) -> np.ndarray:
-    """Returns [runs, episodes] in gymnasium's version of the environment. Raises InputError where there is none."""
+def _play_in_gymnasium(plan: Plan, batch: Learners, episodes: int, seed: int) -> np.ndarray:
+    """Returns [runs, episodes] in gymnasium's version of the environment, all episodes of a run side by side."""
     name = plan.env
     twins = {name: entry.gymnasium for name, entry in ENVIRONMENTS.items() if entry.gymnasium}
     if name not in twins or not isinstance(plan.options.env, str):
@@ -167,47 +199,47 @@ def play_in_gymnasium(plan: Plan, batch: Learners, episodes: int, seed: int) -> 
         envs = gymnasium.make_vec(twins[name], episodes, vectorization_mode="sync", max_episode_steps=limit + 1)
         config, params = jax.tree.map(lambda leaf: leaf[row], (batch.configs, batch.params))  # noqa: B023
         carry = initial_carry(plan.agent, batch.setting.env, config, (episodes,))
-        returns[row] = play_side_by_side(envs, limit, *eyes_and_policy(plan, batch, config, params), carry, seed)
+        returns[row] = _play_side_by_side(envs, limit, *_vector_policy(plan, batch, config, params), carry, seed)
         envs.close()
     return returns
 
 
-def eyes_and_policy(plan: Plan, batch: Learners, config: Any, params: PyTree) -> tuple[Callable, Callable, Callable]:
-    """How to see state vectors [episodes, 4] at a start and after a step, and what to do: all jitted.
+def _vector_policy(plan: Plan, batch: Learners, config: Any, params: PyTree) -> tuple[Callable, Callable, Callable]:
+    """The greedy policy on state vectors [episodes, 4], as three jitted functions.
 
-    look: (vectors) -> memory. look_again: (memory, vectors) -> memory. choose: (memory, carry) -> ActorOutput.
+    start: vectors -> history. update: (history, vectors) -> history. act: (history, carry) -> ActorOutput.
     """
     env, images = batch.setting.env, images_of(batch.setting.config)
-    decide = partial(plan.agent.policy, config, env, params)
+    policy = partial(plan.agent.policy, config, env, params)
     if images is None:
-        return jnp.asarray, lambda _, vectors: jnp.asarray(vectors), jax.jit(decide)
+        return jnp.asarray, lambda _, vectors: jnp.asarray(vectors), jax.jit(policy)
     select, no = find_renderer(env.name, plan.options.renderer).select, jnp.zeros((), bool)
 
     def start(vector: Any) -> Any:
         return initial_history(images, select(vector))
 
-    def go_on(history: Any, vector: Any) -> Any:
+    def update(history: Any, vector: Any) -> Any:
         numbers = select(vector)
         return advance(images, history, numbers, numbers, no, no)[0]
 
-    def choose(histories: Any, carry: PyTree) -> Any:
-        return decide(jax.vmap(partial(select_frames, images))(histories), carry)
+    def act(histories: Any, carry: PyTree) -> Any:
+        return policy(jax.vmap(partial(select_frames, images))(histories), carry)
 
-    return jax.jit(jax.vmap(start)), jax.jit(jax.vmap(go_on)), jax.jit(choose)
+    return jax.jit(jax.vmap(start)), jax.jit(jax.vmap(update)), jax.jit(act)
 
 
-def play_side_by_side(
-    envs: Any, limit: int, look: Callable, look_again: Callable, choose: Callable, carry: PyTree, seed: int
+def _play_side_by_side(
+    envs: Any, limit: int, start: Callable, update: Callable, act: Callable, carry: PyTree, seed: int
 ) -> np.ndarray:
     """Returns [episodes] of the first episode of each environment, of at most `limit` steps."""
     vectors, _ = envs.reset(seed=seed)
-    memory, returns, is_running = look(vectors), np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
+    history, returns, is_running = start(vectors), np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
     for _ in range(limit):
-        action, _, carry = choose(memory, carry)
+        action, _, carry = act(history, carry)
         vectors, reward, terminated, _, _ = envs.step(np.asarray(action))
         returns += np.where(is_running, reward, 0.0)
         is_running &= ~terminated
         if not is_running.any():
             break
-        memory = look_again(memory, vectors)
+        history = update(history, vectors)
     return returns

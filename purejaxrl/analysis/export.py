@@ -1,4 +1,4 @@
-"""Parameters alone, for other programs: one safetensors file, and JSON that says how to use it."""
+"""Export of parameters for other programs: one safetensors file, and JSON that says how to use it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from purejaxrl.types import Agent, Discrete
 FOLDER = "export"
 HOW_TO = (
     "Every array has an axis of runs first. A layer is x @ kernel_k + bias_k, with an activation between layers: tanh, "
-    "or ReLU for dqn; a network of one's own is named body, and the linear layer after it head. Inputs are "
+    "or ReLU for dqn; a network of your own is named body, and the linear layer after it head. Inputs are "
     "observations as named. Where there are moments: minus their mean, over the root of variance + 1e-8, within "
     f"+-{LIMIT:g}."
 )
@@ -42,23 +42,23 @@ def export(
 ) -> tuple[Path, Path]:
     """Write the parameters of a run folder as policy.safetensors, and policy.json, which says how to use them.
 
-    The first holds the networks' parameters of all runs [runs, ...] and nothing of optimisers or replay; several
-    programs' (of other shapes) stand under 1/, 2/, ...
+    policy.safetensors holds the networks' parameters of all runs, [runs, ...] each, without optimizers and replay.
+    Where runs differ in shapes, and so in compiled programs, those of each program have the prefix 1/, 2/, ...
 
     Args:
         path: The run folder.
         params: `last`, or `best` by the evaluations during training.
         out: Folder to write to, by default export/ in the run folder. With another one the run folder is only read, so
             that it may be write-protected, or in use.
-        agent: The Agent, where it is your own, which config.json only names.
+        agent: Your own Agent, where the run used one: config.json only names it.
         network: The Flax module, where the training had one; a list of them where they were swept.
         env: The environment object, where the training had one.
         env_params: Its parameters, where config.json does not hold them by value.
-        renderer: How to draw its images, where that was given.
+        renderer: How to render its images, where that was given.
         **objects: Other fields of your own agent's Config that hold objects.
 
     Returns:
-        Where policy.safetensors and policy.json are.
+        The paths of policy.safetensors and policy.json.
 
     Raises:
         InputError: If there is no run, its parameters are missing or damaged, or an argument is unknown, missing or not
@@ -81,12 +81,12 @@ def export(
         **objects,
     )
     parts = [(f"{number}/" if len(batches) > 1 else "", batch) for number, batch in enumerate(batches, 1)]
-    arrays = {prefix + name: leaf for prefix, batch in parts for name, leaf in parameters_of(batch).items()}
+    arrays = {prefix + name: leaf for prefix, batch in parts for name, leaf in _parameters(batch).items()}
     description = {
         "algorithm": plan.agent.name,
         "env": plan.env,
         "params": params,
-        "parts": {prefix: describe_part(plan, batch) for prefix, batch in parts},
+        "parts": {prefix: _describe_program(plan, batch) for prefix, batch in parts},
         "how_to": HOW_TO,
         "arrays": {name: describe(leaf) for name, leaf in arrays.items()},
         "versions": versions(),
@@ -98,7 +98,7 @@ def export(
     return written
 
 
-def parameters_of(batch: Learners) -> dict[str, np.ndarray]:
+def _parameters(batch: Learners) -> dict[str, np.ndarray]:
     """The learners' parameters by name."""
     kept = named_leaves(batch.params)
     if not kept:
@@ -106,8 +106,8 @@ def parameters_of(batch: Learners) -> dict[str, np.ndarray]:
     return kept
 
 
-def describe_part(plan: Plan, batch: Learners) -> dict[str, Any]:
-    """What the learners of one program see and do."""
+def _describe_program(plan: Plan, batch: Learners) -> dict[str, Any]:
+    """Runs, inputs and actions of the learners of one program."""
     env, config = batch.setting.env, batch.setting.config
     space, images = env.action_space, images_of(config)
     return {

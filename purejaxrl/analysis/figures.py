@@ -1,4 +1,4 @@
-"""What a run folder shows of a training that has ended: tables of statistics, and pictures."""
+"""What a run folder gets after training: tables of statistics, and figures."""
 
 from __future__ import annotations
 
@@ -23,65 +23,126 @@ HISTOGRAM = "_histogram"
 
 
 def write_statistics(folder: RunFolder, config: dict[str, Any], summary: dict[str, Any]) -> None:
-    """Write sweep.csv, one row per setting, and improvement.csv, one row per pair of them, if there are not many."""
-    recorded = recorded_of(config)
-    if not recorded.is_sweep:
+    """Write sweep.csv, a row per setting, and improvement.csv, a row per pair of settings unless there are too many.
+
+    Args:
+        folder: The run folder, locked. Nothing is written to that of a training of one setting.
+        config: Content of config.json.
+        summary: Content of summary.json.
+
+    Raises:
+        InputError: If the content is damaged.
+        ResourceError: If the files cannot be written.
+    """
+    run_config = recorded_of(config)
+    if not run_config.is_sweep:
         return
     # Imported here, as it needs scipy and a training of one setting does not.
     from purejaxrl.analysis import statistics
-    from purejaxrl.analysis.summary import facts_of
+    from purejaxrl.analysis.summary import parse_summary
 
-    facts = facts_of(summary)
-    scores = facts.by_setting()
-    frame = statistics.describe(scores, facts.solved_at is not None, facts.stop_when_solved)
+    parsed = parse_summary(summary)
+    scores = parsed.scores_by_setting()
+    frame = statistics.describe(scores, parsed.solved_at is not None, parsed.stop_when_solved)
     columns = {name: frame[name].to_numpy() for name in frame}
-    swept = columns_of(recorded.settings)
+    swept = columns_of(run_config.settings)
     folder.write_table("sweep.csv", {"setting": np.arange(len(scores)), **swept, **columns})
-    if 1 < len(scores) <= statistics.MAX_PAIRS_OF:
-        pairs = statistics.improvements(scores, facts.stop_when_solved)
+    if 1 < len(scores) <= statistics.MAX_PAIRED_SETTINGS:
+        pairs = statistics.improvements(scores, parsed.stop_when_solved)
         folder.write_table("improvement.csv", {name: pairs[name].to_numpy() for name in pairs})
 
 
-def try_to_draw(folder: RunFolder, config: dict[str, Any], summary: dict[str, Any]) -> None:
-    """Draw what a run folder shows, once everything else has been written: a picture that fails costs nothing else."""
+def write_figures_or_warn(folder: RunFolder, config: dict[str, Any], summary: dict[str, Any]) -> None:
+    """Write the figures of a run folder once everything else is written; a figure that fails is only a warning.
+
+    Args:
+        folder: The run folder, locked.
+        config: Content of config.json.
+        summary: Content of summary.json.
+    """
     try:
-        write_pictures(folder, recorded_of(config), summary)
+        write_figures(folder, recorded_of(config), summary)
     except Exception as error:
         warn(
-            f"the pictures could not be drawn, and all else has been written: {in_one_line(error)}; "
-            f"purejaxrl plot {folder.path} draws them anew"
+            f"the figures could not be plotted, but everything else has been written: {in_one_line(error)}; "
+            f"purejaxrl plot {folder.path} plots them again"
         )
 
 
-def write_pictures(folder: RunFolder, recorded: Recorded, facts: dict[str, Any]) -> list[Path]:
-    """Draw sweep.png or learning_curve.png, and NAME_histogram.png of every histogram in summary.json; return them all.
+def write_figures(folder: RunFolder, config: Recorded, summary: dict[str, Any]) -> list[Path]:
+    """Write sweep.png or learning_curve.png, and NAME_histogram.png for every histogram in summary.json.
 
-    The user's settings of matplotlib do not matter. facts: what summary.json holds. Without a metrics.csv nothing is
-    drawn. Raises InputError where a file is damaged.
+    The user's matplotlib settings have no effect on them.
+
+    Args:
+        folder: The run folder, locked.
+        config: What was trained.
+        summary: Content of summary.json.
+
+    Returns:
+        The paths of the figures, none where there is no metrics.csv.
+
+    Raises:
+        InputError: If a file is damaged.
+        ResourceError: If a figure cannot be written.
     """
     if not (folder.path / "metrics.csv").exists():
         return []
-    metrics = read_table(folder.path / "metrics.csv", COLUMNS)
-    if not metrics["run"].isin(range(recorded.runs)).all():
+    metrics = _read_table(folder.path / "metrics.csv", COLUMNS)
+    if not metrics["run"].isin(range(config.runs)).all():
         raise InputError(f"cannot use {folder.path / 'metrics.csv'}: it holds runs that config.json does not")
     with plots.default_style():
-        if recorded.is_sweep:
-            statistics = read_table(folder.path / "sweep.csv")
-            of_run = recorded.setting_of(np.arange(recorded.runs))
-            arguments = (metrics, statistics, recorded.labels, of_run, recorded.title, recorded.solved_at)
+        if config.is_sweep:
+            statistics = _read_table(folder.path / "sweep.csv")
+            setting_of_run = config.setting_of(np.arange(config.runs))
+            arguments = (metrics, statistics, config.labels, setting_of_run, config.title, config.solved_at)
             figures = {"sweep.png": plots.sweep(*arguments)}
         else:
-            figures = {"learning_curve.png": plots.learning_curve(metrics, recorded.title, recorded.solved_at)}
-        for name in (name for name in facts if name.endswith(HISTOGRAM)):
-            counts, width = counts_of(facts[name])
-            figures[f"{name}.png"] = plots.histogram(counts, width, recorded.title, name.removesuffix(HISTOGRAM))
+            figures = {"learning_curve.png": plots.learning_curve(metrics, config.title, config.solved_at)}
+        for name in (name for name in summary if name.endswith(HISTOGRAM)):
+            counts, width = _parse_histogram(summary[name])
+            figures[f"{name}.png"] = plots.histogram(counts, width, config.title, name.removesuffix(HISTOGRAM))
         for name, figure in figures.items():
             folder.write_figure(name, figure)
     return [folder.path / name for name in figures]
 
 
-def read_table(file: Path, columns: tuple[str, ...] | None = None) -> pd.DataFrame:
-    """A CSV file of a run folder. Raises InputError where it cannot be read."""
+def write_curves(path: Path, plotters: Sequence[Callable[[Axes], Any]]) -> None:
+    """Write a figure of several plots on the same axes.
+
+    Args:
+        path: File to write, in any format that matplotlib knows.
+        plotters: Functions that plot on the axes they are given, such as `Result.plot`.
+
+    Raises:
+        InputError: If matplotlib cannot write a file of that name.
+        ResourceError: If the file cannot be written.
+    """
+    check_figure_path(path)
+    with plots.default_style():
+        figure, axes = plots.new_figure()
+        for plotter in plotters:
+            plotter(axes)
+        write_figure(path, figure)
+
+
+def check_figure_path(path: Path) -> None:
+    """Check that matplotlib can write a figure to a file of this name.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: If the name ends in no known format, or the path is a folder.
+    """
+    known = [f".{kind}" for kind in sorted(Figure().canvas.get_supported_filetypes())]
+    if path.suffix.lower() not in known:
+        raise InputError(f"--out: {path} is not allowed; the name of a figure ends in one of {', '.join(known)}")
+    if path.is_dir():
+        raise InputError(f"--out: {path} is a folder; give a file")
+
+
+def _read_table(file: Path, columns: tuple[str, ...] | None = None) -> pd.DataFrame:
     try:
         return pd.read_csv(file, usecols=columns)
     except FileNotFoundError:
@@ -90,33 +151,10 @@ def read_table(file: Path, columns: tuple[str, ...] | None = None) -> pd.DataFra
         raise InputError(f"cannot read {file}: {reason(error)}") from error
 
 
-def counts_of(histogram: Any) -> tuple[dict[int, int], int]:
-    """First number of each bin -> count, and the bins' width, of a histogram in summary.json."""
+def _parse_histogram(histogram: Any) -> tuple[dict[int, int], int]:
+    """Counts by the first number of each bin, and the width of the bins."""
     try:
         counts = {int(value): int(count) for value, count in histogram["counts"].items()}
         return counts, int(histogram["bin_width"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"summary.json: it holds no histogram: {error}") from error
-
-
-def check_target(path: Path) -> None:
-    """Raise InputError unless matplotlib can write a picture of that name."""
-    known = [f".{kind}" for kind in sorted(Figure().canvas.get_supported_filetypes())]
-    if path.suffix.lower() not in known:
-        raise InputError(f"--out: {path} is not allowed; a picture's name ends in one of {', '.join(known)}")
-    if path.is_dir():
-        raise InputError(f"--out: {path} is a folder; give a file")
-
-
-def write_curves(path: Path, draws: Sequence[Callable[[Axes], Any]]) -> None:
-    """Let all draw on the same axes, and write the picture.
-
-    Raises InputError as `check_target` does, and ResourceError where it cannot be written.
-    """
-    check_target(path)
-    with plots.default_style():
-        figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
-        axes = figure.subplots()
-        for draw in draws:
-            draw(axes)
-        write_figure(path, figure)

@@ -1,4 +1,4 @@
-"""What a run folder's params/ hold, as learners again: to evaluate them, or to hand them to other programs."""
+"""Learners restored from the parameters in a run folder, for evaluation and export."""
 
 from __future__ import annotations
 
@@ -28,7 +28,14 @@ KINDS = ("last", "best")
 
 
 class Learners(NamedTuple):
-    """Learned params of runs [runs] that share a program, and their stacked configs."""
+    """Learned params of runs that share a compiled program.
+
+    Attributes:
+        runs: Run numbers, [runs].
+        setting: The Training of the first run, whose environment and shapes all of them have.
+        configs: Configs of the runs, stacked: real hyperparameters are [runs].
+        params: Params of the runs' learners, stacked: leaves are [runs, ...].
+    """
 
     runs: np.ndarray
     setting: Training
@@ -37,10 +44,18 @@ class Learners(NamedTuple):
 
 
 def load_learners(path: Path, kind: str = "last", **objects: Any) -> tuple[Plan, list[Learners]]:
-    """The Plan of a run folder and all learners that it holds, batch by batch.
+    """Load all learners of a run folder.
 
-    kind: `last`, or `best` by greedy evaluation. objects: as for `purejaxrl.resume`.
-    Raises InputError where there are none, or they are damaged or not those of the Plan.
+    Args:
+        path: The run folder.
+        kind: `last`, or `best` by the evaluations during training.
+        **objects: Objects of the user's own, as for `purejaxrl.resume`.
+
+    Returns:
+        The Plan of the folder, and the learners of each batch of runs.
+
+    Raises:
+        InputError: If there are none, or they are damaged or not those of the Plan.
     """
     check_kind(kind)
     check_process()
@@ -50,15 +65,32 @@ def load_learners(path: Path, kind: str = "last", **objects: Any) -> tuple[Plan,
 
 
 def check_kind(kind: str) -> None:
-    """Raise InputError unless there may be parameters of this kind."""
+    """Check the kind of parameters.
+
+    Args:
+        kind: One of KINDS.
+
+    Raises:
+        InputError: If it is another.
+    """
     if kind not in KINDS:
         raise InputError(f"--params: {kind!r} is not allowed; use last or best")
 
 
 def learners_of(path: Path, plan: Plan, kind: str = "last", runs: np.ndarray | None = None) -> list[Learners]:
-    """The learners in the run folder of a Plan, batch by batch: all, or those of some run numbers.
+    """Load learners from the run folder of a Plan.
 
-    Raises InputError as `load_learners` does, and where a run's are missing.
+    Args:
+        path: The run folder.
+        plan: Its Plan.
+        kind: `last`, or `best` by the evaluations during training.
+        runs: Run numbers, [runs]; by default all.
+
+    Returns:
+        The learners of each batch of runs.
+
+    Raises:
+        InputError: As `load_learners` does, or if the parameters of a run are missing.
     """
     check_kind(kind)
     names = sorted(run_folder.find_params(path, kind), key=number_of)
@@ -76,26 +108,60 @@ def learners_of(path: Path, plan: Plan, kind: str = "last", runs: np.ndarray | N
 
 
 def hint_of(path: Path) -> str:
-    """What to do about parameters that are missing."""
+    """Say what to do about missing parameters.
+
+    Args:
+        path: The run folder.
+
+    Returns:
+        The end of an error message, empty where nothing can be done.
+    """
     return (
         "" if run_folder.has_ended(path) else f": the training has not ended; purejaxrl resume {path} goes on with it"
     )
 
 
 def take_learners(batch: Learners, which: np.ndarray) -> Learners:
-    """Some of a batch's runs."""
+    """Select some of a batch's runs.
+
+    Args:
+        batch: The learners.
+        which: A mask or positions, as numpy indexes an array.
+
+    Returns:
+        The selected learners.
+    """
     configs, params = jax.tree.map(lambda leaf: leaf[which], (batch.configs, batch.params))
     return Learners(batch.runs[which], batch.setting, configs, params)
 
 
 def number_of(name: str) -> int:
-    """Of the batch that a file's name tells: last-2."""
+    """Parse the number of a batch.
+
+    Args:
+        name: Name of its file, such as `last-2`.
+
+    Returns:
+        The number, 0 where the name has none.
+    """
     _, _, number = name.partition("-")
     return int(number) if number.isdigit() else 0
 
 
 def runs_of(path: Path, name: str, plan: Plan) -> list[int]:
-    """The runs whose learners a file holds. Raises InputError where they are not runs of the Plan."""
+    """Read which runs a file of parameters holds.
+
+    Args:
+        path: The run folder.
+        name: Name of the file, such as `last-2`.
+        plan: The Plan of the folder.
+
+    Returns:
+        Run numbers.
+
+    Raises:
+        InputError: If they are not runs of the Plan.
+    """
     runs = run_folder.read_metadata(path, name)["runs"]
     is_sound = isinstance(runs, list) and runs and all(type(run) is int and 0 <= run < plan.runs for run in runs)
     if not is_sound:
@@ -105,7 +171,19 @@ def runs_of(path: Path, name: str, plan: Plan) -> list[int]:
 
 @standard_jax()
 def load_batch(path: Path, name: str, plan: Plan) -> Learners:
-    """The learners of one file. Raises InputError where they are not those of runs of the Plan."""
+    """Load the learners of one file.
+
+    Args:
+        path: The run folder.
+        name: Name of the file, such as `last-2`.
+        plan: The Plan of the folder.
+
+    Returns:
+        The learners.
+
+    Raises:
+        InputError: If they are not those of runs of the Plan.
+    """
     file, runs = path / "params" / f"{name}.safetensors", runs_of(path, name, plan)
     settings = [plan.settings[run // plan.options.seeds] for run in runs]
     if len({jax.tree.structure(setting.config) for setting in settings}) > 1:
@@ -126,12 +204,30 @@ def load_batch(path: Path, name: str, plan: Plan) -> Learners:
 
 
 def host_leaves(state: RunState) -> list[np.ndarray]:
-    """The leaves of stacked states, on the host, in order; keys as their bits. `state_of` is the way back."""
+    """Copy the leaves of a state to the host; `state_of` is the inverse.
+
+    Args:
+        state: Stacked states, [runs, ...].
+
+    Returns:
+        The leaves in order, random keys as their bits.
+    """
     return [np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf) for leaf in jax.tree.leaves(state)]
 
 
 def state_of(plan: Plan, leaves: list[np.ndarray]) -> RunState:
-    """Stacked states of runs that share a program. Raises InputError where the leaves are not those of the Plan."""
+    """Rebuild the state of runs that share a compiled program.
+
+    Args:
+        plan: What was trained.
+        leaves: The leaves as `host_leaves` returns them.
+
+    Returns:
+        Stacked states, [runs, ...].
+
+    Raises:
+        InputError: If the leaves are not those of the Plan.
+    """
     first = plan.settings[0]
     shapes, _ = shapes_of_runs(plan.agent, first.env, first.config, first.budget, False, 1)
     expected = jax.tree.leaves(shapes)

@@ -1,4 +1,4 @@
-"""Pictures of a run. matplotlib's object interface, so that no window and no global state is involved."""
+"""Figures of runs, by matplotlib's object interface, so that no window and no global state is involved."""
 
 from __future__ import annotations
 
@@ -17,40 +17,56 @@ from matplotlib.ticker import MaxNLocator
 
 from purejaxrl.experiment.labels import counted
 
+# Inches.
+SIZE = (8, 4.8)
 POINTS = 400
 FAINT_LINES = 100
 CURVES = 8
 ROWS = 30
 LABEL_LENGTH = 36
-# Okabe and Ito's colours, which colour-blind people can tell apart, with wine for their yellow, too light for a line.
+# Okabe and Ito's colors, which color-blind people can tell apart, with wine for their yellow, too light for a line.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9", "#882255")
 COLOR, EVAL_COLOR = COLORS[:2]
 OTHER_COLOR = "0.45"
-# Named curves that a legend inside the picture has room for.
+# Named curves that a legend inside the axes has room for.
 FEW = 4
 
 
 @contextmanager
 def default_style() -> Iterator[None]:
-    """matplotlib's own defaults while a figure is drawn and saved, whatever the user's settings are."""
+    """Use matplotlib's own defaults in this context, whatever the user's settings are."""
     with rc_context():
         rcdefaults()
         yield
 
 
-def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = None) -> Figure:
-    """Mean return of the last 100 episodes against env steps: faint lines of up to 100 runs, the mean of all, a band.
+def new_figure() -> tuple[Figure, Axes]:
+    """Make a figure of one plot, and its axes."""
+    figure = Figure(figsize=SIZE, dpi=120, layout="constrained")
+    return figure, figure.subplots()
 
-    The band is the standard deviation over all runs, but not beyond these. A run that ended earlier goes on with its
-    last value. Where no run has 100 episodes the mean of each interval is drawn. Greedy evaluations, if any, are a
-    second line.
+
+def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = None) -> Figure:
+    """Plot the mean return of the last 100 episodes of one setting against env steps.
+
+    Up to 100 runs are faint lines, the mean of all runs is a thick one. The band is one standard deviation over all
+    runs, clipped to their range. A run that ended earlier continues with its last value. Where no run has 100 episodes
+    the mean of each interval is plotted instead. Greedy evaluations, if any, are a second line.
+
+    Args:
+        metrics: Content of metrics.csv: run, env_steps, return_100, return_mean, eval_return.
+        title: Title of the figure.
+        solved_at: Return at which to mark the environment as solved.
+
+    Returns:
+        The figure.
     """
-    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
-    draw_curve(figure.subplots(), metrics, title, solved_at)
+    figure, axes = new_figure()
+    plot_runs(axes, metrics, title, solved_at)
     return figure
 
 
-def draw_curve(
+def plot_runs(
     axes: Axes,
     metrics: pd.DataFrame,
     title: str,
@@ -58,10 +74,16 @@ def draw_curve(
     column: str | None = None,
     **style: Any,
 ) -> None:
-    """Draw the curves of one setting on axes that may hold others: as `learning_curve` does, or another column.
+    """Plot the curves of one setting, as `learning_curve` does, on axes that may hold others.
 
-    style: of the line of the mean, as matplotlib has it; its colour is that of the faint lines and the band, too. With
-    a label of one's own the greedy evaluations are left out: one name, one curve.
+    Args:
+        axes: Axes to plot on.
+        metrics: As for `learning_curve`.
+        title: Title of the axes, unless they have one.
+        solved_at: Return at which to mark the environment as solved.
+        column: Another column of `metrics` to plot.
+        **style: Matplotlib properties of the mean line; faint lines and band have its color. With a `label` the greedy
+            evaluations are left out, so that one name stands for one curve.
     """
     style = _normalized(style)
     color = style.pop("color", None) or _next_color(axes)
@@ -72,12 +94,12 @@ def draw_curve(
     if column is None and name is None and is_evaluated:
         wanted["eval_return"] = "greedy evaluation"
     for which, meaning in wanted.items():
-        _draw_runs(axes, metrics, which, name or meaning, color, **style)
+        _add_runs(axes, metrics, which, name or meaning, color, **style)
         color = _next_color(axes)
     _finish(axes, title, "return" if column is None else column, solved_at if column is None else None)
 
 
-def draw_settings(
+def plot_settings(
     axes: Axes,
     metrics: pd.DataFrame,
     labels: Sequence[str],
@@ -88,22 +110,31 @@ def draw_settings(
     column: str | None = None,
     **style: Any,
 ) -> None:
-    """Draw the curves of several settings, at most 8, on axes that may hold others, as `sweep` does; or another column.
+    """Plot the curves of the 8 best settings, as `sweep` does, on axes that may hold others.
 
-    order: the settings, best first. style: of the lines, as matplotlib has it.
+    Args:
+        axes: Axes to plot on.
+        metrics: As for `learning_curve`.
+        labels: A label for each setting.
+        order: The settings to choose from, best first.
+        setting_of_run: The setting of each run number in `metrics`, [runs].
+        title: Title of the axes, unless they have one.
+        solved_at: Return at which to mark the environment as solved.
+        column: Another column of `metrics` to plot.
+        **style: Matplotlib properties of the lines; a `label` is put before those of the settings.
     """
     style = _normalized(style)
     name = style.pop("label", None)
     shown = [f"{name} {label}" if name else label for label in labels]
-    _draw_settings(axes, metrics, np.asarray(order)[:CURVES], setting_of_run, column, shown, **style)
+    _add_settings(axes, metrics, np.asarray(order)[:CURVES], setting_of_run, column, shown, **style)
     which = f", {CURVES} best of {len(order)} settings" if len(order) > CURVES else ""
     what = f"return, {_meaning(metrics)}" if column is None else column
     _finish(axes, title + which, what, solved_at if column is None else None)
 
 
 def _finish(axes: Axes, title: str, ylabel: str, solved_at: float | None) -> None:
-    """What stands around curves. Axes that have a title keep it, as the curves of several results may share them."""
-    _draw_threshold(axes, solved_at)
+    """Add titles, threshold and legend. Axes that have a title keep it, as several Results may share them."""
+    _add_threshold(axes, solved_at)
     axes.set(title=axes.get_title() or title, xlabel="env steps", ylabel=ylabel)
     _style_env_steps(axes)
     handles = axes.get_legend_handles_labels()[0]
@@ -114,19 +145,28 @@ def _finish(axes: Axes, title: str, ylabel: str, solved_at: float | None) -> Non
 
 
 def _normalized(style: dict[str, Any]) -> dict[str, Any]:
-    """matplotlib's long names for its short ones: lw, c, ls."""
+    """The style with matplotlib's long names for its short ones: lw, c, ls."""
     return dict(normalize_kwargs(style, Line2D))
 
 
 def _next_color(axes: Axes) -> str:
-    """A colour that no named line of the axes has yet, while there are any."""
+    """A color that no named line of the axes has yet, while there are any."""
     return COLORS[len(axes.get_legend_handles_labels()[0]) % len(COLORS)]
 
 
 def histogram(counts: dict[int, int], width: int, title: str, label: str) -> Figure:
-    """How often whole numbers came, first number of a bin -> count, as a share of all; the mean is marked."""
-    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
-    axes = figure.subplots()
+    """Plot a histogram of whole numbers, with their mean marked.
+
+    Args:
+        counts: Count of each bin by the first number in it.
+        width: How many numbers a bin holds.
+        title: Title of the figure.
+        label: What the numbers are.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = new_figure()
     values = np.array(list(counts)) + (width - 1) / 2
     shares = np.array(list(counts.values())) / sum(counts.values())
     mean = float(values @ shares)
@@ -148,16 +188,24 @@ def sweep(
     title: str,
     solved_at: float | None = None,
 ) -> Figure:
-    """Settings side by side: learning curves of the 8 best, 95% intervals of the 30 best, best on top.
+    """Plot settings side by side: learning curves of the 8 best, 95% intervals of the 30 best.
 
     A curve is the interquartile mean over a setting's runs of the mean return of the last 100 episodes (where no run
-    has 100 episodes, of each interval), its band the middle half of the runs; a run that ended earlier goes on with its
-    last value. Dots are interquartile means, bars their intervals, in the colours of the curves.
+    has 100 episodes, of each interval), its band the middle half of the runs; a run that ended earlier continues with
+    its last value. Dots are interquartile means, bars their intervals, in the colors of the curves, best on top.
 
-    metrics: run, env_steps, return_100, return_mean. statistics: of `statistics.describe`, a row per setting.
-    setting_of_run: [runs], the setting of each run number in metrics.
+    Args:
+        metrics: A row per run and interval: run, env_steps, return_100, return_mean.
+        statistics: A row per setting, as `purejaxrl.analysis.statistics.describe` returns them.
+        labels: A label for each setting.
+        setting_of_run: The setting of each run number in `metrics`, [runs].
+        title: Title of the figure.
+        solved_at: Return at which to mark the environment as solved.
+
+    Returns:
+        The figure.
     """
-    # scipy takes long to import, and the picture of a single training does without.
+    # scipy takes long to import, and the figure of a single setting does without.
     from purejaxrl.analysis.statistics import ranking, shorten
 
     order = ranking(statistics)
@@ -165,14 +213,14 @@ def sweep(
     figure = Figure(figsize=(14, max(4.8, 1.6 + 0.24 * rows)), dpi=120, layout="constrained")
     figure.suptitle(title, parse_math=False)
     curves, final, area = figure.subplots(1, 3, width_ratios=(2.2, 1, 1))
-    _draw_settings(curves, metrics, order[:CURVES], setting_of_run)
-    _draw_threshold(curves, solved_at)
+    _add_settings(curves, metrics, order[:CURVES], setting_of_run)
+    _add_threshold(curves, solved_at)
     which = f", {CURVES} best of {len(order)} settings" if len(order) > CURVES else ""
     curves.set(title=f"learning curves{which}", xlabel="env steps", ylabel=f"return, {_meaning(metrics)}")
     _style_env_steps(curves)
     best = statistics.iloc[order[:rows]]
-    _draw_intervals(final, best, "final_return")
-    _draw_intervals(area, best, "area")
+    _add_intervals(final, best, "final_return")
+    _add_intervals(area, best, "area")
     if solved_at is not None and best["runs_final"].any():
         final.axvline(solved_at, color="0.4", linestyle=":", linewidth=1)
     which = f", {ROWS} best" if len(order) > ROWS else ""
@@ -195,7 +243,7 @@ def _meaning(metrics: pd.DataFrame) -> str:
     return "mean of 100 episodes" if _training_column(metrics) == "return_100" else "mean of the interval"
 
 
-def _draw_threshold(axes: Axes, solved_at: float | None) -> None:
+def _add_threshold(axes: Axes, solved_at: float | None) -> None:
     gid = f"solved at {solved_at}"
     if solved_at is None or any(line.get_gid() == gid for line in axes.lines):
         return
@@ -216,7 +264,7 @@ def _style_env_steps(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_runs(axes: Axes, metrics: pd.DataFrame, column: str, label: str, color: str, **style: Any) -> None:
+def _add_runs(axes: Axes, metrics: pd.DataFrame, column: str, label: str, color: str, **style: Any) -> None:
     curves = _curves(metrics, column)
     if not curves:
         return
@@ -232,7 +280,7 @@ def _draw_runs(axes: Axes, metrics: pd.DataFrame, column: str, label: str, color
         axes.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def _draw_settings(
+def _add_settings(
     axes: Axes,
     metrics: pd.DataFrame,
     settings: np.ndarray,
@@ -247,7 +295,7 @@ def _draw_settings(
     taken = len(axes.get_legend_handles_labels()[0]) if labels is not None else 0
     setting_of_row = setting_of_run[metrics["run"].to_numpy(np.int64)]
     if not metrics[column].notna().any():
-        _say_empty(axes, "no returns")
+        _mark_empty(axes, "no returns")
     for rank, setting in enumerate(settings):
         color = style.get("color") or COLORS[(taken + rank) % len(COLORS)]
         name = {} if labels is None else {"label": shorten(labels[setting], LABEL_LENGTH)}
@@ -255,7 +303,7 @@ def _draw_settings(
         if not curves:
             continue
         grid, values = _on_one_grid(curves)
-        # The best is drawn last, above the others.
+        # The best is plotted last, above the others.
         line = {"linewidth": 1.8, "zorder": 3 - rank / CURVES, **name, **style, "color": color}
         axes.plot(grid, interquartile_mean(values, axis=0), **line)
         if len(curves) > 1:
@@ -263,28 +311,28 @@ def _draw_settings(
             axes.fill_between(grid, low, high, color=color, alpha=0.12, linewidth=0)
 
 
-def _draw_intervals(axes: Axes, best: pd.DataFrame, figure_name: str) -> None:
+def _add_intervals(axes: Axes, best: pd.DataFrame, measure: str) -> None:
     """Interquartile mean and interval of each row, first row on top."""
     rows = np.arange(len(best))
-    mean, low, high = (best[f"{figure_name}_{part}"].to_numpy(float) for part in ("iqm", "low", "high"))
+    mean, low, high = (best[f"{measure}_{part}"].to_numpy(float) for part in ("iqm", "low", "high"))
     colors = np.array(_colors(len(best)))
     has_mean, has_interval = np.isfinite(mean), np.isfinite(low)
     axes.hlines(rows[has_interval], low[has_interval], high[has_interval], colors=colors[has_interval], linewidth=2)
     axes.scatter(mean[has_mean], rows[has_mean], c=colors[has_mean], s=26, zorder=3)
     axes.locator_params(axis="x", nbins=5)
     if not has_mean.any():
-        _say_empty(axes, "not known")
+        _mark_empty(axes, "not known")
     axes.set_ylim(len(best) - 0.4, -0.6)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _colors(count: int) -> list[str]:
-    """A colour for each row: the first are those of the curves."""
+    """A color for each row: the first are those of the curves."""
     return [*COLORS, *[OTHER_COLOR] * count][:count]
 
 
-def _say_empty(axes: Axes, text: str) -> None:
+def _mark_empty(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.6, text, transform=axes.transAxes, ha="center", color="0.4")
     axes.set_xticks([])
 

@@ -1,4 +1,4 @@
-"""A greedy policy as a function, for whoever plays: gymnasium, numpy, or JAX's own transformations."""
+"""The greedy policy of a run as a function, for gymnasium, numpy and JAX's transformations."""
 
 from __future__ import annotations
 
@@ -22,10 +22,15 @@ from purejaxrl.types import ActorOutput, Agent, Continuous, Discrete, Env, PyTre
 class Policy:
     """The greedy policy of one run: observation -> action, compiled when it is first called.
 
-    Observations may have any leading axes. numpy arrays and lists give what gymnasium takes: an int for one observation
-    where actions are discrete, else a numpy array. JAX arrays and tracers give JAX arrays, so that it can be used
-    within `jit`, `vmap` and `scan`. Continuous actions are within the bounds of their space.
-    It can be pickled, with the parameters and whatever of your own it was trained with.
+    Numpy arrays and lists give what gymnasium takes: an int for one observation where actions are discrete, else a
+    numpy array. JAX arrays and tracers give JAX arrays, so that it can be used within `jit`, `vmap` and `scan`.
+    A policy can be pickled, with its parameters and your own agent, network or environment.
+
+    Attributes:
+        agent: The agent.
+        config: Its Config in this run.
+        env: The environment that it was trained in.
+        learner: The learner, without an axis of runs.
     """
 
     agent: Agent
@@ -34,7 +39,13 @@ class Policy:
     params: PyTree
 
     def __call__(self, observation: Any) -> Any:
-        """The greedy action.
+        """Choose the greedy action.
+
+        Args:
+            observation: One observation, or a batch with any leading axes [..., *observation].
+
+        Returns:
+            The action, [...] or [..., *action]. Continuous ones are within the bounds of their space.
 
         Args:
             observation: One observation or a batch of them, [..., *observation].
@@ -99,10 +110,10 @@ class Policy:
 
     @functools.cached_property
     def _act(self) -> Any:
-        return jax.jit(functools.partial(act_greedily, self.agent, self.config, self.env, self.params))
+        return jax.jit(functools.partial(_act_greedily, self.agent, self.config, self.env, self.params))
 
     def _checked(self, observation: Any, is_from_jax: bool) -> Any:
-        """The observation as an array. Raises InputError where the policy cannot take it."""
+        """The observation as an array; InputError where the policy cannot take it."""
         if isinstance(observation, tuple) and any(isinstance(part, dict) for part in observation):
             raise InputError(
                 f"policy: it was given a tuple that holds a dict, as (observation, info) of gymnasium's reset; "
@@ -112,7 +123,8 @@ class Policy:
             found = jnp.asarray(observation) if is_from_jax else np.asarray(observation)
         except (TypeError, ValueError, OverflowError):
             found = None
-        if found is None or not is_numeric(found.dtype):
+        numbers = (jnp.floating, jnp.integer, jnp.bool_)
+        if found is None or not any(jnp.issubdtype(found.dtype, kind) for kind in numbers):
             raise InputError(f"policy: a {type(observation).__name__} is not an array of numbers; {self._expected()}")
         shape = self.env.observation_shape
         lead = found.ndim - len(shape)
@@ -125,16 +137,16 @@ class Policy:
         return found.astype(jnp.result_type(float))
 
     def _expected(self) -> str:
-        """What it takes, in words."""
+        """What observations it takes, for error messages."""
         shape = list(self.env.observation_shape)
         batch = f"[{', '.join(['...', *map(str, shape)])}]"
         of = f"{self.env.name} takes one observation, {shape}, or a batch, {batch}"
         if self.env.image_format is None:
             return of
-        return f"{of}: not images, but the numbers that images are drawn from, see purejaxrl.make(..., images=)"
+        return f"{of}: not images, but the numbers that images are rendered from, see purejaxrl.make(..., images=)"
 
 
-def act_greedily(
+def _act_greedily(
     agent: Agent, config: Any, env: Env, params: PyTree, observation: Num[Array, "..."], carry: PyTree
 ) -> ActorOutput:
     """The agent's greedy action; a continuous one within the bounds of its space, as environments clip it."""
@@ -146,8 +158,3 @@ def act_greedily(
         )
         action = jnp.clip(action, low, high)
     return output._replace(action=action)
-
-
-def is_numeric(dtype: Any) -> bool:
-    """Whether these are real numbers or truth values."""
-    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))

@@ -1,4 +1,4 @@
-"""What many runs say together: interquartile means, bootstrap intervals, probabilities of improvement.
+"""Statistics of many runs: interquartile means, bootstrap intervals, probabilities of improvement.
 
 Agarwal et al. 2021, Deep Reinforcement Learning at the Edge of the Statistical Precipice, arXiv:2108.13264. There is
 one environment here, so the strata of the stratified bootstrap are the settings: the runs of each are resampled on
@@ -21,7 +21,7 @@ CONFIDENCE = 0.95
 SEED = 0
 ELEMENTS_AT_ONCE = 4_000_000
 # Settings of which all pairs are worth a file; beyond that each is compared with the best only.
-MAX_PAIRS_OF = 32
+MAX_PAIRED_SETTINGS = 32
 TABLE_ROWS = 20
 TABLE_WIDTH = 120
 SHORTEST_LABEL = 12
@@ -36,11 +36,14 @@ IMPROVES = ("best_improves", "best_improves_low", "best_improves_high")
 
 
 class Scores(NamedTuple):
-    """Runs of one setting: one entry per run, each [runs].
+    """Scores of some runs, one entry per run.
 
-    final_return: mean return of the last 100 episodes, NaN where a run had fewer. area_under_curve: mean training
-    return per env step, NaN where no episode ended. env_steps_to_solve: infinity where the run never reached the
-    threshold, NaN where it never began. is_ok: False where the run diverged or never began.
+    Attributes:
+        final_return: Mean return of the last 100 episodes, [runs]; NaN where a run had fewer.
+        area_under_curve: Mean training return per env step, [runs]; NaN where no episode ended.
+        env_steps_to_solve: Env steps until the threshold was reached, [runs]; infinity where a run never reached it,
+            NaN where it never began.
+        is_ok: False where a run diverged or never began, [runs].
     """
 
     final_return: np.ndarray
@@ -50,7 +53,14 @@ class Scores(NamedTuple):
 
 
 def interquartile_mean(values: np.ndarray, axis: int = -1) -> Any:
-    """Mean of what is left without the lowest and the highest floor(n / 4) values; below four values, the mean.
+    """Mean without the lowest and the highest floor(n / 4) of n values: below four values, their plain mean.
+
+    Args:
+        values: Values without NaN.
+        axis: The axis over which to average.
+
+    Returns:
+        The means, of the shape of `values` without that axis.
 
     >>> print(interquartile_mean(np.array([0.0, 10.0, 20.0, 900.0])))
     15.0
@@ -59,9 +69,14 @@ def interquartile_mean(values: np.ndarray, axis: int = -1) -> Any:
 
 
 def interval(values: np.ndarray, statistic: Callable[..., Any] = interquartile_mean) -> tuple[Any, Any]:
-    """95% percentile bootstrap interval of the interquartile mean, or of another statistic, (low, high).
+    """95% percentile bootstrap interval of the interquartile mean, or of another statistic.
 
-    values: [..., n] without NaN; low, high: [...], NaN for fewer than two values.
+    Args:
+        values: Samples without NaN, [..., n].
+        statistic: A function (values, axis=) that reduces one axis.
+
+    Returns:
+        Lower and upper ends, [...] each; NaN for fewer than two values.
     """
     if values.shape[-1] < 2:
         nothing = np.full(values.shape[:-1], np.nan)[()]
@@ -70,12 +85,18 @@ def interval(values: np.ndarray, statistic: Callable[..., Any] = interquartile_m
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Probability that a run of x is higher than one of y, (probability, low, high).
+    """Probability that a run of x is better than a run of y.
 
     P = 1 / (n m) sum_ij (1[x_i > y_j] + 1/2 1[x_i = y_j]), the Mann-Whitney U statistic over n m (Agarwal et al. 2021,
     section 4.3). The 95% percentile bootstrap interval resamples x and y each on its own.
 
-    x: [n], y: [m] without NaN. P is NaN where either is empty, the interval where either has fewer than two values.
+    Args:
+        x: Values of runs without NaN, higher is better, [n].
+        y: Values of the other runs, [m].
+
+    Returns:
+        P and both ends of its interval. P is NaN where x or y is empty, the interval where either has fewer than two
+        values.
 
     >>> probability, low, high = probability_of_improvement(np.array([3.0, 4.0]), np.array([1.0, 3.0]))
     >>> probability  # of the four pairs three are won and one is a tie
@@ -85,33 +106,39 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> tuple[float, flo
     if not n or not m:
         return math.nan, math.nan, math.nan
     distinct, ranks = np.unique(np.concatenate([x, y]), return_inverse=True)
-    ranks_of_x, ranks_of_y = ranks[:n], ranks[n:]
+    x_ranks, y_ranks = ranks[:n], ranks[n:]
 
     def share_of_wins(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
-        counts_of_x, counts_of_y = (_count(ranks, len(distinct)) for ranks in (x, y))
-        beaten = np.cumsum(counts_of_y, axis=axis) - counts_of_y / 2
-        return np.sum(counts_of_x * beaten, axis=axis) / (n * m)
+        x_counts, y_counts = (_count(ranks, len(distinct)) for ranks in (x, y))
+        beaten = np.cumsum(y_counts, axis=axis) - y_counts / 2
+        return np.sum(x_counts * beaten, axis=axis) / (n * m)
 
-    probability = share_of_wins(ranks_of_x[None], ranks_of_y[None], -1).item()
+    probability = share_of_wins(x_ranks[None], y_ranks[None], -1).item()
     if min(n, m) < 2:
         return probability, math.nan, math.nan
-    low, high = _bootstrap((ranks_of_x, ranks_of_y), share_of_wins, elements=n + m)
+    low, high = _bootstrap((x_ranks, y_ranks), share_of_wins, elements=n + m)
     return probability, float(low), float(high)
 
 
 def describe(settings: Sequence[Scores], has_threshold: bool, stopped_when_solved: bool = False) -> pd.DataFrame:
-    """One row per setting, in the given order.
-
-    rank (1 is best) and what it goes by, see `measure_of`; runs, runs_ok (did not diverge), runs_final (have a final
-    return); final_return_* and area_*: interquartile mean, 95% interval and median; solved_fraction;
-    env_steps_to_solve_median, infinity where that run never solved; best_improves*: probability that a run of the best
-    setting is better than one of this.
+    """Describe and rank settings by their runs.
 
     A run that diverged counts with the returns it had, and as the worst of all where they are not finite. A run without
-    a final return is left out of the final_return_* columns. NaN stands where there is nothing: in the best setting's
-    own best_improves*, and in what is about solving without a threshold.
+    a final return is left out of the final_return_* columns.
+
+    Args:
+        settings: Scores of the runs of each setting.
+        has_threshold: Whether there is a return that counts as solved.
+        stopped_when_solved: Whether runs ended once they were solved.
+
+    Returns:
+        A row per setting, in the given order: rank (1 is best); ranked_by, see `ranking_measure`; runs, runs_ok (did
+        not diverge), runs_final (have a final return); final_return_* and area_*: interquartile mean, 95% interval and
+        median; solved_fraction; env_steps_to_solve_median, infinity where that run never solved; best_improves*:
+        probability that a run of the best setting is better than one of this. NaN stands for what is not defined: the
+        best setting's own best_improves*, and everything about solving without a threshold.
     """
-    measure = measure_of(settings, stopped_when_solved)
+    measure = ranking_measure(settings, stopped_when_solved)
     finals = [scores.final_return[np.isfinite(scores.final_return)] for scores in settings]
     areas = [scores.area_under_curve[np.isfinite(scores.area_under_curve)] for scores in settings]
     steps = [scores.env_steps_to_solve[~np.isnan(scores.env_steps_to_solve)] for scores in settings]
@@ -141,12 +168,19 @@ def describe(settings: Sequence[Scores], has_threshold: bool, stopped_when_solve
     return frame
 
 
-def measure_of(settings: Sequence[Scores], stopped_when_solved: bool) -> str:
-    """What settings are ranked and compared by.
+def ranking_measure(settings: Sequence[Scores], stopped_when_solved: bool) -> str:
+    """Choose the measure by which settings are ranked and compared.
 
-    Their final returns; or, where a run that did not diverge has none, areas under the curve: it may have had fewer
-    than 100 episodes because they were long, and leaving it out would punish the best. Where runs were stopped when
-    solved, env steps to solve: the final return then says only by how much a run overshot the threshold.
+    It is the final return; or, where a run that did not diverge has none, the area under the curve: such a run may have
+    had fewer than 100 episodes because they were long, and leaving it out would punish the best. Where runs were
+    stopped when solved it is env steps to solve, as the final return then only says by how much a run overshot.
+
+    Args:
+        settings: Scores of the runs of each setting.
+        stopped_when_solved: Whether runs ended once they were solved.
+
+    Returns:
+        `final_return`, `area_under_curve` or `env_steps_to_solve`.
     """
     if stopped_when_solved:
         return "env_steps_to_solve"
@@ -155,9 +189,15 @@ def measure_of(settings: Sequence[Scores], stopped_when_solved: bool) -> str:
 
 
 def compared_values(scores: Scores, measure: str) -> np.ndarray:
-    """The measure of a setting's runs, higher is better; without runs that never began or have nothing to compare.
+    """Values by which the runs of a setting are compared.
 
-    A diverged run whose value is not finite counts as -infinity.
+    Args:
+        scores: Scores of the runs.
+        measure: As `ranking_measure` returns it.
+
+    Returns:
+        A value per run, higher is better, without runs that never began or have no value. A diverged run whose value is
+        not finite counts as -infinity.
     """
     has_begun = ~np.isnan(scores.env_steps_to_solve)
     if measure == "env_steps_to_solve":
@@ -168,11 +208,13 @@ def compared_values(scores: Scores, measure: str) -> np.ndarray:
 
 
 def _ranks(frame: pd.DataFrame, settings: Sequence[Scores], measure: str) -> np.ndarray:
-    """Places of the settings, 1 for the best: by the measure (its median, where it is env steps, else its interquartile
-    mean); ties by final return, area and env steps to solve, then as given. Without a run that is ok a setting is last.
+    """Ranks of the settings, 1 for the best. A setting without a run that is ok is last.
+
+    They go by the measure: its median where it is env steps, else its interquartile mean; ties by final return, area
+    and env steps to solve, then by the given order.
     """
     values = [compared_values(scores, measure) for scores in settings]
-    middle = _median if measure == "env_steps_to_solve" else _interquartile_mean_of_any
+    middle = _median if measure == "env_steps_to_solve" else _interquartile_mean_or_nan
     order = frame[["final_return_iqm", "area_iqm", "env_steps_to_solve_median"]].copy()
     order.insert(0, "has_ok", frame["runs_ok"] > 0)
     order.insert(1, "measure", [middle(value) for value in values])
@@ -184,13 +226,28 @@ def _ranks(frame: pd.DataFrame, settings: Sequence[Scores], measure: str) -> np.
 
 
 def ranking(frame: pd.DataFrame) -> np.ndarray:
-    """Rows of `describe`, best first, as positions."""
+    """Order settings by rank.
+
+    Args:
+        frame: Rows as `describe` returns them.
+
+    Returns:
+        Positions of the rows, best first.
+    """
     return np.argsort(frame["rank"].to_numpy(), kind="stable")
 
 
 def best_run(scores: Scores, stopped_when_solved: bool = False) -> int:
-    """Place of the best run by `measure_of` them, diverged ones last; ties by final return, area, then the first."""
-    measure = measure_of([scores], stopped_when_solved)
+    """Find the best run by `ranking_measure`; ties go by final return, area, then position. Diverged runs are last.
+
+    Args:
+        scores: Scores of the runs.
+        stopped_when_solved: Whether runs ended once they were solved.
+
+    Returns:
+        Its position in `scores`.
+    """
+    measure = ranking_measure([scores], stopped_when_solved)
     first = -scores.env_steps_to_solve if measure == "env_steps_to_solve" else getattr(scores, measure)
     columns = (scores.area_under_curve, scores.final_return, first, scores.is_ok.astype(float))
     # lexsort goes by its last column first; nan stands for what is worst.
@@ -200,8 +257,16 @@ def best_run(scores: Scores, stopped_when_solved: bool = False) -> int:
 
 
 def improvements(settings: Sequence[Scores], stopped_when_solved: bool = False) -> pd.DataFrame:
-    """`probability_of_improvement` of setting over other, for every pair: setting, other, probability, low, high."""
-    measure = measure_of(settings, stopped_when_solved)
+    """Compute the probability of improvement for every pair of settings.
+
+    Args:
+        settings: Scores of the runs of each setting.
+        stopped_when_solved: Whether runs ended once they were solved.
+
+    Returns:
+        A row per pair: setting, other, and the probability with low and high as `probability_of_improvement` has them.
+    """
+    measure = ranking_measure(settings, stopped_when_solved)
     compared = [compared_values(scores, measure) for scores in settings]
     rows = [
         (setting, other, *probability_of_improvement(compared[setting], compared[other]))
@@ -211,24 +276,36 @@ def improvements(settings: Sequence[Scores], stopped_when_solved: bool = False) 
 
 
 def table(frame: pd.DataFrame, labels: Sequence[str]) -> str:
-    """`describe` as text, the 20 best first: interquartile means with their 95% intervals, the median final return.
+    """Format the 20 best settings as a table for a terminal, best first.
 
-    A star marks final returns that not every run has. Labels are shortened to keep within 120 characters.
+    Args:
+        frame: Rows as `describe` returns them.
+        labels: A label for each row, shortened where a line would exceed 120 characters.
+
+    Returns:
+        Lines of text. A star marks final returns that not every run has.
     """
     order = ranking(frame)[:TABLE_ROWS]
     shown = frame.iloc[order]
-    cells = [_aligned(column) for column in figures(shown)]
+    cells = [_aligned(column) for column in table_columns(shown)]
     room = max(SHORTEST_LABEL, TABLE_WIDTH - sum(2 + len(column[0]) for column in cells))
     names = ["", "setting", *(shorten(labels[row], room) for row in order)]
     width = max(map(len, names))
     lines = ["  ".join([name.ljust(width), *row]).rstrip() for name, *row in zip(names, *cells, strict=True)]
     if len(frame) > len(shown):
         lines.append(f"... and {len(frame) - len(shown)} more")
-    return "\n".join([*lines, *notes_of(shown)])
+    return "\n".join([*lines, *footnotes(shown)])
 
 
-def notes_of(shown: pd.DataFrame) -> list[str]:
-    """What must be said below rows of `describe`."""
+def footnotes(shown: pd.DataFrame) -> list[str]:
+    """Explain what is special about a table of settings.
+
+    Args:
+        shown: Rows as `describe` returns them.
+
+    Returns:
+        Sentences to show below the table.
+    """
     is_partial = _is_partial(shown).any()
     star = (
         ["* over fewer runs: the others diverged, did not begin or had fewer than 100 episodes"] if is_partial else []
@@ -237,8 +314,15 @@ def notes_of(shown: pd.DataFrame) -> list[str]:
     return [*star, reason] if reason else star
 
 
-def figures(shown: pd.DataFrame) -> list[tuple[str, str, list[str]]]:
-    """What tables tell of rows of `describe`: both lines of a heading, and the cells of its column as text."""
+def table_columns(shown: pd.DataFrame) -> list[tuple[str, str, list[str]]]:
+    """Format the columns of a table of settings.
+
+    Args:
+        shown: Rows as `describe` returns them.
+
+    Returns:
+        For each column both lines of its heading, and its cells as text.
+    """
     is_partial = _is_partial(shown)
     marks = np.where(is_partial, "*", " " if is_partial.any() else "")
     return [
@@ -258,7 +342,15 @@ def _is_partial(frame: pd.DataFrame) -> Any:
 
 
 def shorten(label: str, length: int) -> str:
-    """A label in one line of at most `length` characters: what is too long loses its middle."""
+    """Shorten a label to one line of at most `length` characters by leaving out its middle.
+
+    Args:
+        label: The label.
+        length: Number of characters.
+
+    Returns:
+        The shorter label.
+    """
     label = " ".join(label.split())
     if len(label) <= length:
         return label
@@ -300,7 +392,7 @@ def _means_with_intervals(samples: Sequence[np.ndarray]) -> np.ndarray:
     return figures
 
 
-def _interquartile_mean_of_any(values: np.ndarray) -> float:
+def _interquartile_mean_or_nan(values: np.ndarray) -> float:
     return float(interquartile_mean(values)) if len(values) else math.nan
 
 

@@ -1,4 +1,4 @@
-"""What the content of summary.json says of the runs, checked: anyone may have edited the file."""
+"""The content of summary.json, checked, as anyone may have edited the file."""
 
 from __future__ import annotations
 
@@ -10,27 +10,41 @@ from purejaxrl.analysis.statistics import Scores
 from purejaxrl.errors import InputError
 
 
-class Facts(NamedTuple):
-    """The environment, its threshold, the swept values of each setting, and the Scores of all runs.
+class RunSummary(NamedTuple):
+    """What statistics need of a summary.json. Settings have equally many runs, in order.
 
-    Run r belongs to setting r // seeds.
+    Attributes:
+        env: Name of the environment.
+        solved_at: Mean return of 100 episodes that counts as solved, None where there is no threshold.
+        stop_when_solved: Whether each run ended once it was solved.
+        settings: Swept values of each setting by name; {} for the one setting of `train`.
+        scores: Scores of all runs.
     """
 
     env: str
     solved_at: float | None
     stop_when_solved: bool
-    seeds: int
     settings: list[dict[str, Any]]
     scores: Scores
 
-    def by_setting(self) -> list[Scores]:
-        """The Scores of each setting, in order."""
+    def scores_by_setting(self) -> list[Scores]:
+        """Split the scores, one Scores for each setting in order."""
         parts = zip(*(np.split(values, len(self.settings)) for values in self.scores), strict=True)
         return [Scores(*values) for values in parts]
 
 
-def facts_of(content: dict[str, Any]) -> Facts:
-    """The Facts of a summary.json's content. Raises InputError where something is missing or not what it should be."""
+def parse_summary(content: dict[str, Any]) -> RunSummary:
+    """Check and parse the content of a summary.json.
+
+    Args:
+        content: The JSON object.
+
+    Returns:
+        The parsed summary.
+
+    Raises:
+        InputError: If a field is missing or has a wrong type, length or range.
+    """
     seeds = _whole(content, "seeds")
     settings = _list(content, "settings")
     if not settings or not all(isinstance(values, dict) for values in settings):
@@ -38,11 +52,11 @@ def facts_of(content: dict[str, Any]) -> Facts:
     env = _field(content, "env")
     if not isinstance(env, str):
         raise InputError("env is not a name")
-    is_stopping = _field(content, "stop_when_solved")
-    if not isinstance(is_stopping, bool):
+    stop_when_solved = _field(content, "stop_when_solved")
+    if not isinstance(stop_when_solved, bool):
         raise InputError("stop_when_solved is neither true nor false")
     solved_at = None if _field(content, "solved_at") is None else _number(content["solved_at"], "solved_at")
-    return Facts(env, solved_at, is_stopping, seeds, settings, _scores(content, seeds * len(settings)))
+    return RunSummary(env, solved_at, stop_when_solved, settings, _scores(content, seeds * len(settings)))
 
 
 def _scores(content: dict[str, Any], runs: int) -> Scores:

@@ -1,4 +1,4 @@
-"""The command line: its commands and their exit codes. Nothing is imported before it is needed."""
+"""The command line: commands and exit codes. Nothing is imported before it is needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from purejaxrl.errors import InputError, PurejaxrlError, ResourceError
 from purejaxrl.training.signals import end_at_signals
 
 TRAININGS = ("train", "sweep", "resume")
-# Flags with which even these are asked for nothing but what they print.
+# Flags with which even these do nothing but print.
 PRINTING = ("--json", "--dry_run", "--help", "-h")
 USAGE = """usage: purejaxrl COMMAND ...
 
@@ -28,8 +28,8 @@ commands:
   sweep ALGORITHM   train every combination of hyperparameters, and compare them
   resume RUN        go on with a training from its newest checkpoint, or with a larger budget
   evaluate RUN      play whole episodes with the greedy policies of a run folder
-  plot RUN ...      draw the pictures of a run folder anew, or curves of several into one picture
-  video RUN         film the greedy policy in CartPole
+  plot RUN ...      plot the figures of a run folder again, or curves of several in one figure
+  video RUN         record a video of the greedy policy in CartPole
   export RUN        write the parameters alone, for other programs
   compare RUN RUN   compare run folders: intervals and probabilities of improvement
   list              algorithms, presets and environments
@@ -44,10 +44,10 @@ options:
 
 
 def entry() -> NoReturn:
-    """The program `purejaxrl`: `main`, with exit codes that hold whenever a signal comes.
+    """Run the program `purejaxrl`, which is `main` with the right exit code whenever a signal comes.
 
-    Where nothing has begun that could be saved, signals end the process at once, by no exception, as that would surface
-    from whatever is being imported; a compiler that is still at work is not waited for.
+    Before there is anything to save, signals end the process at once and without an exception, which would surface from
+    whatever is being imported. A compiler that is still running is not waited for.
     """
     streams.open_closed()
     end_at_signals()
@@ -59,16 +59,22 @@ def entry() -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code.
+    """Run a command line.
 
-    Whatever becomes of standard output and standard error, a command does all that it has to do. Where its output could
-    not be written, standard error says so and the exit code is 6, with two exceptions: a reader that has seen enough,
-    as `head`, is no error, and the exit code of a training tells what became of the training.
+    A command does its whole work even if standard output or standard error fail. If its output could not be written,
+    standard error says so and the exit code is 6, with two exceptions: a reader that has seen enough, like `head`, is
+    no error, and the exit code of a training tells what became of the training.
+
+    Args:
+        arguments: The command and its flags, by default those of the process.
+
+    Returns:
+        The exit code.
     """
     words = [_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     is_debugging = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    # It would tell of its own caches and fonts, as where the user has no home folder.
+    # It warns about its caches and fonts, for instance where the user has no home folder.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with streams.safe_streams() as output:
         code = _run(words, is_debugging)
@@ -81,11 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str], is_debugging: bool) -> int:
-    """The exit code of a command, whose errors are printed."""
+    """Run a command, print its errors, and return its exit code."""
     try:
         return _dispatch(words, is_debugging)
     except SystemExit as stop:
-        # argparse ends so after it has printed help.
+        # Parsers exit after they have printed help.
         return int(stop.code or 0)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -98,12 +104,12 @@ def _run(words: list[str], is_debugging: bool) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without the number that an OSError puts before it."""
+    """The message of an error, without the number that an OSError puts before it."""
     return str(error.strerror or error) if isinstance(error, OSError) else str(error)
 
 
 def _explain(error: Exception) -> tuple[str, int]:
-    """One line for an error, and its exit code."""
+    """The line to print for an error, and its exit code."""
     if isinstance(error, PurejaxrlError):
         return " ".join(error.with_flags.split()), error.exit_code
     text = " ".join(str(error).split())
@@ -113,7 +119,7 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 def _underscored(word: str) -> str:
-    """--log-every as --log_every; values stay as they are."""
+    """A word with --log-every written as --log_every; values stay as they are."""
     if not word.startswith("--"):
         return word
     flag, equals, value = word.partition("=")
@@ -121,17 +127,9 @@ def _underscored(word: str) -> str:
 
 
 def _dispatch(words: list[str], is_debugging: bool) -> int:
+    modules = (training, folders, plots, listing, completion)
     commands: dict[str, Callable[[list[str]], int]] = {
-        "train": training.train,
-        "sweep": training.sweep,
-        "resume": training.resume,
-        "evaluate": folders.evaluate,
-        "export": folders.export,
-        "compare": folders.compare,
-        "plot": plots.plot,
-        "video": plots.video,
-        "list": listing.list_all,
-        "completion": completion.completion,
+        name: run for module in modules for name, run in module.COMMANDS.items()
     }
     if not words or words[0] in ("--help", "-h", "help"):
         print(USAGE, end="")

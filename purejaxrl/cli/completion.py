@@ -1,4 +1,4 @@
-"""`completion`: what a shell needs to complete commands, flags and file names."""
+"""The command `completion`, which lets a shell complete commands, flags and file names."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Print what makes a shell complete commands, flags and file names; SHELL is bash,
 SHELLS = ("bash", "zsh", "fish")
 
 
-def completion(words: list[str]) -> int:
-    """`purejaxrl completion SHELL`."""
+def _completion(words: list[str]) -> int:
+    """Run `purejaxrl completion SHELL`."""
     if words and words[0] in ("--help", "-h"):
         print(HELP, end="")
         return 0
@@ -26,11 +26,11 @@ def completion(words: list[str]) -> int:
         raise InputError(f"completion: {' '.join(words)!r} is not a shell; use one of {', '.join(SHELLS)}")
     import shtab
 
-    print(shtab.complete(whole_parser(), shell=words[0]))
+    print(shtab.complete(_combined_parser(), shell=words[0]))
     return 0
 
 
-def whole_parser() -> argparse.ArgumentParser:
+def _combined_parser() -> argparse.ArgumentParser:
     """All commands and flags as one parser, which only completion needs."""
     import shtab
 
@@ -63,3 +63,6 @@ def whole_parser() -> argparse.ArgumentParser:
     commands.add_parser("list", help="algorithms, presets and environments").add_argument("--json", action="store_true")
     commands.add_parser("completion", help="for your shell").add_argument("shell", choices=SHELLS)
     return whole
+
+
+COMMANDS = {"completion": _completion}

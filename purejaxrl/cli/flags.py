@@ -1,4 +1,4 @@
-"""The flags of `train`, `sweep` and `resume`: from the fields of each Config, from text to values."""
+"""Parsers of the commands, and conversion of flags from text to values."""
 
 from __future__ import annotations
 
@@ -19,15 +19,30 @@ VERBOSE_HELP = "say more: devices, folders, and of each program its memory, its 
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are exceptions."""
+    """An argument parser whose errors are exceptions."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise InputError."""
+        """Raise argparse's error as one of the package.
+
+        Args:
+            message: What argparse says is wrong.
+
+        Raises:
+            InputError: Always.
+        """
         raise InputError(message.removeprefix("argument "))
 
 
 def training_parser(command: str, agent: Agent) -> Parser:
-    """Common flags, and one for every field of the agent's Config. Values are strings; `parse` converts them."""
+    """Make the parser of `train` or `sweep`: common flags, and one for every field of the agent's Config.
+
+    Args:
+        command: `train` or `sweep`.
+        agent: The algorithm.
+
+    Returns:
+        The parser. Its values are strings, which `parse` converts.
+    """
     from purejaxrl.components.hyperparameters import field_specs
 
     parser = Parser(
@@ -39,7 +54,7 @@ def training_parser(command: str, agent: Agent) -> Parser:
     common = parser.add_argument_group("what and how")
     common.add_argument("--env", default="CartPole-v0", help="environment (default CartPole-v0; see purejaxrl list)")
     common.add_argument(
-        "--observation_type", help="default: the state vector; img: pictures (default for DQN with preset original)"
+        "--observation_type", help="default: the state vector; img: images (default for DQN with preset original)"
     )
     common.add_argument("--preset", default="original", help="original (default) or tuned")
     common.add_argument("--seeds", default="1", help="runs side by side (default 1)")
@@ -52,7 +67,7 @@ def training_parser(command: str, agent: Agent) -> Parser:
     if command == "sweep":
         sweeping = parser.add_argument_group("sweep", "hyperparameters take alternatives: --lr 1e-3,3e-4")
         sweeping.add_argument(
-            "--random", help="draw so many settings, from lists and from ranges as --lr 1e-4..1e-2:log"
+            "--random", help="sample so many settings, from lists and from ranges as --lr 1e-4..1e-2:log"
         )
         sweeping.add_argument("--yes", action="store_true", help="allow more than 100 000 runs")
     output = parser.add_argument_group("output")
@@ -62,7 +77,7 @@ def training_parser(command: str, agent: Agent) -> Parser:
     output.add_argument("--eval_every", help="env steps between greedy evaluations (default off)")
     output.add_argument("--eval_episodes", help="episodes of one evaluation (default 20)")
     output.add_argument("--episodes_log", help="on, off, or auto (default): episodes.csv is written up to 256 runs")
-    add_safety_flags(output, "write a checkpoint every so many minutes and at the end; 0: never (default 5)")
+    _add_safety_flags(output, "write a checkpoint every so many minutes and at the end; 0: never (default 5)")
     output.add_argument("--log_to", help="also log to tensorboard (RUN/tensorboard) or wandb (./wandb)")
     output.add_argument("--quiet", action="store_true", help="print nothing but errors")
     output.add_argument("--verbose", action="store_true", help=VERBOSE_HELP)
@@ -86,8 +101,8 @@ def training_parser(command: str, agent: Agent) -> Parser:
     return parser
 
 
-def add_safety_flags(group: Any, checkpoints: str) -> None:
-    """Flags of what to do when something goes wrong."""
+def _add_safety_flags(group: Any, checkpoints: str) -> None:
+    """Add flags for checkpoints and diverging runs."""
     group.add_argument("--checkpoint_every", help=checkpoints)
     group.add_argument("--fail_on_nan", action="store_true", help="stop, with exit code 5, when a run diverges")
     group.add_argument(
@@ -97,16 +112,18 @@ def add_safety_flags(group: Any, checkpoints: str) -> None:
     )
 
 
-def shows_help(words: list[str], text: str) -> bool:
-    """Whether help is what is asked for; then it is printed."""
-    if not {"--help", "-h"} & set(words):
-        return False
-    print(text, end="")
-    return True
-
-
 def folder_parser(command: str, usage: str, description: str, flags: Iterable[tuple[str, str]] = ()) -> Parser:
-    """The parser of a command for run folders. flags: names of those that take a value, and what they do."""
+    """Make the parser of a command that takes run folders.
+
+    Args:
+        command: Name of the command.
+        usage: Its arguments, for the first line of its help.
+        description: What it does.
+        flags: Name and help of each flag that takes a value.
+
+    Returns:
+        The parser. Its values are strings, and None where a flag is not given.
+    """
     parser = Parser(
         prog=f"purejaxrl {command}",
         usage=f"purejaxrl {command} {usage}",
@@ -121,17 +138,31 @@ def folder_parser(command: str, usage: str, description: str, flags: Iterable[tu
 
 
 def parse_folders(parser: Parser, words: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """The run folders and the flags. Raises InputError."""
+    """Parse a command line of run folders and flags, or print help and exit where that is asked for.
+
+    Args:
+        parser: A parser that `folder_parser` has made.
+        words: The arguments after the command.
+
+    Returns:
+        The run folders and the flags.
+
+    Raises:
+        InputError: If a flag is unknown or has no value.
+    """
+    if {"--help", "-h"} & set(words):
+        print(parser.format_help(), end="")
+        raise SystemExit(0)
     known, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
-        raise InputError(unknown_flag(unknown[0], parser))
+        raise InputError(_explain_unknown(unknown[0], parser))
     flags = vars(known)
-    refuse_empty(flags)
+    _refuse_empty(flags)
     return flags.pop("runs"), flags
 
 
-def refuse_empty(flags: dict[str, Any]) -> None:
-    """Raise InputError for a flag without a value, as `--out "$NAME"` has where the variable is not set."""
+def _refuse_empty(flags: dict[str, Any]) -> None:
+    """Refuse a flag with an empty value, which `--out "$NAME"` has where the variable is not set."""
     for name, value in flags.items():
         if value == "" or (isinstance(value, list) and "" in value):
             where = "RUN" if name == "runs" else f"--{name}"
@@ -139,7 +170,18 @@ def refuse_empty(flags: dict[str, Any]) -> None:
 
 
 def parse_folder(parser: Parser, words: list[str]) -> tuple[Path, dict[str, Any]]:
-    """The one run folder and the flags. Raises InputError."""
+    """Parse a command line of one run folder and flags, as `parse_folders` does.
+
+    Args:
+        parser: A parser that `folder_parser` has made.
+        words: The arguments after the command.
+
+    Returns:
+        The run folder and the flags.
+
+    Raises:
+        InputError: If there is not exactly one run folder, or a flag is unknown or has no value.
+    """
     runs, flags = parse_folders(parser, words)
     if len(runs) != 1:
         raise InputError(f"{parser.prog}: give one run folder, not {len(runs)}; {parser.prog} --help says more")
@@ -147,7 +189,7 @@ def parse_folder(parser: Parser, words: list[str]) -> tuple[Path, dict[str, Any]
 
 
 def resume_parser() -> Parser:
-    """The flags of `resume`. Values are strings; `parse_resumption` converts them."""
+    """Make the parser of `resume`; `parse_resumption` converts its values."""
     parser = folder_parser(
         "resume",
         "RUN [--extend AMOUNT] ...",
@@ -161,7 +203,7 @@ def resume_parser() -> Parser:
             ("log_to", "also log to tensorboard (RUN/tensorboard) or wandb (./wandb)"),
         ],
     )
-    add_safety_flags(parser, "minutes between checkpoints; 0: never (default as before)")
+    _add_safety_flags(parser, "minutes between checkpoints; 0: never (default as before)")
     for name, text in (
         ("restart", "train anew where there is no checkpoint, and replace the rows and parameters that are there"),
         ("quiet", "print nothing but errors"),
@@ -175,7 +217,18 @@ def resume_parser() -> Parser:
 
 
 def parse_resumption(parser: Parser, words: list[str]) -> tuple[Path, dict[str, Any]]:
-    """The folder; flags as arguments of `purejaxrl.resume`, and the command's own; those not given are left out."""
+    """Parse the command line of `resume`.
+
+    Args:
+        parser: What `resume_parser` returns.
+        words: The arguments after the command.
+
+    Returns:
+        The run folder; and the flags given, as keyword arguments of `purejaxrl.resume` and the command's own.
+
+    Raises:
+        InputError: If a flag is unknown or not allowed.
+    """
     from purejaxrl.components.hyperparameters import Spec
 
     path, known = parse_folder(parser, words)
@@ -185,7 +238,7 @@ def parse_resumption(parser: Parser, words: list[str]) -> tuple[Path, dict[str, 
             flags[name] = convert_count(name, flags[name])
     for name in ("max_memory", "checkpoint_every"):
         if name in flags:
-            flags[name] = convert(name, flags[name], Spec(help="", is_leaf=False, kind=float))
+            flags[name] = _convert(name, flags[name], Spec(help="", is_leaf=False, kind=float))
     # What is not given stays as it was.
     for name in ("fail_on_nan", "debug"):
         if not flags[name]:
@@ -194,25 +247,46 @@ def parse_resumption(parser: Parser, words: list[str]) -> tuple[Path, dict[str, 
 
 
 def convert_count(name: str, text: str) -> int:
-    """A flag's text as a whole number. Raises InputError."""
+    """Convert a flag's text to a whole number.
+
+    Args:
+        name: Name of the flag.
+        text: Its text.
+
+    Returns:
+        The number.
+
+    Raises:
+        InputError: If it is none.
+    """
     from purejaxrl.components.hyperparameters import Spec
 
-    number: int = convert(name, text, Spec(help="", is_leaf=False, kind=int))
+    number: int = _convert(name, text, Spec(help="", is_leaf=False, kind=int))
     return number
 
 
 def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> dict[str, Any]:
-    """Flags as keyword arguments of `purejaxrl.train` or `sweep`; those not given are left out.
+    """Parse the command line of `train` or `sweep`.
 
-    In a sweep a hyperparameter's alternatives are a list and its range is a Range.
+    Args:
+        parser: What `training_parser` returns.
+        agent: The algorithm.
+        words: The arguments after the algorithm.
+        is_sweep: Whether hyperparameters may have alternatives, which become lists, and ranges, which become Ranges.
+
+    Returns:
+        The flags given, as keyword arguments of `purejaxrl.train` or `sweep` and the command's own.
+
+    Raises:
+        InputError: If a flag is unknown or not allowed.
     """
     from purejaxrl.components.hyperparameters import Spec, field_specs
 
     known, unknown = parser.parse_known_args(words)
     if unknown:
-        raise InputError(unknown_flag(unknown[0], parser))
+        raise InputError(_explain_unknown(unknown[0], parser))
     flags = {name: value for name, value in vars(known).items() if value is not None}
-    refuse_empty(flags)
+    _refuse_empty(flags)
     flags.setdefault("out", None)
     whole = Spec(help="", is_leaf=False, kind=int)
     counts = ("seeds", "seed", "devices", "log_every", "eval_every", "eval_episodes", "random")
@@ -221,22 +295,19 @@ def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> 
     own = field_specs(agent.Config)
     for name in flags:
         if name in own:
-            flags[name] = (convert_sources if is_sweep else convert_one)(name, _joined(flags[name]), own[name])
+            text = flags[name] if isinstance(flags[name], str) else " ".join(flags[name])
+            flags[name] = (_convert_alternatives if is_sweep else _convert_one)(name, text, own[name])
         elif name in common:
             if "," in flags[name]:
                 raise InputError(f"--{name}: {flags[name]} is a list; --{name} takes one value")
-            flags[name] = convert(name, flags[name], common[name])
+            flags[name] = _convert(name, flags[name], common[name])
         elif name in ("env", "observation_type", "preset", "device") and "," in flags[name]:
             raise InputError(f"--{name}: {flags[name]} is a list; --{name} takes one value")
     return flags
 
 
-def _joined(words: str | list[str]) -> str:
-    return words if isinstance(words, str) else " ".join(words)
-
-
-def unknown_flag(word: str, parser: Parser) -> str:
-    """What to say of a word that no flag takes."""
+def _explain_unknown(word: str, parser: Parser) -> str:
+    """The error message about a word that no flag takes."""
     if not word.startswith("-"):
         return f"unexpected {word!r}; flags start with --"
     from purejaxrl.components.hyperparameters import REMOVED
@@ -251,8 +322,8 @@ def unknown_flag(word: str, parser: Parser) -> str:
     )
 
 
-def convert_sources(name: str, text: str, spec: Spec) -> Any:
-    """A sweep's value of a hyperparameter: one value, a list of alternatives, or a Range. Raises InputError."""
+def _convert_alternatives(name: str, text: str, spec: Spec) -> Any:
+    """What `sweep` takes for a hyperparameter: one value, a list of alternatives, or a Range."""
     from purejaxrl.experiment.settings import Range, takes_range
 
     if ".." in text:
@@ -262,27 +333,27 @@ def convert_sources(name: str, text: str, spec: Spec) -> Any:
         low, _, high = bounds.partition("..")
         if scale not in ("", "log"):
             raise InputError(f"--{name}: {text!r} is not a range; write LOW..HIGH or LOW..HIGH:log")
-        ends = [convert(name, end, spec._replace(optional=False)) for end in (low, high)]
+        ends = [_convert(name, end, spec._replace(optional=False)) for end in (low, high)]
         return Range(ends[0], ends[1], log=scale == "log")
-    entries = split_alternatives(text)
+    entries = _split_alternatives(text)
     if not all(entry.strip() for entry in entries):
         raise InputError(f"--{name}: {text!r} holds an empty alternative; separate values with single commas")
-    values = [convert(name, entry.strip(), spec) for entry in entries]
+    values = [_convert(name, entry.strip(), spec) for entry in entries]
     are_single = spec.length is not None and len(values) > 1 and all(len(value) == 1 for value in values)
     if are_single and (spec.length or len(set(values)) < len(values)):
         raise InputError(
-            f"--{name}: {text} is a list of alternatives; one value of several numbers is written {in_tuple(text)}"
+            f"--{name}: {text} is a list of alternatives; one value of several numbers is written {_join_numbers(text)}"
         )
     return values if len(values) > 1 else values[0]
 
 
-def in_tuple(text: str) -> str:
-    """Numbers with commas between, as one value is written."""
+def _join_numbers(text: str) -> str:
+    """Numbers that commas separate, written as one value."""
     return "x".join(word.strip() for word in text.split(","))
 
 
-def split_alternatives(text: str) -> list[str]:
-    """The parts between commas that stand in no parentheses."""
+def _split_alternatives(text: str) -> list[str]:
+    """The parts of a text between commas outside parentheses."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter == "(") - (letter == ")")
@@ -293,23 +364,23 @@ def split_alternatives(text: str) -> list[str]:
     return parts
 
 
-def convert_one(name: str, text: str, spec: Spec) -> Any:
-    """The one value that `train` takes. Raises InputError."""
-    if len(split_alternatives(text)) > 1 or (".." in text and not spec.choices):
-        hint = f"; one value of several numbers is written {in_tuple(text)}" if spec.length is not None else ""
+def _convert_one(name: str, text: str, spec: Spec) -> Any:
+    """The one value that `train` takes for a hyperparameter."""
+    if len(_split_alternatives(text)) > 1 or (".." in text and not spec.choices):
+        hint = f"; one value of several numbers is written {_join_numbers(text)}" if spec.length is not None else ""
         raise InputError(
             f"--{name}: {text} is a list of alternatives; train takes one value, sweep takes several{hint}"
         )
-    return convert(name, text, spec)
+    return _convert(name, text, spec)
 
 
-def convert(name: str, text: str, spec: Spec) -> Any:
-    """A flag's text as the value its Spec asks for; bounds are checked later. Raises InputError."""
+def _convert(name: str, text: str, spec: Spec) -> Any:
+    """A flag's text as a value of the type that its Spec asks for; bounds are checked later."""
     if spec.optional and text.lower() in ("none", "off"):
         return None
     if spec.length is not None:
         words = text.translate(str.maketrans("x(),", "    ")).split()
-        return tuple(convert(name, word, spec._replace(length=None, optional=False)) for word in words)
+        return tuple(_convert(name, word, spec._replace(length=None, optional=False)) for word in words)
     if spec.choices and spec.kind is str:
         return text
     if spec.kind is bool:

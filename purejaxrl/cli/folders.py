@@ -1,19 +1,19 @@
-"""Commands that play, export and compare what run folders hold."""
+"""The commands `evaluate`, `export` and `compare`."""
 
 from __future__ import annotations
 
 import json
 import os
 
-from purejaxrl.cli.flags import Parser, convert_count, folder_parser, parse_folder, parse_folders, shows_help
-from purejaxrl.cli.streams import shown
+from purejaxrl.cli.flags import Parser, convert_count, folder_parser, parse_folder, parse_folders
+from purejaxrl.cli.streams import shorten_path
 
-# Runs beyond so many are summed up only.
+# The results of as many runs are printed one by one.
 MAX_SHOWN = 20
 
 
 def evaluate_parser() -> Parser:
-    """The flags of `evaluate`."""
+    """Make the parser of `evaluate`."""
     parser = folder_parser(
         "evaluate",
         "RUN [--episodes N] [--params KIND] [--backend NAME] [--seed N] [--json]",
@@ -31,7 +31,7 @@ def evaluate_parser() -> Parser:
 
 
 def export_parser() -> Parser:
-    """The flags of `export`."""
+    """Make the parser of `export`."""
     parser = folder_parser(
         "export",
         "RUN [--params KIND] [--out FOLDER]",
@@ -46,7 +46,7 @@ def export_parser() -> Parser:
 
 
 def compare_parser() -> Parser:
-    """The flags of `compare`."""
+    """Make the parser of `compare`."""
     parser = folder_parser(
         "compare",
         "RUN RUN ... [--out FOLDER] [--json]",
@@ -58,21 +58,18 @@ def compare_parser() -> Parser:
     return parser
 
 
-def evaluate(words: list[str]) -> int:
-    """`purejaxrl evaluate RUN`."""
-    parser = evaluate_parser()
-    if shows_help(words, parser.format_help()):
-        return 0
-    path, known = parse_folder(parser, words)
-    episodes, seed = (convert_count(name, known[name]) for name in ("episodes", "seed"))
+def _evaluate(words: list[str]) -> int:
+    """Run `purejaxrl evaluate RUN`."""
+    path, flags = parse_folder(evaluate_parser(), words)
+    episodes, seed = (convert_count(name, flags[name]) for name in ("episodes", "seed"))
     use_cpu()
 
     from purejaxrl.analysis import evaluation
     from purejaxrl.storage.files import plain
 
-    frame = evaluation.evaluate(path, episodes=episodes, params=known["params"], seed=seed, backend=known["backend"])
+    frame = evaluation.evaluate(path, episodes=episodes, params=flags["params"], seed=seed, backend=flags["backend"])
     per_run = frame.groupby("run")["return"].agg(["mean", "std", "min", "max"])
-    if known["json"]:
+    if flags["json"]:
         returns = frame.groupby("run")["return"].agg(list).to_dict()
         print(json.dumps(plain({"mean": frame["return"].mean(), "returns": returns}), indent=2))
         return 0
@@ -87,25 +84,22 @@ def evaluate(words: list[str]) -> int:
     return 0
 
 
-def export(words: list[str]) -> int:
-    """`purejaxrl export RUN`."""
-    parser = export_parser()
-    if shows_help(words, parser.format_help()):
-        return 0
-    path, known = parse_folder(parser, words)
+def _export(words: list[str]) -> int:
+    """Run `purejaxrl export RUN`."""
+    path, flags = parse_folder(export_parser(), words)
     use_cpu()
 
     from purejaxrl.analysis import export
 
-    for written in export.export(path, **known):
-        print(shown(written))
+    for written in export.export(path, **flags):
+        print(shorten_path(written))
     return 0
 
 
 def use_cpu() -> None:
-    """Keep JAX on the CPU, with programs from the user's cache; only a program may decide that.
+    """Let JAX run on the CPU, unless its environment variables say otherwise, with the user's compilation cache.
 
-    JAX's own variables say where else.
+    Only a program may decide that; importing the package never does.
     """
     import jax
 
@@ -116,23 +110,23 @@ def use_cpu() -> None:
     use_compilation_cache()
 
 
-def compare(words: list[str]) -> int:
-    """`purejaxrl compare RUN RUN ...`."""
-    parser = compare_parser()
-    if shows_help(words, parser.format_help()):
-        return 0
-    runs, known = parse_folders(parser, words)
+def _compare(words: list[str]) -> int:
+    """Run `purejaxrl compare RUN RUN ...`."""
+    runs, flags = parse_folders(compare_parser(), words)
 
     from purejaxrl.analysis import compare as comparing
 
     comparison = comparing.compare(runs)
-    if known["out"]:
-        comparing.write(comparison, runs, known["out"])
-    if known["json"]:
+    if flags["out"]:
+        comparing.write_comparison(comparison, runs, flags["out"])
+    if flags["json"]:
         from purejaxrl.storage.files import plain
 
         rows = comparison.frame.assign(setting=comparison.labels).to_dict("records")
         print(json.dumps(plain(rows), indent=2))
     else:
-        print(comparing.in_words(comparison))
+        print(comparing.format_comparison(comparison))
     return 0
+
+
+COMMANDS = {"evaluate": _evaluate, "export": _export, "compare": _compare}

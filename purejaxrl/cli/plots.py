@@ -1,39 +1,39 @@
-"""Commands that draw: `plot` and `video`."""
+"""The commands `plot` and `video`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from purejaxrl.cli.flags import Parser, convert_count, folder_parser, parse_folder, parse_folders, shows_help
+from purejaxrl.cli.flags import Parser, convert_count, folder_parser, parse_folder, parse_folders
 from purejaxrl.cli.folders import use_cpu
-from purejaxrl.cli.streams import shown
+from purejaxrl.cli.streams import shorten_path
 from purejaxrl.errors import InputError, PurejaxrlError
 from purejaxrl.storage.files import absolute_path, home_path
 
 
 def plot_parser() -> Parser:
-    """The flags of `plot`."""
+    """Make the parser of `plot`."""
     return folder_parser(
         "plot",
         "RUN ... [--out FILE] [--column NAME]",
-        "Draw the pictures of a run folder anew. With --out, draw the learning curves of one or several folders of one "
-        "environment into one picture instead.",
+        "Plot the figures of a run folder again. With --out, plot the learning curves of one or several folders of one "
+        "environment in one figure instead.",
         [
-            ("out", "a picture's name, as curves.png, curves.pdf or curves.svg"),
-            ("column", "with --out: draw another column of metrics.csv, as loss"),
+            ("out", "the figure's name, such as curves.png, curves.pdf or curves.svg"),
+            ("column", "with --out: plot another column of metrics.csv, such as loss"),
         ],
     )
 
 
 def video_parser() -> Parser:
-    """The flags of `video`."""
+    """Make the parser of `video`."""
     parser = folder_parser(
         "video",
         "RUN [--out FILE] [--run N] [--params KIND] [--seed N] [--max_steps N]",
-        "Film an episode of the greedy policy of the best run, or of another, in CartPole, from states or images.",
+        "Record an episode of the greedy policy of the best run, or of another, in CartPole, from states or images.",
         [
             ("out", "a name that ends in .gif, or in .mp4 where ffmpeg is installed (default RUN/video.gif)"),
             ("run", "number of the run (default: the best)"),
@@ -46,97 +46,93 @@ def video_parser() -> Parser:
     return parser
 
 
-def plot(words: list[str]) -> int:
-    """`purejaxrl plot RUN ...`."""
+def _plot(words: list[str]) -> int:
+    """Run `purejaxrl plot RUN ...`."""
     parser = plot_parser()
-    if shows_help(words, parser.format_help()):
-        return 0
-    runs, known = parse_folders(parser, words)
+    runs, flags = parse_folders(parser, words)
     if not runs:
         raise InputError(f"{parser.prog}: give a run folder; {parser.prog} --help says more")
-    if known["out"] is None:
+    if flags["out"] is None:
         if len(runs) > 1:
-            raise InputError(f"plot: {len(runs)} folders are drawn into one picture; give its name with --out")
-        if known["column"] is not None:
+            raise InputError(f"plot: {len(runs)} folders are plotted in one figure; give its name with --out")
+        if flags["column"] is not None:
             raise InputError("--column: it goes with --out")
-        written = draw_anew(home_path(runs[0]))
+        written = _write_figures(home_path(runs[0]))
     else:
-        written = [draw_together(runs, home_path(known["out"]), known["column"])]
+        written = [_write_curves(runs, home_path(flags["out"]), flags["column"])]
     for path in written:
         print(path)
     return 0
 
 
 @contextmanager
-def drawing(what: str) -> Iterator[None]:
-    """Whatever goes wrong in drawing tables of files is an InputError: anyone may have edited them."""
+def _refusing_bad_tables(what: str) -> Iterator[None]:
+    """Turn errors of plotting tables from files into InputErrors: anyone may have edited them."""
     try:
         yield
     except PurejaxrlError:
         raise
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise InputError(f"plot: cannot draw {what}: its tables are not those of a training ({error!r})") from error
+        raise InputError(f"plot: cannot plot {what}: its tables are not those of a training ({error!r})") from error
 
 
-def draw_anew(path: Path) -> list[Path]:
-    """Draw the pictures of a run folder, and return where they are."""
+def _write_figures(path: Path) -> list[Path]:
+    """Write the figures of a run folder again."""
     from purejaxrl import load
-    from purejaxrl.analysis.figures import write_pictures
+    from purejaxrl.analysis.figures import write_figures
     from purejaxrl.storage.run_folder import open_existing
 
     result = load(path)
-    with open_existing(path) as folder, drawing(str(path)):
-        written = write_pictures(folder, result.recorded, result.facts)
+    with open_existing(path) as folder, _refusing_bad_tables(str(path)):
+        written = write_figures(folder, result.config, result.summary_json)
     if not written:
         raise InputError(f"{path} holds no metrics.csv; no interval of the training has ended yet")
     return written
 
 
-def draw_together(runs: list[str], out: Path, column: str | None) -> Path:
-    """Draw the curves of run folders into one picture."""
+def _write_curves(runs: list[str], out: Path, column: str | None) -> Path:
+    """Plot the curves of run folders in one figure."""
     from purejaxrl import load
-    from purejaxrl.analysis.figures import check_target, write_curves
+    from purejaxrl.analysis.figures import check_figure_path, write_curves
 
-    check_target(out)
+    check_figure_path(out)
     results = [load(run) for run in runs]
+    env = results[0].config.env
     for run, result in zip(runs, results, strict=True):
-        if result.recorded.env != results[0].recorded.env:
-            environments = f"{results[0].recorded.env} in {runs[0]}, {result.recorded.env} in {run}"
+        if result.config.env != env:
+            environments = f"{env} in {runs[0]}, {result.config.env} in {run}"
             raise InputError(f"plot: environment {environments}; give folders of one environment")
     names = [absolute_path(run).resolve().name for run in runs]
     names = runs if len(set(names)) < len(names) else names
-    draws = [partial(result.plot, column=column) for result in results]
+    plotters = [partial(result.plot, column=column) for result in results]
     if len(runs) > 1:
-        draws = [partial(draw, label=name) for draw, name in zip(draws, names, strict=True)]
-    with drawing(" ".join(runs)):
-        write_curves(out, draws)
+        plotters = [partial(plotter, label=name) for plotter, name in zip(plotters, names, strict=True)]
+    with _refusing_bad_tables(" ".join(runs)):
+        write_curves(out, plotters)
     return out
 
 
-def video(words: list[str]) -> int:
-    """`purejaxrl video RUN`."""
-    parser = video_parser()
-    if shows_help(words, parser.format_help()):
-        return 0
-    path, known = parse_folder(parser, words)
-    seed, max_steps = (convert_count(name, known[name]) for name in ("seed", "max_steps"))
+def _video(words: list[str]) -> int:
+    """Run `purejaxrl video RUN`."""
+    path, flags = parse_folder(video_parser(), words)
+    seed, max_steps = (convert_count(name, flags[name]) for name in ("seed", "max_steps"))
 
     from purejaxrl import load
     from purejaxrl.storage.run_folder import open_existing
     from purejaxrl.storage.video_files import check_target
 
     result = load(path)
-    if known["run"] is not None:
-        run = convert_count("run", known["run"])
+    if flags["run"] is not None:
+        run = convert_count("run", flags["run"])
         if not 0 <= run < len(result):
             raise InputError(f"--run: {run} is not allowed; {path} has runs 0 to {len(result) - 1}")
         result = result[run]
-    out = home_path(known["out"] or path / "video.gif")
+    out = home_path(flags["out"] or path / "video.gif")
     check_target("--out", out)
     use_cpu()
-    if known["out"]:
-        print(shown(result.video(out, params=known["params"], seed=seed, max_steps=max_steps)))
-        return 0
-    with open_existing(path):
-        print(shown(result.video(out, params=known["params"], seed=seed, max_steps=max_steps)))
+    with nullcontext() if flags["out"] else open_existing(path):
+        print(shorten_path(result.video(out, params=flags["params"], seed=seed, max_steps=max_steps)))
     return 0
+
+
+COMMANDS = {"plot": _plot, "video": _video}

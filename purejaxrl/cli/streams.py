@@ -1,4 +1,4 @@
-"""Standard output and standard error of the program, which may be closed, full, or read by nobody."""
+"""Standard output and standard error, which may be closed, full, or read by nobody."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 
-class Stream:
-    """A text stream whose failures raise nothing; the first one is remembered.
+class _SafeStream:
+    """A text stream that raises nothing: its first failure is kept in `failure`.
 
-    inner: the stream behind it, None where there is none: then what is written goes nowhere. Characters that its
-    encoding lacks are written as Python escapes them.
+    Characters that the encoding lacks are written as Python escapes them. Without an inner stream all is dropped.
     """
 
     def __init__(self, inner: Any) -> None:
@@ -22,26 +21,23 @@ class Stream:
         self.failure: Exception | None = None
 
     def write(self, text: str) -> int:
-        """Write what can be written."""
         with self._remembering():
             if self.inner is not None:
                 self._write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Hand over what has been written."""
         with self._remembering():
             if self.inner is not None:
                 self.inner.flush()
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
         with self._remembering():
             return self.inner is not None and bool(self.inner.isatty())
         return False
 
     def divert(self) -> None:
-        """Let what could not be written go: the interpreter would try it once more at its end, and fail."""
+        """Drop what could not be written, as the interpreter would try it once more at its end, and fail."""
         with suppress(OSError, ValueError, AttributeError):
             number = os.open(os.devnull, os.O_WRONLY)
             os.dup2(number, self.inner.fileno())
@@ -65,18 +61,29 @@ class Stream:
             self.failure = self.failure or error
 
 
-def shown(path: Path) -> Path:
-    """A path as it is printed: from the current folder on, where it lies in there."""
-    # Which may be gone.
+def shorten_path(path: Path) -> Path:
+    """Shorten a path for printing.
+
+    Args:
+        path: An absolute path.
+
+    Returns:
+        The path relative to the current folder, where it lies in there.
+    """
+    # The current folder may be gone.
     with suppress(OSError, ValueError):
         return path.relative_to(Path.cwd())
     return path
 
 
 @contextmanager
-def safe_streams() -> Iterator[Stream]:
-    """While entered, nothing that is printed or shown can fail. Yields standard output."""
-    output, errors = Stream(sys.stdout), Stream(sys.stderr)
+def safe_streams() -> Iterator[_SafeStream]:
+    """Replace standard output and error so that printing cannot fail in this context.
+
+    Yields:
+        Standard output, whose `failure` tells what went wrong.
+    """
+    output, errors = _SafeStream(sys.stdout), _SafeStream(sys.stderr)
     with redirect_stdout(output), redirect_stderr(errors):
         try:
             yield output
@@ -88,10 +95,9 @@ def safe_streams() -> Iterator[Stream]:
 
 
 def open_closed() -> None:
-    """Open those of standard input, output and error that are closed, on the null device.
+    """Open standard input, output and error on the null device where they are closed.
 
-    Otherwise the files that are opened next get their numbers, and what a library writes to standard error ends up in
-    these.
+    Otherwise the files opened next would get their numbers, and receive what libraries write to standard error.
     """
     for number in range(3):
         try:

@@ -1,4 +1,4 @@
-"""`train`, `sweep` and `resume`."""
+"""The commands `train`, `sweep` and `resume`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from purejaxrl.cli.flags import parse, parse_resumption, resume_parser, shows_help, training_parser
-from purejaxrl.cli.streams import shown
+from purejaxrl.cli.flags import parse, parse_resumption, resume_parser, training_parser
+from purejaxrl.cli.streams import shorten_path
 from purejaxrl.errors import InputError
 from purejaxrl.storage.files import home_path
 
@@ -23,25 +24,12 @@ LOG = logging.getLogger("purejaxrl")
 TRAINING_HELP = "purejaxrl {0} ALGORITHM: ALGORITHM is vpg, a3c or dqn; purejaxrl {0} dqn --help shows its flags"
 
 
-def train(words: list[str]) -> int:
-    """`purejaxrl train ALGORITHM`."""
-    return _train_or_sweep("train", words)
-
-
-def sweep(words: list[str]) -> int:
-    """`purejaxrl sweep ALGORITHM`."""
-    return _train_or_sweep("sweep", words)
-
-
-def resume(words: list[str]) -> int:
-    """`purejaxrl resume RUN`."""
-    parser = resume_parser()
-    if shows_help(words, parser.format_help()):
-        return 0
-    path, flags = parse_resumption(parser, words)
+def _resume(words: list[str]) -> int:
+    """Run `purejaxrl resume RUN`."""
+    path, flags = parse_resumption(resume_parser(), words)
     own = {name: flags.pop(name, None) for name in ("quiet", "verbose", "json", "dry_run", "no_cache", "log_to")}
-    loggers = _loggers(own)
-    is_silent = _settle_loudness(own)
+    loggers = _make_loggers(own)
+    is_silent = _configure_logging(own)
 
     from purejaxrl.storage.files import plain, read_json
     from purejaxrl.storage.run_folder import check_run
@@ -59,11 +47,11 @@ def resume(words: list[str]) -> int:
             print(json.dumps(plain(plan.as_dict() | {"checkpoint": str(found.path) if found else None}), indent=2))
             return 0
         result = resume_run(path, progress=None if is_silent else terminal_of, loggers=loggers, **flags)
-    return _report(result, own)
+    return _print_result(result, own)
 
 
-def _loggers(own: dict[str, Any]) -> list[Logger]:
-    """What --log_to asks for."""
+def _make_loggers(own: dict[str, Any]) -> list[Logger]:
+    """The loggers that --log_to asks for."""
     if own["log_to"] is None:
         return []
     from purejaxrl.experiment.loggers import named
@@ -72,6 +60,7 @@ def _loggers(own: dict[str, Any]) -> list[Logger]:
 
 
 def _train_or_sweep(command: str, words: list[str]) -> int:
+    """Run `purejaxrl train ALGORITHM` or `purejaxrl sweep ALGORITHM`."""
     if not words:
         raise InputError(TRAINING_HELP.format(command))
     if words[0] in ("--help", "-h"):
@@ -85,8 +74,8 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
     flags = parse(training_parser(command, agent), agent, words[1:], is_sweep=command == "sweep")
     names = ("out", "overwrite", "quiet", "verbose", "json", "dry_run", "no_cache", "log_to")
     own = {name: flags.pop(name, None) for name in names}
-    loggers = _loggers(own)
-    is_silent = _settle_loudness(own)
+    loggers = _make_loggers(own)
+    is_silent = _configure_logging(own)
     _prepare_jax(flags["device"], use_cache=not own["no_cache"], is_silent=is_silent)
 
     from purejaxrl.api import train_plan
@@ -107,29 +96,29 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
             return 0
         progress = None if is_silent else terminal_of(plan)
         result = train_plan(plan, out=out, overwrite=own["overwrite"], progress=progress, loggers=loggers)
-    return _report(result, own)
+    return _print_result(result, own)
 
 
-def _report(result: Result, own: dict[str, Any]) -> int:
-    """Print what a training has come to, as asked, and return the exit code."""
+def _print_result(result: Result, own: dict[str, Any]) -> int:
+    """Print the result of a training as --json and --quiet ask, and return the exit code."""
     if own["json"]:
-        print(json.dumps(result.facts, indent=2))
+        print(json.dumps(result.summary_json, indent=2))
     elif not own["quiet"]:
         _print_summary(result)
     LOG.info("most memory in use by this process: %.1f MiB", _peak_memory() / 2**20)
-    return _exit_code(result)
+    return 0 if result.stopped_by is None else 128 + result.stopped_by
 
 
 def _peak_memory() -> int:
-    """Bytes; the system tells them in units of its own."""
+    """Peak memory in bytes; macOS reports bytes, Linux KiB."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _settle_loudness(own: dict[str, Any]) -> bool:
-    """Let the package's log through with --verbose; whether nothing else is to be shown. Raises InputError."""
+def _configure_logging(own: dict[str, Any]) -> bool:
+    """Show the package's log with --verbose, and return whether nothing but errors is to be shown."""
     if own["verbose"] and own["quiet"]:
         raise InputError("--verbose: it contradicts --quiet; give one")
     from purejaxrl.experiment.progress import AboveTheBar
@@ -139,13 +128,9 @@ def _settle_loudness(own: dict[str, Any]) -> bool:
     return bool(own["quiet"] or own["json"])
 
 
-def _exit_code(result: Result) -> int:
-    return 0 if result.stopped_by is None else 128 + result.stopped_by
-
-
 @contextmanager
 def _warning_in_one_line() -> Iterator[None]:
-    """Show warnings as errors are shown; whatever Python's own filters say, they stop nothing."""
+    """Print warnings as errors are printed; whatever Python's own filters say, they stop nothing."""
 
     def show(message: Warning | str, *_: object) -> None:
         print(f"purejaxrl: {message}", file=sys.stderr)
@@ -157,7 +142,7 @@ def _warning_in_one_line() -> Iterator[None]:
 
 
 def _prepare_jax(device: str, *, use_cache: bool, is_silent: bool) -> None:
-    """Settle what JAX may use, before it starts. Only a program may do this; importing the package never does."""
+    """Configure JAX before it starts. Only a program may do this; importing the package never does."""
     import jax
 
     from purejaxrl.training.compilation_cache import cache_folder, is_enabled, use_compilation_cache, why_unused
@@ -176,16 +161,16 @@ def _prepare_jax(device: str, *, use_cache: bool, is_silent: bool) -> None:
 
 
 def _print_summary(result: Result) -> None:
-    summary, final = result.facts, result.facts["final_return_mean"]
+    summary, final = result.summary_json, result.summary_json["final_return_mean"]
     print(
         f"{summary['runs_ok']} of {summary['runs']} runs ok, "
         f"{summary['env_steps']:,} env steps in {summary['run_seconds']:.1f} s "
         f"({summary['env_steps_per_second']:,.0f} per second), compiled in {summary['compile_seconds']:.1f} s"
     )
-    if result.recorded.is_sweep:
+    if result.config.is_sweep:
         from purejaxrl.analysis.statistics import table
 
-        print(table(result.summary(), result.recorded.labels))
+        print(table(result.summary(), result.config.labels))
     elif final is not None:
         print(f"mean return of the last 100 episodes: {final:.1f}")
     if summary["solved_at"] is not None:
@@ -196,4 +181,11 @@ def _print_summary(result: Result) -> None:
 
         print(f"diverged (NaN): runs {name_runs(summary['failed_runs'])}")
     if result.curve.exists():
-        print(f"curve{'s' if result.recorded.is_sweep else ''}: {shown(result.curve)}")
+        print(f"curve{'s' if result.config.is_sweep else ''}: {shorten_path(result.curve)}")
+
+
+COMMANDS = {
+    "train": partial(_train_or_sweep, "train"),
+    "sweep": partial(_train_or_sweep, "sweep"),
+    "resume": _resume,
+}

@@ -24,31 +24,31 @@ def path(tmp_path):
     return path
 
 
-def test_a_folders_pictures_are_drawn_anew(path, capsys):
+def test_the_figures_of_a_folder_are_plotted_again(path, capsys):
     for _ in range(2):
         assert main(["plot", str(path)]) == 0
         assert capsys.readouterr().out.split() == [str(path / "sweep.png"), str(path / "delay_histogram.png")]
     for name in ("sweep.png", "delay_histogram.png"):
-        with Image.open(path / name) as picture:
-            assert picture.width >= 900
+        with Image.open(path / name) as figure:
+            assert figure.width >= 900
 
 
-def test_a_users_settings_of_matplotlib_change_no_picture(path, tmp_path):
+def test_a_users_settings_of_matplotlib_change_no_figure(path, tmp_path):
     """LaTeX that is not there, 20 000 dots per inch, sketched white lines: the bytes stay as they are."""
     out = tmp_path / "curves.png"
     commands = ["plot", str(path)], ["plot", str(path), "--out", str(out)]
     files = path / "sweep.png", path / "delay_histogram.png", out
-    drawn = []
+    written = []
     settings = {"text.usetex": True, "savefig.dpi": 20000, "path.sketch": (5, 90, 9), "axes.edgecolor": "white"}
     for chosen in ({}, settings):
         with matplotlib.rc_context(chosen):
             assert [main(words) for words in commands] == [0, 0]
             assert chosen.items() <= dict(matplotlib.rcParams).items()
-        drawn.append([file.read_bytes() for file in files])
-    assert drawn[0] == drawn[1]
+        written.append([file.read_bytes() for file in files])
+    assert written[0] == written[1]
 
 
-def test_curves_of_folders_are_drawn_into_one_picture(path, tmp_path, capsys):
+def test_curves_of_folders_are_plotted_in_one_figure(path, tmp_path, capsys):
     single = {name: value for name, value in CONFIG.items() if name not in ("swept", "settings")} | {"seeds": 8}
     other = write_run(tmp_path / "other", single)
     out = tmp_path / "new" / "curves.svg"
@@ -64,9 +64,9 @@ def test_curves_of_folders_are_drawn_into_one_picture(path, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["mine", "other"], "plot: 2 folders are drawn into one picture; give its name with --out"),
+        (["mine", "other"], "plot: 2 folders are plotted in one figure; give its name with --out"),
         (["mine", "--column", "loss"], "--column: it goes with --out"),
-        (["mine", "--out", "curves.docx"], "--out: curves.docx is not allowed; a picture's name ends in one of"),
+        (["mine", "--out", "curves.docx"], "--out: curves.docx is not allowed; the name of a figure ends in one of"),
         (["mine", "--out", "mine.d"], "--out: mine.d is not allowed"),
         (["mine", "--out", "curves.png", "--column", "los"], "--column: los is no column of numbers; there are run"),
         (["mine", "other", "--out", "curves.png"], "CartPole-v0 in mine, CartPole-v1 in other; give folders of one"),
@@ -100,14 +100,14 @@ def test_a_damaged_folder_is_one_line(path, capsys):
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_folder_in_use_is_not_drawn_into(path, capsys, tmp_path):
+def test_a_folder_in_use_is_not_written_to(path, capsys, tmp_path):
     code = "import sys; from purejaxrl.cli import main; sys.exit(main(sys.argv[1:]))"
     with RunFolder(path):
         words = ["plot", str(path)]
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
         assert done.returncode == 3
         assert "is in use by another process" in done.stderr
-        # To look at a training that goes on, draw elsewhere.
+        # To look at a training that is still running, plot elsewhere.
         assert main([*words, "--out", str(tmp_path / "curves.png")]) == 0
 
 
@@ -156,7 +156,7 @@ def test_verbose_says_more_and_leaves_no_trace(tmp_path, capsys):
     assert capsys.readouterr().err == "purejaxrl: --verbose: it contradicts --quiet; give one\n"
 
 
-def test_where_no_picture_can_be_it_is_said(tmp_path):
+def test_where_no_figure_can_be_written(tmp_path):
     (tmp_path / "taken.png").mkdir()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"taken.png is a folder; give a file"):
