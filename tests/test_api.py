@@ -18,7 +18,7 @@ from purejaxrl.analysis.evaluation import check_arguments
 from purejaxrl.cli import main
 from purejaxrl.errors import DivergedError, InputError, PurejaxrlError
 from purejaxrl.experiment.plan import Options, plan_train
-from purejaxrl.experiment.plan_from_config import extended
+from purejaxrl.experiment.plan_from_config import extend_budget
 from purejaxrl.storage.run_folder import read_metadata, read_params
 
 TINY = {"episodes": 6, "batch_size": 16, "memory_size": 64, "hidden_sizes": (8,)}
@@ -37,7 +37,7 @@ def test_a_result_holds_state_tables_and_summary(tmp_path):
     assert result.frame().groupby("run")["eval_return"].last().notna().all()
     assert result.curve.exists()
     saved = read_params(result.path, "last")
-    np.testing.assert_array_equal(saved["params/kernel_0"], result.state.learner.params["kernel_0"])
+    np.testing.assert_array_equal(saved["q/kernel_0"], result.state.learner.params.q["kernel_0"])
 
 
 def test_a3c_leaves_the_histogram_of_its_delays(tmp_path):
@@ -214,7 +214,7 @@ def test_whole_numbers_may_be_written_as_floats():
     assert {type(number) for number in found} == {int}
     assert plan == plan_train("vpg", env_steps=100_000, hidden_sizes=(8,), **dict(zip(given, found, strict=True)))
     assert check_arguments(1e2, 3.0, "gymnax") == (100, 3)
-    assert extended(plan.settings[0].config, 2e5).env_steps == 200_000
+    assert extend_budget(plan.settings[0].config, 2e5).env_steps == 200_000
 
 
 def keywords_of(function):

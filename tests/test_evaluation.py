@@ -103,10 +103,10 @@ def test_an_exported_policy_acts_alike_in_numpy(tmp_path):
     _, (batch,) = load_learners(result.path)
     states = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     for run in range(3):
-        x = np.clip((states - arrays["moments/mean"][run]) / np.sqrt(arrays["moments/variance"][run]), -10, 10)
+        x = np.clip((states - arrays["statistics/mean"][run]) / np.sqrt(arrays["statistics/variance"][run]), -10, 10)
         for layer in range(2):
-            x = np.tanh(x @ arrays[f"pi_params/kernel_{layer}"][run] + arrays[f"pi_params/bias_{layer}"][run])
-        x = x @ arrays["pi_params/kernel_2"][run] + arrays["pi_params/bias_2"][run]
+            x = np.tanh(x @ arrays[f"pi/kernel_{layer}"][run] + arrays[f"pi/bias_{layer}"][run])
+        x = x @ arrays["pi/kernel_2"][run] + arrays["pi/bias_2"][run]
         params = jax.tree.map(lambda leaf: leaf[run], batch.params)  # noqa: B023
         acted = vpg.policy(batch.setting.config, batch.setting.env, params, jnp.asarray(states)).action
         np.testing.assert_array_equal(np.argmax(x, axis=1), acted)
@@ -116,8 +116,8 @@ def test_programs_of_several_shapes_are_exported_apart(tmp_path):
     result = purejaxrl.sweep("dqn", **{**SMALL, "hidden_sizes": [(2,), (3,)]}, seeds=2, out=tmp_path / "run")
     weights, description = purejaxrl.export(result.path)
     arrays = load_file(weights)
-    assert arrays["1/params/kernel_0"].shape == (2, 4, 2)
-    assert arrays["2/params/kernel_0"].shape == (2, 4, 3)
+    assert arrays["1/q/kernel_0"].shape == (2, 4, 2)
+    assert arrays["2/q/kernel_0"].shape == (2, 4, 3)
     assert not [name for name in arrays if "target" in name or "opt" in name]
     assert json.loads(description.read_text())["parts"]["2/"]["runs"] == [2, 3]
     frame = purejaxrl.evaluate(result.path, episodes=3)

@@ -13,7 +13,7 @@ from probes import FIRST_NUMBER, Counter, Probe, ProbeParams
 
 import purejaxrl
 from purejaxrl import Continuous, Discrete, Env, InputError, Timestep
-from purejaxrl.cli.listing import environments_in_words
+from purejaxrl.cli.listing import _format_environments
 from purejaxrl.envs import ENVIRONMENTS, EnvEntry, names
 from purejaxrl.experiment.plan import plan_train
 from purejaxrl.experiment.validation import check_env
@@ -278,7 +278,7 @@ def dusk(monkeypatch):
 
 def test_an_environment_is_added_by_one_entry(dusk, tmp_path):
     assert dusk in names()
-    assert "  Dusk          solved at 6, images\n" in environments_in_words(names())
+    assert "  Dusk          solved at 6, images\n" in _format_environments(names())
     result = purejaxrl.train(
         "dqn", env=dusk, observation_type="img", image="stack", frames=2, image_size=(8, 8), channels=1, seeds=2,
         hidden_sizes=(4,), batch_size=8, memory_size=64, env_steps=120, out=tmp_path / "run",

@@ -103,7 +103,7 @@ def test_each_run_of_a_sweep_is_the_run_alone(grid):
 
 def test_params_say_whose_they_are(grid):
     for name, runs in (("last-1", [0, 1, 2, 6, 7, 8]), ("last-2", [3, 4, 5, 9, 10, 11])):
-        assert read_params(grid.path, name)["params/kernel_0"].shape[0] == len(runs)
+        assert read_params(grid.path, name)["q/kernel_0"].shape[0] == len(runs)
         assert read_metadata(grid.path, name)["runs"] == runs
     assert grid.state is None
 
@@ -150,7 +150,7 @@ def test_an_interrupted_sweep_says_what_has_not_begun_and_the_next_one_runs():
     assert not notes.records.is_over.any()
     # The open interval is closed, and the learners are written.
     assert result.frame().groupby("run")["env_steps"].max().sum() == begun
-    assert read_params(result.path, "last-1")["params/kernel_0"].shape == (2, 4, 8)
+    assert read_params(result.path, "last-1")["q/kernel_0"].shape == (2, 4, 8)
     statistics = result.summary()
     assert statistics["runs_ok"].tolist() == [2, 0]
     assert np.isnan(statistics["solved_fraction"][1])

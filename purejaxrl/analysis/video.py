@@ -48,7 +48,9 @@ def record_episode(plan: Plan, batch: Learners, seed: int, max_steps: int, cut: 
     check_whole("max_steps", max_steps, at_least=1)
     numbers = select_numbers(plan, batch, play_episode(plan, batch, seed, max_steps))
     last = len(numbers) - 1
-    return _render(plan.options.renderer, numbers[[*range(0, last, cut.every), last]], cut.shrink)
+    return _render(
+        find_renderer(plan.env, plan.options.renderer), numbers[[*range(0, last, cut.every), last]], cut.shrink
+    )
 
 
 def check_renderable(plan: Plan) -> None:
@@ -121,7 +123,7 @@ def select_numbers(plan: Plan, batch: Learners, observations: np.ndarray) -> np.
     return np.asarray(find_renderer(plan.env).select(jnp.asarray(observations)))
 
 
-def _render(renderer: Renderer | None, numbers: np.ndarray, shrink: int) -> list[np.ndarray]:
+def _render(renderer: Renderer, numbers: np.ndarray, shrink: int) -> list[np.ndarray]:
     """Frames [height, width, 3] uint8, a batch at a time, so that one compiled program serves videos of any length."""
     padded = np.concatenate([numbers, np.repeat(numbers[-1:], -len(numbers) % BATCH, axis=0)])
     parts = padded.reshape(-1, BATCH, numbers.shape[-1])
