@@ -24,11 +24,10 @@ def write_balancing_policy(folder, runs):
     """Q of the right action minus Q of the left one is 2 (theta + theta_dot): that balances the pole by itself."""
     lean = np.array([0.0, 0.0, 1.0, 1.0], np.float32)
     arrays = read_params(folder, "last")
-    for name in ("params", "target_params"):
-        arrays[f"{name}/kernel_0"] = np.repeat(np.stack([lean, -lean], axis=1)[None], runs, 0)
-        arrays[f"{name}/kernel_1"] = np.repeat(np.array([[[-1.0, 1.0], [1.0, -1.0]]], np.float32), runs, 0)
-        for bias in ("bias_0", "bias_1"):
-            arrays[f"{name}/{bias}"] = np.zeros((runs, 2), np.float32)
+    arrays["q/kernel_0"] = np.repeat(np.stack([lean, -lean], axis=1)[None], runs, 0)
+    arrays["q/kernel_1"] = np.repeat(np.array([[[-1.0, 1.0], [1.0, -1.0]]], np.float32), runs, 0)
+    for bias in ("q/bias_0", "q/bias_1"):
+        arrays[bias] = np.zeros((runs, 2), np.float32)
     facts = read_metadata(folder, "last")
     with RunFolder(folder) as opened:
         opened.write_params("last", arrays, facts)
