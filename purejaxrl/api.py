@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,7 +15,7 @@ from purejaxrl.analysis.result import Result, make_result
 from purejaxrl.components.hyperparameters import check_fields, field_specs, with_whole_numbers
 from purejaxrl.envs import Renderer, find_renderer, limit_steps, observe_images
 from purejaxrl.errors import InputError
-from purejaxrl.experiment.loggers import Logger
+from purejaxrl.experiment.loggers import Logger, check_loggers
 from purejaxrl.experiment.plan import (
     Options,
     Plan,
@@ -27,11 +28,12 @@ from purejaxrl.experiment.plan import (
     validate,
 )
 from purejaxrl.experiment.progress import Reporter, reporter_of
-from purejaxrl.experiment.run import Finishers, Outcome, resume_experiment, run_experiment
+from purejaxrl.experiment.run import Finishers, Outcome, plan_resumption, run_experiment
 from purejaxrl.experiment.validation import check_agent, check_record
 from purejaxrl.storage.files import absolute_path
+from purejaxrl.storage.run_folder import RunFolder, create, open_existing
 from purejaxrl.training import loop
-from purejaxrl.training.devices import ask_for_cpu_devices
+from purejaxrl.training.devices import ask_for_cpu_devices, local_devices, warn_about_idle_cores
 from purejaxrl.training.loop import Log
 from purejaxrl.types import Agent, Env, RunState, ScalarKey
 
@@ -159,7 +161,9 @@ def train(
     ask_for_cpu_devices()
     plan = plan_train(agent, **pick_options(arguments), **hyperparameters)
     shown = reporter_of(progress, plan)
-    return train_plan(plan, out=out, overwrite=overwrite, progress=shown, loggers=loggers)
+    with new_run(plan, out, overwrite=overwrite, loggers=loggers) as (plan, folder, temporary):
+        outcome = run_experiment(plan, folder, FINISHERS, progress=shown, loggers=loggers)
+    return make_result_of(outcome, temporary)
 
 
 def sweep(
@@ -247,7 +251,9 @@ def sweep(
     ask_for_cpu_devices()
     plan = plan_sweep(agent, **pick_options(arguments), **hyperparameters)
     shown = reporter_of(progress, plan)
-    return train_plan(plan, out=out, overwrite=overwrite, progress=shown, loggers=loggers)
+    with new_run(plan, out, overwrite=overwrite, loggers=loggers) as (plan, folder, temporary):
+        outcome = run_experiment(plan, folder, FINISHERS, progress=shown, loggers=loggers)
+    return make_result_of(outcome, temporary)
 
 
 def resume(
@@ -338,29 +344,61 @@ def pick_options(arguments: dict[str, Any]) -> dict[str, Any]:
     return {field.name: arguments[field.name] for field in dataclasses.fields(Options) if field.name in arguments}
 
 
-def train_plan(
-    plan: Plan, *, out: str | Path | None, overwrite: bool, progress: Reporter | None, loggers: Sequence[Logger]
-) -> Result:
-    """Run a Plan, in the folder `out` or in one that lives as long as the Result."""
+@contextmanager
+def new_run(
+    plan: Plan, out: str | Path | None, *, overwrite: bool, loggers: Sequence[Logger]
+) -> Iterator[tuple[Plan, RunFolder, TemporaryFolder | None]]:
+    """Open the run folder of a training that begins.
+
+    Args:
+        plan: What is to be trained.
+        out: The run folder; None for one that lives as long as the Result.
+        overwrite: Whether to replace an earlier run in that folder.
+        loggers: Where else metrics will go.
+
+    Yields:
+        The Plan, the locked folder, and what deletes it, None where `out` was given.
+
+    Raises:
+        InputError: If an argument is not allowed; nothing has been written then.
+        InUseError: If another process writes to the run folder.
+    """
+    check_loggers(loggers)
     if out == "":
         raise InputError("--out: '' is not allowed; it takes a folder")
-    if out is not None:
-        path, folder = absolute_path(out), None
-    else:
-        folder = TemporaryFolder()
-        path = folder.path
+    local = local_devices(plan.options.device, plan.options.devices)
+    warn_about_idle_cores(local, plan.options.devices, plan.runs)
+    temporary = None
+    if out is None:
+        out = (temporary := TemporaryFolder()).path
         # What goes with the Result is of no use after an interruption.
         plan = plan._replace(options=dataclasses.replace(plan.options, checkpoint_every=0.0))
-    outcome = run_experiment(plan, path, FINISHERS, overwrite=overwrite, progress=progress, loggers=loggers)
-    return _make_result(outcome, folder)
+    with create(absolute_path(out), overwrite=overwrite) as folder:
+        yield plan, folder, temporary
 
 
-def resume_run(path: str | Path, **arguments: Any) -> Result:
-    """Go on with the training of a run folder; arguments as for `resume_experiment`."""
-    return _make_result(resume_experiment(path, FINISHERS, **arguments))
+def resume_run(path: str | Path, *, progress: Any = None, loggers: Sequence[Logger] = (), **changes: Any) -> Result:
+    """Go on with the training of a run folder.
+
+    Args:
+        path: The run folder.
+        progress: (Plan) -> a Reporter that shows how far training is, None for nothing.
+        loggers: Where else metrics go.
+        **changes: Other arguments of `plan_resumption`.
+
+    Returns:
+        The Result.
+    """
+    check_loggers(loggers)
+    with open_existing(absolute_path(path)) as folder:
+        plan, found = plan_resumption(folder.path, **changes)
+        shown = progress(plan) if progress else None
+        outcome = run_experiment(plan, folder, FINISHERS, progress=shown, loggers=loggers, found=found)
+    return make_result_of(outcome)
 
 
-def _make_result(outcome: Outcome, folder: TemporaryFolder | None = None) -> Result:
+def make_result_of(outcome: Outcome, temporary: TemporaryFolder | None = None) -> Result:
     """The Result of a training that has ended or was stopped."""
     plan = LazyPlan(outcome.config, plan=outcome.plan)
-    return make_result(outcome.path, outcome.config, outcome.summary, plan, outcome.state, outcome.stopped_by, folder)
+    state, stopped_by = outcome.state, outcome.stopped_by
+    return make_result(outcome.path, outcome.config, outcome.summary, plan, state, stopped_by, temporary)

@@ -20,6 +20,8 @@ from purejaxrl.experiment.presets import check_image_settings
 from purejaxrl.training.loop import init_run, iterate
 from purejaxrl.types import Progress
 
+KEY_BITS = jax.random.key_data(jax.random.key(3))
+
 
 def small_config(**changes):
     return dqn.Config(
@@ -80,7 +82,7 @@ def test_a_gradient_step_is_adam_on_the_loss():
     replay = dqn.ring.Replay(dqn.ring.pack(steps))
     trained = (learner.params.q, learner.extra, learner.optimizer)
     (params, target_params, _), _ = dqn.gradient_step(
-        config, env, replay, None, progress_at(49), dqn.q_target, trained, jax.random.key(3)
+        config, env, replay, None, progress_at(49), dqn.q_target, "threefry2x32", trained, KEY_BITS
     )
 
     optimizer = optax.adam(1e-3)
@@ -163,7 +165,7 @@ def learned_from(config, env, state, progress):
 
     learner = state.learner
     trained = (learner.params.q, learner.extra, learner.optimizer)
-    dqn.gradient_step(config, env, learner.memory, None, progress, target_of, trained, jax.random.key(0))
+    dqn.gradient_step(config, env, learner.memory, None, progress, target_of, "threefry2x32", trained, KEY_BITS)
     return jax.tree.map(np.asarray, seen[0])
 
 

@@ -163,8 +163,9 @@ def test_dqn_learns_from_normalized_observations():
     for prepared, given in ((lambda x: x, moments), (lambda x: normalize(moments, x), None)):
         steps = dqn.Step(prepared(observation), *others, prepared(next_observation))
         replay = dqn.ring.Replay(dqn.ring.pack(steps))
-        step = (config, CARTPOLE, replay, given, PROGRESS._replace(iteration=jnp.int32(15)), dqn.q_target, trained)
-        results.append(dqn.gradient_step(*step, jax.random.key(2))[0][0])
+        step = (config, CARTPOLE, replay, given, PROGRESS._replace(iteration=jnp.int32(15)), dqn.q_target)
+        step += ("threefry2x32", trained)
+        results.append(dqn.gradient_step(*step, jax.random.key_data(jax.random.key(2)))[0][0])
     chex.assert_trees_all_close(*results, atol=1e-6)
 
 

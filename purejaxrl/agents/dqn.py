@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num, UInt32
 
 from purejaxrl.components import replay as ring
 from purejaxrl.components.exploration import epsilon_greedy, epsilon_schedule
@@ -204,26 +204,19 @@ def update(
     trained = (learner.params.q, learner.extra, learner.optimizer)
     # Scanned as bits: JAX's check for reused keys takes the keys of a scan under `vmap` for used ones.
     bits = jax.random.key_data(jax.random.split(key, max(config.actors // config.train_every, 1)))
-    as_key = partial(jax.random.wrap_key_data, impl=jax.random.key_impl(key))
-
-    def take_step(trained: tuple, bits: Array) -> tuple[tuple, Metrics]:
-        return gradient_step(config, env, replay, statistics, progress, td_target, trained, as_key(bits))
-
-    def take_steps(trained: tuple) -> tuple[tuple, Metrics]:
-        trained, metrics = jax.lax.scan(take_step, trained, bits, unroll=len(bits) == 1)
-        return trained, jax.tree.map(jnp.mean, metrics)
-
+    learn: Any = partial(gradient_step, config, env, replay, statistics, progress, td_target, jax.random.key_impl(key))
     trained, metrics = jax.lax.cond(
         is_learning(config, progress),
-        take_steps,
-        lambda trained: (trained, dict.fromkeys(METRICS, jnp.asarray(jnp.nan))),
+        partial(jax.lax.scan, learn, xs=bits, unroll=len(bits) == 1),
+        lambda trained: (trained, dict.fromkeys(METRICS, jnp.full(len(bits), jnp.nan))),
         trained,
     )
     params, target_params, opt_state = trained
 
     is_due = is_copy_due(config, progress, jnp.sum(now.terminated | now.truncated))
     target_params = jax.tree.map(partial(jnp.where, is_due), params, target_params)
-    return Learner(Params(params, statistics), opt_state, replay, extra=target_params), metrics
+    learner = Learner(Params(params, statistics), opt_state, replay, extra=target_params)
+    return learner, jax.tree.map(jnp.mean, metrics)
 
 
 def gradient_step(
@@ -233,11 +226,13 @@ def gradient_step(
     statistics: RunningStatistics | None,
     progress: Progress,
     td_target: Callable[..., Array],
+    key_impl: Any,
     trained: tuple[PyTree, PyTree, PyTree],
-    key: ScalarKey,
+    key_bits: UInt32[Array, " words"],
 ) -> tuple[tuple[PyTree, PyTree, PyTree], Metrics]:
-    """One Adam step of (params, target_params, opt_state) on a batch drawn from the replay. Consumes `key`."""
+    """One Adam step of (params, target_params, opt_state) on a batch that a key, given as its bits, draws."""
     params, target_params, opt_state = trained
+    key = jax.random.wrap_key_data(key_bits, impl=key_impl)
     rows, is_stored = ring.sample(
         key, replay, config.batch_size, config.memory_size, config.actors, progress.iteration, config.n_steps
     )

@@ -78,9 +78,10 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
     is_silent = _configure_logging(own)
     _prepare_jax(flags["device"], use_cache=not own["no_cache"], is_silent=is_silent)
 
-    from purejaxrl.api import train_plan
+    from purejaxrl.api import FINISHERS, make_result_of, new_run
     from purejaxrl.experiment.plan import plan_sweep, plan_train
     from purejaxrl.experiment.progress import terminal_of
+    from purejaxrl.experiment.run import run_experiment
     from purejaxrl.storage.files import plain
     from purejaxrl.storage.run_folder import check_free
     from purejaxrl.training.devices import local_devices
@@ -95,8 +96,9 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
             print(json.dumps(plain(plan.as_dict() | {"out": str(out)}), indent=2))
             return 0
         progress = None if is_silent else terminal_of(plan)
-        result = train_plan(plan, out=out, overwrite=own["overwrite"], progress=progress, loggers=loggers)
-    return _print_result(result, own)
+        with new_run(plan, out, overwrite=bool(own["overwrite"]), loggers=loggers) as (plan, folder, _):
+            outcome = run_experiment(plan, folder, FINISHERS, progress=progress, loggers=loggers)
+    return _print_result(make_result_of(outcome), own)
 
 
 def _print_result(result: Result, own: dict[str, Any]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,17 +11,17 @@ import jax
 
 from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError, log, warn
 from purejaxrl.experiment import checkpointing, schema
-from purejaxrl.experiment.callbacks import Callback, Content, Event, FileWriter, Finisher, Logging, ProgressDisplay
+from purejaxrl.experiment.callbacks import Content, Event, FileWriter, Finisher, Logging, ProgressDisplay
 from purejaxrl.experiment.checkpointing import Checkpointer, Restored
 from purejaxrl.experiment.labels import counted, name_runs
-from purejaxrl.experiment.loggers import Listeners, Logger, check_loggers
+from purejaxrl.experiment.loggers import Listeners, Logger
 from purejaxrl.experiment.plan import Plan, versions
 from purejaxrl.experiment.plan_from_config import check_same, replan, up_to_date
 from purejaxrl.experiment.progress import Reporter, SafeReporter, Silent
 from purejaxrl.experiment.tracker import BatchPosition, RunTracker, Stage, diverged_runs, summarize
 from purejaxrl.storage import run_folder
 from purejaxrl.storage.checkpoint import Checkpoint
-from purejaxrl.storage.files import absolute_path, plain, read_json
+from purejaxrl.storage.files import plain, read_json
 from purejaxrl.storage.run_folder import RunFolder
 from purejaxrl.training import devices
 from purejaxrl.training.batches import batch_of, cut, group_settings, take
@@ -56,43 +56,89 @@ class Finishers(NamedTuple):
     plots: Callable[[RunFolder, Content, Content], object]
 
 
+@standard_jax()
 def run_experiment(
     plan: Plan,
-    path: Path,
+    folder: RunFolder,
     finishers: Finishers,
     *,
-    overwrite: bool = False,
-    progress: Any = None,
+    progress: Reporter | None = None,
     loggers: Sequence[Logger] = (),
+    found: Checkpoint | None = None,
 ) -> Outcome:
-    """Run a Plan in a folder of its own; see `train` and `sweep`."""
-    check_loggers(loggers)
+    """Train a Plan, and write its run folder; a signal stops it, with everything learned so far.
+
+    Args:
+        plan: What to train.
+        folder: The run folder, locked.
+        finishers: What is written from config.json and summary.json once training has ended.
+        progress: Shows how far training is, None for nothing.
+        loggers: Where else metrics go.
+        found: The checkpoint to go on from, None for the beginning.
+
+    Returns:
+        What the training has come to.
+
+    Raises:
+        CheckpointError: If checkpoint and Plan do not belong together.
+        ResourceError: If disk or memory do not suffice.
+        DivergedError: If a run diverges, with `fail_on_nan` or `debug`.
+    """
     local = devices.local_devices(plan.options.device, plan.options.devices)
-    devices.warn_about_idle_cores(local, plan.options.devices, plan.runs)
-    shown = SafeReporter(progress) if progress else Silent()
-    with run_folder.create(path, overwrite=overwrite) as folder:
-        return _run_experiment(plan, local, folder, finishers, shown, loggers)
-
-
-def resume_experiment(
-    path: str | Path,
-    finishers: Finishers,
-    *,
-    progress: Any = None,
-    loggers: Sequence[Logger] = (),
-    **arguments: Any,
-) -> Outcome:
-    """Go on with the training of a run folder; see `purejaxrl.resume`. progress: (Plan) -> Reporter, if any."""
-    check_loggers(loggers)
-    path = absolute_path(path)
-    with run_folder.open_existing(path) as folder:
-        plan, found = plan_resumption(path, **arguments)
-        local = devices.local_devices(plan.options.device, plan.options.devices)
-        shown = SafeReporter(progress(plan)) if progress else Silent()
+    used = min(len(local), plan.runs)
+    tracker = RunTracker(plan, used)
+    restored = Restored() if found is None else checkpointing.restore(tracker, folder, found)
+    if restored.position.is_finished:
+        config, summary = (read_json(folder.path / name) for name in ("config.json", "summary.json"))
+        return Outcome(folder.path, config, summary, plan)
+    if found is None:
         # What can be refused comes before this.
-        if found is None:
-            folder.clear()
-        return _run_experiment(plan, local, folder, finishers, shown, loggers, found)
+        folder.clear()
+    config = plain({**plan.as_dict(), "devices": used})
+    log("run folder: %s", folder.path)
+    log("devices: %s, %d of %d used", local[0].device_kind, used, len(local))
+    reporter = SafeReporter(progress) if progress else Silent()
+    # Data first, then the checkpoint, then plots.
+    callbacks = [
+        FileWriter(folder, restored.tails),
+        Finisher(folder, finishers.tables),
+        Logging(folder, Listeners(loggers)),
+        Checkpointer(folder, plan.options.checkpoint_every),
+        ProgressDisplay(reporter),
+        Finisher(folder, finishers.plots),
+    ]
+    is_finished = False
+    with StopSignals() as signals, ExitStack() as closing:
+        for callback in callbacks:
+            closing.callback(callback.on_close)
+            callback.on_start(tracker, config)
+        with suppress(StopRequestedError):
+            for stage in train_groups(plan, local, signals.is_stopping, reporter.note, restored):
+                rows = tracker.record(stage)
+                has_diverged = plan.options.fail_on_nan and len(diverged_runs(stage)) > 0
+                is_stopping = signals.is_stopping() or has_diverged
+                for callback in callbacks:
+                    callback.on_chunk(Event(tracker, stage, rows, is_stopping, has_diverged))
+                if stage.chunk.is_last or is_stopping:
+                    rows = tracker.close(stage)
+                    for callback in callbacks:
+                        callback.on_batch_end(Event(tracker, stage, rows, is_stopping, has_diverged))
+                is_finished = stage.position.is_finished
+                # A batch's arrays are to go before the next one's come.
+                del stage
+                if is_stopping:
+                    break
+        reporter.close()
+        # Still within StopSignals: what has been learned is written whole. A signal that came with the last chunk has
+        # stopped nothing.
+        stopped_by = signals.received
+        summary = plain(summarize(tracker, local[0].device_kind, None if is_finished else stopped_by))
+        for callback in callbacks:
+            callback.on_end(summary)
+    if plan.options.fail_on_nan and tracker.failed:
+        shown = name_runs(sorted(tracker.failed))
+        raise DivergedError(f"--fail_on_nan: training stopped as runs diverged: {shown}; see {folder.path}")
+    return Outcome(folder.path, config, summary, plan, tracker.state, stopped_by)
 
 
 def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> tuple[Plan, Checkpoint | None]:
@@ -146,96 +192,6 @@ def check_nothing_is_lost(path: Path) -> None:
 
 
 @standard_jax()
-@standard_jax()
-def _run_experiment(
-    plan: Plan,
-    local: list[jax.Device],
-    folder: RunFolder,
-    finishers: Finishers,
-    reporter: Reporter,
-    loggers: Sequence[Logger],
-    found: Checkpoint | None = None,
-) -> Outcome:
-    used = min(len(local), plan.runs)
-    tracker = RunTracker(plan, used)
-    restored = Restored() if found is None else checkpointing.restore(tracker, folder, found)
-    if restored.position.is_finished:
-        config, summary = (read_json(folder.path / name) for name in ("config.json", "summary.json"))
-        return Outcome(folder.path, config, summary, plan)
-    config = plain({**plan.as_dict(), "devices": used})
-    log("run folder: %s", folder.path)
-    log("devices: %s, %d of %d used", local[0].device_kind, used, len(local))
-    # Data first, then the checkpoint, then plots.
-    callbacks = [
-        FileWriter(folder, restored.tails),
-        Finisher(folder, finishers.tables),
-        Logging(folder, Listeners(loggers)),
-        Checkpointer(folder, plan.options.checkpoint_every),
-        ProgressDisplay(reporter),
-        Finisher(folder, finishers.plots),
-    ]
-    with StopSignals() as signals, ExitStack() as closing:
-        for callback in callbacks:
-            closing.callback(callback.on_close)
-            callback.on_start(tracker, config)
-        is_finished = train(plan, local, tracker, callbacks, signals.is_stopping, reporter.note, restored)
-        reporter.close()
-        # Still within StopSignals: what has been learned is written whole. A signal that came with the last chunk has
-        # stopped nothing.
-        stopped_by = signals.received
-        summary = plain(summarize(tracker, local[0].device_kind, None if is_finished else stopped_by))
-        for callback in callbacks:
-            callback.on_end(summary)
-    if plan.options.fail_on_nan and tracker.failed:
-        shown = name_runs(sorted(tracker.failed))
-        raise DivergedError(f"--fail_on_nan: training stopped as runs diverged: {shown}; see {folder.path}")
-    return Outcome(folder.path, config, summary, plan, tracker.state, stopped_by)
-
-
-def train(
-    plan: Plan,
-    local: list[jax.Device],
-    tracker: RunTracker,
-    callbacks: Sequence[Callback],
-    should_stop: Callable[[], bool],
-    note: Callable[[str], None],
-    restored: Restored,
-) -> bool:
-    """Train a Plan from where it stands, and tell its callbacks.
-
-    Args:
-        plan: What to train.
-        local: The devices.
-        tracker: What is known so far; it takes in every chunk.
-        callbacks: Who is told, in this order.
-        should_stop: Whether a signal has come.
-        note: Shows a line to the user.
-        restored: Where training goes on.
-
-    Returns:
-        Whether training has come to its end.
-    """
-    try:
-        for stage in train_groups(plan, local, should_stop, note, restored):
-            rows = tracker.record(stage)
-            has_diverged = plan.options.fail_on_nan and len(diverged_runs(stage)) > 0
-            is_stopping = should_stop() or has_diverged
-            for callback in callbacks:
-                callback.on_chunk(Event(tracker, stage, rows, is_stopping, has_diverged))
-            if stage.chunk.is_last or is_stopping:
-                rows = tracker.close(stage)
-                for callback in callbacks:
-                    callback.on_batch_end(Event(tracker, stage, rows, is_stopping, has_diverged))
-            is_finished = stage.position.is_finished
-            # A batch's arrays are to go before the next one's come.
-            del stage
-            if is_finished or is_stopping:
-                return is_finished
-    except StopRequestedError:
-        pass
-    return False
-
-
 def train_groups(
     plan: Plan,
     local: list[jax.Device],

@@ -24,7 +24,7 @@ from purejaxrl.training import debugging, devices
 from purejaxrl.training.devices import RUNS, RUNS_SECOND, SHARED
 from purejaxrl.training.evaluation import Best, evaluate_and_keep
 from purejaxrl.training.jax_settings import standard_jax
-from purejaxrl.training.loop import Log, Span, init_run, train_chunk
+from purejaxrl.training.loop import Log, Span, advance_group, init_run, train_chunk
 from purejaxrl.types import Agent, Env, PyTree, RunState
 
 CHUNK_SECONDS = 1.0
@@ -140,10 +140,10 @@ def compile_program(
     group = devices.group_size(mesh, runs, bytes_of(inputs))
     width = devices.padded(runs, mesh.size * group)
 
-    def lower(function: Callable[..., Any], in_specs: Any, out_specs: Any, donate: tuple[int, ...], *args: Any) -> Any:
+    def jit(function: Callable[..., Any], in_specs: Any, out_specs: Any, donate: tuple[int, ...] = ()) -> Any:
         if is_checked:
-            return debugging.jit_checked(function).lower(*args)
-        return devices.shard_over_runs(function, mesh, in_specs, out_specs, donate).lower(*args)
+            return debugging.jit_checked(function)
+        return devices.shard_over_runs(function, mesh, in_specs, out_specs, donate)
 
     def of_runs(tree: PyTree) -> PyTree:
         return devices.as_shapes(tree, mesh)
@@ -153,16 +153,19 @@ def compile_program(
     start = jax.vmap(partial(start_run, agent, env, budget, keeps_best))
     state, best = of_runs(shapes_of_runs(agent, env, config, budget, keeps_best, width))
     capacity = chunk_capacity(agent, env, budget, configs, state)
-    chunk = partial(train_chunk, agent, env, budget, capacity, group)
+    if group == width // mesh.size:
+        chunk = partial(advance_group, agent, env, budget, capacity)
+    else:
+        chunk = partial(train_chunk, agent, env, budget, capacity, group)
     lowered = [
-        lower(start, (RUNS, RUNS), (RUNS, RUNS), (), configs, seeds),
-        lower(chunk, (RUNS, RUNS, SHARED), (RUNS, RUNS_SECOND), (1,), configs, state, A_SPAN),
+        jit(start, (RUNS, RUNS), (RUNS, RUNS)).lower(configs, seeds),
+        jit(chunk, (RUNS, RUNS, SHARED), (RUNS, RUNS_SECOND), (1,)).lower(configs, state, A_SPAN),
     ]
     if eval_episodes is not None:
         judge = jax.vmap(partial(evaluate_and_keep, agent, env, eval_episodes))
         who = of_runs((jax.ShapeDtypeStruct((width,), jnp.int32), jax.ShapeDtypeStruct((width,), bool)))
         arguments = (configs, state.learner.params, best, state.key, *who)
-        lowered.append(lower(judge, (RUNS,) * 6, (RUNS, RUNS), (2,), *arguments))
+        lowered.append(jit(judge, (RUNS,) * 6, (RUNS, RUNS), (2,)).lower(*arguments))
 
     # JAX's settings go by thread, and compiling has one of its own.
     compile_all = standard_jax()(lambda: [part.compile(devices.COMPILER_OPTIONS) for part in lowered])
@@ -226,7 +229,7 @@ def transient_bytes(compiled: Any) -> int:
 
 def chunk_capacity(agent: Agent, env: Env, budget: Budget, configs: Any, state: RunState) -> int:
     """Iterations whose logs fit in LOG_BYTES, at most MAX_CHUNK."""
-    one_iteration = partial(train_chunk, agent, env, budget, 1, state.active.shape[0])
+    one_iteration = partial(advance_group, agent, env, budget, 1)
     return max(1, min(MAX_CHUNK, LOG_BYTES // bytes_of(jax.eval_shape(one_iteration, configs, state, A_SPAN)[1])))
 
 

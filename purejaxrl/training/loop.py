@@ -195,8 +195,6 @@ def train_chunk(
     """
     runs = state.active.shape[0]
     advance = partial(advance_group, agent, env, budget, capacity)
-    if group == runs:
-        return advance(configs, state, span)
     shapes = jax.eval_shape(advance, configs, state, span)[1]
     log = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
