@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 import purejaxrl
 from purejaxrl.agents import dqn, vpg
-from purejaxrl.analysis.learned_params import load_learners
+from purejaxrl.analysis.learned_params import load_params
 from purejaxrl.cli import main
 from purejaxrl.errors import InputError
 from purejaxrl.storage.run_folder import RunFolder, read_metadata, read_params
@@ -57,7 +57,7 @@ def test_gymnasium_plays_what_a_plain_loop_plays(tmp_path):
     """A policy that has learned little, episode by episode, action by action."""
     result = purejaxrl.train("vpg", epochs=2, steps_per_epoch=80, actors=4, hidden_sizes=(8,), out=tmp_path / "run")
     returns = purejaxrl.evaluate(result.path, episodes=5, backend="gymnasium", seed=7)["return"]
-    _, (batch,) = load_learners(result.path)
+    _, (batch,) = load_params(result.path)
     kernels = [batch.params.pi[f"kernel_{k}"][0] for k in range(2)]
     biases = [batch.params.pi[f"bias_{k}"][0] for k in range(2)]
     for episode, found in enumerate(returns):
@@ -87,7 +87,7 @@ def test_images_are_seen_in_gymnasium_as_in_training(tmp_path):
 
 def test_last_parameters_are_those_of_the_state():
     result = purejaxrl.train("vpg", epochs=2, steps_per_epoch=80, actors=4, hidden_sizes=(8,))
-    last = load_learners(result.path)[1][0].params
+    last = load_params(result.path)[1][0].params
     np.testing.assert_array_equal(last.pi["kernel_0"], result.state.learner.params.pi["kernel_0"])
 
 
@@ -99,7 +99,7 @@ def test_an_exported_policy_acts_alike_in_numpy(tmp_path):
     assert told["parts"][""]["runs"] == [0, 1, 2]
     assert set(told["arrays"]) == set(arrays)
     assert not [name for name in arrays if "opt" in name]
-    _, (batch,) = load_learners(result.path)
+    _, (batch,) = load_params(result.path)
     states = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     for run in range(3):
         x = np.clip((states - arrays["statistics/mean"][run]) / np.sqrt(arrays["statistics/variance"][run]), -10, 10)

@@ -16,7 +16,7 @@ from by_hand import CONFIG, FINAL, SUMMARY, write_run
 from helpers import flat
 
 import purejaxrl
-from purejaxrl.analysis.learned_params import load_learners
+from purejaxrl.analysis.learned_params import load_params
 from purejaxrl.cli import main
 from purejaxrl.errors import InputError, UnsupportedError
 from purejaxrl.experiment.loggers import TensorBoard
@@ -402,7 +402,7 @@ def test_best_parameters_are_those_after_the_best_evaluation(trained):
     epoch = int(rows["iteration"].iloc[rows["eval_return"].argmax()])
     assert epoch < 4
     shorter = purejaxrl.sweep("vpg", **{**SMALL, **SWEPT, "epochs": epoch})
-    (batch,) = load_learners(trained.path, "best")[1]
+    (batch,) = load_params(trained.path, "best")[1]
     best = jax.tree.map(lambda leaf: leaf[1:2], batch.params.pi)
     np.testing.assert_array_equal(flat(best), flat(shorter[1].state.learner.params.pi))
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import purejaxrl
 from purejaxrl.analysis import video
-from purejaxrl.analysis.learned_params import learners_of
+from purejaxrl.analysis.learned_params import select_params
 from purejaxrl.cli import main
 from purejaxrl.envs.cartpole.rgb import render_rgb
 from purejaxrl.errors import InputError, ResourceError
@@ -32,7 +32,7 @@ def result(tmp_path_factory):
 
 
 def learner_of(result):
-    (batch,) = learners_of(result.path, result.plan, runs=result.runs)
+    (batch,) = select_params(result.path, result.plan, runs=result.runs)
     return batch
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from purejaxrl.analysis.learned_params import Learners, load_learners
+from purejaxrl.analysis.learned_params import LearnedParams, load_params
 from purejaxrl.components.hyperparameters import as_whole
 from purejaxrl.envs import ENVIRONMENTS, find_renderer
 from purejaxrl.envs.images import Renderer, advance, initial_history, select_frames
@@ -106,7 +106,7 @@ def evaluate(
     """
     refuse_unknown_objects(evaluate, objects, agent)
     episodes, seed = check_arguments(episodes, seed, backend)
-    plan, batches = load_learners(
+    plan, batches = load_params(
         absolute_path(path),
         params,
         agent=agent,
@@ -142,7 +142,7 @@ def check_arguments(episodes: Any, seed: Any, backend: str) -> tuple[int, int]:
 
 
 @standard_jax()
-def play_episodes(plan: Plan, batches: list[Learners], episodes: int, seed: int, backend: str) -> pd.DataFrame:
+def play_episodes(plan: Plan, batches: list[LearnedParams], episodes: int, seed: int, backend: str) -> pd.DataFrame:
     """Play whole episodes with the greedy policies of learners that have been loaded.
 
     Args:
@@ -172,14 +172,14 @@ def play_episodes(plan: Plan, batches: list[Learners], episodes: int, seed: int,
     return pd.concat(rows).sort_values(["run", "episode"], ignore_index=True)
 
 
-def _play_in_gymnax(plan: Plan, batch: Learners, episodes: int, seed: int) -> np.ndarray:
+def _play_in_gymnax(plan: Plan, batch: LearnedParams, episodes: int, seed: int) -> np.ndarray:
     """Returns [runs, episodes] in the environment of the training, all runs side by side."""
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(jnp.asarray(batch.runs, jnp.uint32))
     play = jax.jit(jax.vmap(partial(playing.evaluate, plan.agent, batch.setting.env, episodes)))
     return np.asarray(play(batch.configs, batch.params, keys))
 
 
-def _play_in_gymnasium(plan: Plan, batch: Learners, episodes: int, seed: int) -> np.ndarray:
+def _play_in_gymnasium(plan: Plan, batch: LearnedParams, episodes: int, seed: int) -> np.ndarray:
     """Returns [runs, episodes] in gymnasium's version of the environment, all episodes of a run side by side."""
     name = plan.env
     twins = {name: entry.gymnasium for name, entry in ENVIRONMENTS.items() if entry.gymnasium}
@@ -204,7 +204,9 @@ def _play_in_gymnasium(plan: Plan, batch: Learners, episodes: int, seed: int) ->
     return returns
 
 
-def _vector_policy(plan: Plan, batch: Learners, config: Any, params: PyTree) -> tuple[Callable, Callable, Callable]:
+def _vector_policy(
+    plan: Plan, batch: LearnedParams, config: Any, params: PyTree
+) -> tuple[Callable, Callable, Callable]:
     """The greedy policy on state vectors [episodes, 4], as three jitted functions.
 
     start: vectors -> history. update: (history, vectors) -> history. act: (history, carry) -> ActorOutput.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from purejaxrl.analysis.learned_params import Learners, load_learners
+from purejaxrl.analysis.learned_params import LearnedParams, load_params
 from purejaxrl.components.preprocessing import LIMIT
 from purejaxrl.envs import Renderer
 from purejaxrl.errors import InputError
@@ -70,7 +70,7 @@ def export(
     path = absolute_path(path)
     target = path / FOLDER if out is None else absolute_path(out)
     run_folder.check_place(target)
-    plan, batches = load_learners(
+    plan, batches = load_params(
         path,
         params,
         agent=agent,
@@ -98,7 +98,7 @@ def export(
     return written
 
 
-def _parameters(batch: Learners) -> dict[str, np.ndarray]:
+def _parameters(batch: LearnedParams) -> dict[str, np.ndarray]:
     """The learners' parameters by name."""
     kept = named_leaves(batch.params)
     if not kept:
@@ -106,7 +106,7 @@ def _parameters(batch: Learners) -> dict[str, np.ndarray]:
     return kept
 
 
-def _describe_program(plan: Plan, batch: Learners) -> dict[str, Any]:
+def _describe_program(plan: Plan, batch: LearnedParams) -> dict[str, Any]:
     """Runs, inputs and actions of the learners of one program."""
     env, config = batch.setting.env, batch.setting.config
     space, images = env.action_space, images_of(config)

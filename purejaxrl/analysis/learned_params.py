@@ -1,4 +1,4 @@
-"""Learners restored from the parameters in a run folder, for evaluation and export."""
+"""LearnedParams restored from the parameters in a run folder, for evaluation and export."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from purejaxrl.types import PyTree, RunState
 KINDS = ("last", "best")
 
 
-class Learners(NamedTuple):
+class LearnedParams(NamedTuple):
     """Learned params of runs that share a compiled program.
 
     Attributes:
@@ -42,8 +42,20 @@ class Learners(NamedTuple):
     configs: Any
     params: PyTree
 
+    def select(self, which: np.ndarray) -> LearnedParams:
+        """Select some of the runs.
 
-def load_learners(path: Path, kind: str = "last", **objects: Any) -> tuple[Plan, list[Learners]]:
+        Args:
+            which: A mask or positions [runs], as numpy indexes an array.
+
+        Returns:
+            Their params.
+        """
+        configs, params = jax.tree.map(lambda leaf: leaf[which], (self.configs, self.params))
+        return LearnedParams(self.runs[which], self.setting, configs, params)
+
+
+def load_params(path: Path, kind: str = "last", **objects: Any) -> tuple[Plan, list[LearnedParams]]:
     """Load all learners of a run folder.
 
     Args:
@@ -57,27 +69,13 @@ def load_learners(path: Path, kind: str = "last", **objects: Any) -> tuple[Plan,
     Raises:
         InputError: If there are none, or they are damaged or not those of the Plan.
     """
-    check_kind(kind)
     check_process()
     run_folder.check_run(path)
     plan = replan(read_json(path / "config.json"), **objects)
-    return plan, learners_of(path, plan, kind)
+    return plan, select_params(path, plan, kind)
 
 
-def check_kind(kind: str) -> None:
-    """Check the kind of parameters.
-
-    Args:
-        kind: One of KINDS.
-
-    Raises:
-        InputError: If it is another.
-    """
-    if kind not in KINDS:
-        raise InputError(f"--params: {kind!r} is not allowed; use last or best")
-
-
-def learners_of(path: Path, plan: Plan, kind: str = "last", runs: np.ndarray | None = None) -> list[Learners]:
+def select_params(path: Path, plan: Plan, kind: str = "last", runs: np.ndarray | None = None) -> list[LearnedParams]:
     """Load learners from the run folder of a Plan.
 
     Args:
@@ -90,78 +88,39 @@ def learners_of(path: Path, plan: Plan, kind: str = "last", runs: np.ndarray | N
         The learners of each batch of runs.
 
     Raises:
-        InputError: As `load_learners` does, or if the parameters of a run are missing.
+        InputError: As `load_params` does, or if the parameters of a run are missing.
     """
-    check_kind(kind)
-    names = sorted(run_folder.find_params(path, kind), key=number_of)
+    if kind not in KINDS:
+        raise InputError(f"--params: {kind!r} is not allowed; use last or best")
+    names = sorted(run_folder.find_params(path, kind), key=_batch_number)
     if not names:
         if kind == "best" and plan.options.eval_every is None:
             raise InputError(f"{path} holds no best parameters; best ones are kept where --eval_every is given")
-        raise InputError(f"{path} holds no {kind} parameters{hint_of(path)}")
+        raise InputError(f"{path} holds no {kind} parameters{_hint(path)}")
     if runs is None:
-        return [load_batch(path, name, plan) for name in names]
-    batches = [load_batch(path, name, plan) for name in names if np.isin(runs_of(path, name, plan), runs).any()]
+        return [_load_file(path, name, plan) for name in names]
+    batches = [_load_file(path, name, plan) for name in names if np.isin(_read_runs(path, name, plan), runs).any()]
     missing = np.setdiff1d(runs, [run for batch in batches for run in batch.runs])
     if len(missing):
-        raise InputError(f"{path} holds no {kind} parameters of run {missing[0]}, which has not begun{hint_of(path)}")
-    return [take_learners(batch, np.isin(batch.runs, runs)) for batch in batches]
+        raise InputError(f"{path} holds no {kind} parameters of run {missing[0]}, which has not begun{_hint(path)}")
+    return [batch.select(np.isin(batch.runs, runs)) for batch in batches]
 
 
-def hint_of(path: Path) -> str:
-    """Say what to do about missing parameters.
-
-    Args:
-        path: The run folder.
-
-    Returns:
-        The end of an error message, empty where nothing can be done.
-    """
+def _hint(path: Path) -> str:
+    """What to do about missing parameters, as the end of a message."""
     return (
         "" if run_folder.has_ended(path) else f": the training has not ended; purejaxrl resume {path} goes on with it"
     )
 
 
-def take_learners(batch: Learners, which: np.ndarray) -> Learners:
-    """Select some of a batch's runs.
-
-    Args:
-        batch: The learners.
-        which: A mask or positions, as numpy indexes an array.
-
-    Returns:
-        The selected learners.
-    """
-    configs, params = jax.tree.map(lambda leaf: leaf[which], (batch.configs, batch.params))
-    return Learners(batch.runs[which], batch.setting, configs, params)
-
-
-def number_of(name: str) -> int:
-    """Parse the number of a batch.
-
-    Args:
-        name: Name of its file, such as `last-2`.
-
-    Returns:
-        The number, 0 where the name has none.
-    """
+def _batch_number(name: str) -> int:
+    """The number of a batch in its file's name, as last-2; 0 where there is none."""
     _, _, number = name.partition("-")
     return int(number) if number.isdigit() else 0
 
 
-def runs_of(path: Path, name: str, plan: Plan) -> list[int]:
-    """Read which runs a file of parameters holds.
-
-    Args:
-        path: The run folder.
-        name: Name of the file, such as `last-2`.
-        plan: The Plan of the folder.
-
-    Returns:
-        Run numbers.
-
-    Raises:
-        InputError: If they are not runs of the Plan.
-    """
+def _read_runs(path: Path, name: str, plan: Plan) -> list[int]:
+    """The runs whose params a file holds. Raises InputError where they are not runs of the Plan."""
     runs = run_folder.read_metadata(path, name)["runs"]
     is_sound = isinstance(runs, list) and runs and all(type(run) is int and 0 <= run < plan.runs for run in runs)
     if not is_sound:
@@ -170,21 +129,9 @@ def runs_of(path: Path, name: str, plan: Plan) -> list[int]:
 
 
 @standard_jax()
-def load_batch(path: Path, name: str, plan: Plan) -> Learners:
-    """Load the learners of one file.
-
-    Args:
-        path: The run folder.
-        name: Name of the file, such as `last-2`.
-        plan: The Plan of the folder.
-
-    Returns:
-        The learners.
-
-    Raises:
-        InputError: If they are not those of runs of the Plan.
-    """
-    file, runs = path / "params" / f"{name}.safetensors", runs_of(path, name, plan)
+def _load_file(path: Path, name: str, plan: Plan) -> LearnedParams:
+    """The params of one file. Raises InputError where they are not those of runs of the Plan."""
+    file, runs = path / "params" / f"{name}.safetensors", _read_runs(path, name, plan)
     settings = [plan.settings[run // plan.options.seeds] for run in runs]
     if len({jax.tree.structure(setting.config) for setting in settings}) > 1:
         raise InputError(f"cannot read {file}: its runs do not share a program")
@@ -200,11 +147,11 @@ def load_batch(path: Path, name: str, plan: Plan) -> Learners:
         if found != wanted:
             raise InputError(f"cannot use {file}: {key} is {found}, and should be {wanted}")
     params = jax.tree.unflatten(jax.tree.structure(template), [arrays[key] for key in expected])
-    return Learners(np.array(runs), first, stack_configs([setting.config for setting in settings]), params)
+    return LearnedParams(np.array(runs), first, stack_configs([setting.config for setting in settings]), params)
 
 
-def host_leaves(state: RunState) -> list[np.ndarray]:
-    """Copy the leaves of a state to the host; `state_of` is the inverse.
+def leaves_on_host(state: RunState) -> list[np.ndarray]:
+    """Copy the leaves of a state to the host; `restore_state` is the inverse.
 
     Args:
         state: Stacked states, [runs, ...].
@@ -215,12 +162,12 @@ def host_leaves(state: RunState) -> list[np.ndarray]:
     return [np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf) for leaf in jax.tree.leaves(state)]
 
 
-def state_of(plan: Plan, leaves: list[np.ndarray]) -> RunState:
+def restore_state(plan: Plan, leaves: list[np.ndarray]) -> RunState:
     """Rebuild the state of runs that share a compiled program.
 
     Args:
         plan: What was trained.
-        leaves: The leaves as `host_leaves` returns them.
+        leaves: The leaves as `leaves_on_host` returns them.
 
     Returns:
         Stacked states, [runs, ...].

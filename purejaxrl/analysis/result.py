@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from purejaxrl.analysis.evaluation import Evaluation
-    from purejaxrl.analysis.learned_params import Learners
+    from purejaxrl.analysis.learned_params import LearnedParams
     from purejaxrl.analysis.policy import Policy
     from purejaxrl.analysis.statistics import Scores
     from purejaxrl.envs import Renderer
@@ -207,9 +207,9 @@ class Result:
         if self._state is None:
             return None
         if isinstance(self._state, HostState):
-            from purejaxrl.analysis.learned_params import state_of
+            from purejaxrl.analysis.learned_params import restore_state
 
-            return state_of(self.plan, self._state.take(self.runs).leaves)
+            return restore_state(self.plan, self._state.take(self.runs).leaves)
         if np.array_equal(self.runs, np.arange(self.config.runs)):
             return self._state
         import jax
@@ -225,9 +225,9 @@ class Result:
             return None
         if isinstance(self._state, HostState):
             return self._state.take(self.runs)
-        from purejaxrl.analysis.learned_params import host_leaves
+        from purejaxrl.analysis.learned_params import leaves_on_host
 
-        return HostState(np.arange(self.config.runs), host_leaves(self._state)).take(self.runs)
+        return HostState(np.arange(self.config.runs), leaves_on_host(self._state)).take(self.runs)
 
     def frame(self) -> pd.DataFrame:
         """Read metrics.csv.
@@ -416,15 +416,15 @@ class Result:
         config, learned = jax.tree.map(lambda leaf: leaf[0], (batch.configs, batch.params))
         return Policy(self.plan.agent, config, batch.setting.env, learned)
 
-    def _learners(self, params: str) -> list[Learners]:
+    def _learners(self, params: str) -> list[LearnedParams]:
         """The learners of these runs; refused in a process where JAX would hang, before anything starts it."""
-        from purejaxrl.analysis.learned_params import learners_of
+        from purejaxrl.analysis.learned_params import select_params
         from purejaxrl.training.devices import check_process
 
         check_process()
-        return learners_of(self.path, self.plan, params, self.runs)
+        return select_params(self.path, self.plan, params, self.runs)
 
-    def _best_learner(self, params: str) -> Learners:
+    def _best_learner(self, params: str) -> LearnedParams:
         """The learner of the best of these runs."""
         (batch,) = (self if len(self) == 1 else self.best())._learners(params)
         return batch

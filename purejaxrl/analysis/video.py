@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
-from purejaxrl.analysis.learned_params import Learners
+from purejaxrl.analysis.learned_params import LearnedParams
 from purejaxrl.components.hyperparameters import as_whole
 from purejaxrl.envs import Renderer, find_renderer
 from purejaxrl.envs.registry import rendered_names
@@ -27,7 +27,7 @@ HEIGHT, WIDTH = 400, 600
 
 
 @standard_jax()
-def record_episode(plan: Plan, batch: Learners, seed: int, max_steps: int, cut: Sampling) -> list[np.ndarray]:
+def record_episode(plan: Plan, batch: LearnedParams, seed: int, max_steps: int, cut: Sampling) -> list[np.ndarray]:
     """Render one episode of the greedy policy of a batch's first run.
 
     Args:
@@ -69,7 +69,7 @@ def check_renderable(plan: Plan) -> None:
         )
 
 
-def play_episode(plan: Plan, batch: Learners, seed: int, max_steps: int) -> np.ndarray:
+def play_episode(plan: Plan, batch: LearnedParams, seed: int, max_steps: int) -> np.ndarray:
     """Play one episode with the greedy policy of a batch's first run.
 
     Args:
@@ -107,7 +107,7 @@ def _rollout(
     return jnp.concatenate([first[None], observations]), is_running
 
 
-def select_numbers(plan: Plan, batch: Learners, observations: np.ndarray) -> np.ndarray:
+def select_numbers(plan: Plan, batch: LearnedParams, observations: np.ndarray) -> np.ndarray:
     """Select the numbers that frames are rendered from.
 
     Args:
