@@ -45,15 +45,15 @@ Progress: TypeAlias = bool | Reporter | Callable[[Plan], Reporter] | None
 
 
 def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tuple[RunState, Log]]:
-    """The whole run as a pure function of a random key.
+    """Build a training run as a pure function of a random key.
 
-    It is one `lax.scan` of fixed length: jit it, vmap it over keys, differentiate through it in reverse mode. It knows
-    nothing of files, progress or signals.
+    The run is one `lax.scan` of fixed length: jit it, vmap it over keys, differentiate through it in reverse mode. It
+    knows nothing of files, progress or signals.
 
     Args:
-        agent: The algorithm, as `purejaxrl.AGENTS["dqn"]`, or one of your own.
+        agent: The algorithm, such as `purejaxrl.AGENTS["dqn"]`, or one of your own.
         config: An `agent.Config`, with exactly one budget; fields that are arrays or tracers pass. Its `max_ep_len`
-            limits the environment, its `image` and what belongs to it make images of the observations.
+            limits the environment, its `image` and the fields that belong to it make images of the observations.
         env: What `purejaxrl.make` returns, or an Env of your own.
 
     Returns:
@@ -340,7 +340,14 @@ def resume(
 
 
 def pick_options(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those of a function's arguments that are Options."""
+    """Select the arguments of a function that are fields of Options.
+
+    Args:
+        arguments: Arguments by name.
+
+    Returns:
+        Those of them that are Options, by name.
+    """
     return {field.name: arguments[field.name] for field in dataclasses.fields(Options) if field.name in arguments}
 
 
@@ -354,10 +361,10 @@ def new_run(
         plan: What is to be trained.
         out: The run folder; None for one that lives as long as the Result.
         overwrite: Whether to replace an earlier run in that folder.
-        loggers: Where else metrics will go.
+        loggers: Additional destinations for metrics.
 
     Yields:
-        The Plan, the locked folder, and what deletes it, None where `out` was given.
+        The Plan, the locked folder, and the object that deletes it, None where `out` was given.
 
     Raises:
         InputError: If an argument is not allowed; nothing has been written then.
@@ -378,16 +385,23 @@ def new_run(
 
 
 def resume_run(path: str | Path, *, progress: Any = None, loggers: Sequence[Logger] = (), **changes: Any) -> Result:
-    """Go on with the training of a run folder.
+    """Continue the training of a run folder and return its Result.
 
     Args:
         path: The run folder.
-        progress: (Plan) -> a Reporter that shows how far training is, None for nothing.
-        loggers: Where else metrics go.
+        progress: (Plan) -> Reporter, None to show nothing.
+        loggers: Additional destinations for metrics.
         **changes: Other arguments of `plan_resumption`.
 
     Returns:
-        The Result.
+        The Result of the whole training.
+
+    Raises:
+        InputError: If there is no run, or an argument is not allowed.
+        InUseError: If another process writes to the run folder.
+        CheckpointError: If no checkpoint is intact, or config.json differs from what it was written with.
+        ResourceError: If disk or memory do not suffice.
+        DivergedError: If a run diverges, with `fail_on_nan` or `debug`.
     """
     check_loggers(loggers)
     with open_existing(absolute_path(path)) as folder:
@@ -398,7 +412,15 @@ def resume_run(path: str | Path, *, progress: Any = None, loggers: Sequence[Logg
 
 
 def make_result_of(outcome: Outcome, temporary: TemporaryFolder | None = None) -> Result:
-    """The Result of a training that has ended or was stopped."""
+    """Build the Result of a training that has ended or was stopped.
+
+    Args:
+        outcome: The outcome of the training.
+        temporary: The object that deletes its run folder, None for a folder that stays.
+
+    Returns:
+        The Result.
+    """
     plan = LazyPlan(outcome.config, plan=outcome.plan)
     state, stopped_by = outcome.state, outcome.stopped_by
     return make_result(outcome.path, outcome.config, outcome.summary, plan, state, stopped_by, temporary)

@@ -19,13 +19,13 @@ ScalarKey = Key[Array, ""]
 
 
 class Discrete(NamedTuple):
-    """Actions 0 .. num_actions - 1."""
+    """Space of discrete actions, numbered from 0 to num_actions - 1."""
 
     num_actions: int
 
 
 class Continuous(NamedTuple):
-    """Real-valued actions of a shape, between low and high."""
+    """Space of real-valued actions of a given shape, between the bounds low and high."""
 
     shape: tuple[int, ...]
     low: Any
@@ -38,8 +38,15 @@ ActionSpace = Discrete | Continuous
 class Timestep(NamedTuple):
     """Result of one environment step.
 
-    `state` and `observation` are what the next action starts from: after an episode's end they belong to the
-    next episode. `next_observation` is the true observation that the action led to, before any reset.
+    Attributes:
+        state: Environment state from which the next action starts; after an episode's end it belongs to the next
+            episode.
+        observation: Observation from which the next action starts; after an episode's end it belongs to the next
+            episode.
+        reward: Reward of the action.
+        terminated: Whether the action led to a terminal state.
+        truncated: Whether the episode was cut short, for example by a time limit.
+        next_observation: The true observation that the action led to, before any reset.
     """
 
     state: PyTree
@@ -51,15 +58,20 @@ class Timestep(NamedTuple):
 
 
 class Env(NamedTuple):
-    """One environment as pure functions; `vmap` them for several.
+    """One environment as pure functions, to be vmapped for several.
 
-    reset: (key) -> (observation, state). step: (key, state, action) -> Timestep, resetting by itself; it clips
-    continuous actions to the bounds of `action_space`.
-    `max_episode_steps` bounds every episode; `solved_at` is the mean return that counts as solved, None where
-    no such number is agreed.
-    image_format: how images are made of observations, a `purejaxrl.kernels.sparse_images.ImageFormat`, where networks
-    are given images; None where they are given observations as they are. Images travel as the few numbers that they are
-    rendered from, and are rendered where a network consumes them.
+    Attributes:
+        name: Name of the environment.
+        observation_shape: Shape of one observation.
+        action_space: Space of its actions.
+        max_episode_steps: Upper bound on the steps of every episode.
+        solved_at: Mean return that counts as solved; None where no such number is agreed.
+        reset: (key) -> (observation, state).
+        step: (key, state, action) -> Timestep. It resets by itself and clips continuous actions to the bounds of
+            `action_space`.
+        image_format: A `purejaxrl.kernels.sparse_images.ImageFormat` where networks are given images; None where they
+            are given observations as they are. Images travel as the few numbers that they are rendered from, and are
+            rendered where a network consumes them.
     """
 
     name: str
@@ -73,15 +85,21 @@ class Env(NamedTuple):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of what networks are given of one observation."""
+        """Shape of the network input made from one observation."""
         return self.observation_shape if self.image_format is None else self.image_format.shape
 
 
 def num_actions(env: Env) -> int:
-    """The number of an environment's discrete actions.
+    """Return the number of discrete actions of an environment.
+
+    Args:
+        env: The environment.
+
+    Returns:
+        The number of its actions.
 
     Raises:
-        InputError: Its actions are continuous.
+        InputError: If its actions are continuous.
     """
     if not isinstance(env.action_space, Discrete):
         raise InputError(
@@ -91,11 +109,17 @@ def num_actions(env: Env) -> int:
 
 
 class Transition(NamedTuple):
-    """Steps of N actors, [N, ...], and [T, N, ...] once stacked over time.
+    """Steps of N actors, [N, ...], or [T, N, ...] once stacked over time.
 
-    `next_observation` is the true one, before any reset. `terminated` ends the return (nothing follows);
-    `truncated` only cuts it (the value of `next_observation` stands for what would have followed).
-    `extras` are those of the agent's own `act`: log-probabilities, values, whatever its `update` needs.
+    Attributes:
+        observation: Observations before the step.
+        action: Actions taken.
+        reward: Rewards received.
+        terminated: Whether the step ended the return: nothing follows.
+        truncated: Whether the step only cut the return: the value of `next_observation` stands for what would have
+            followed.
+        next_observation: The true observation after the step, before any reset.
+        extras: The extras of the agent's own `act`, such as log-probabilities or values that its `update` needs.
     """
 
     observation: Num[Array, "*batch"]
@@ -108,11 +132,16 @@ class Transition(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far a run is, before the step or update at hand.
+    """How much of its budget a run has used before the current step or update.
 
-    iteration, env_steps: the clock, shared by all runs of a batch and never batched, so that whatever depends on
-    it (a replay's write position, `lax.cond`) stays cheap under `vmap`. `env_steps` counts all actors.
-    fraction: share of the budget used, in [0, 1]. episodes: finished episodes. Both differ between runs.
+    The clock (iteration, env_steps) is shared by all runs of a batch and never batched, so that whatever depends on it
+    (the write position of a replay memory, `lax.cond`) stays cheap under `vmap`. The other fields differ between runs.
+
+    Attributes:
+        iteration: Number of finished iterations.
+        env_steps: Number of environment steps, counting all actors.
+        fraction: Share of the budget used, in [0, 1].
+        episodes: Number of finished episodes.
     """
 
     iteration: Int[Array, ""]
@@ -122,12 +151,12 @@ class Progress(NamedTuple):
 
     @property
     def remaining(self) -> Float[Array, ""]:
-        """Share of the budget left: a linear schedule, 1 at the start, 0 at the end of the budget and beyond."""
+        """Share of the budget that is left: a linear schedule from 1 at the start to 0 at its end and beyond."""
         return jnp.clip(1.0 - self.fraction, 0.0, 1.0)
 
 
 class Episode(NamedTuple):
-    """Running return and length of each actor's episode, and how many episodes the run has finished."""
+    """Running return and length of each actor's episode, and the number of episodes that the run has finished."""
 
     returns: Float[Array, " N"]
     length: Int[Array, " N"]
@@ -135,15 +164,15 @@ class Episode(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """What an agent has learned and needs in order to go on learning, by who needs it.
+    """State of an agent's learning, split by what each part is used for.
 
     Attributes:
         params: All that acting greedily, evaluating and exporting need: parameters of networks, running statistics of
             observations.
         optimizer: The state of the optimizers.
-        memory: A replay of any type. It is never exported, nor kept with the best parameters, and it goes on being
-            written after a run has ended, as choosing between its old and its new contents would copy it.
-        extra: Anything else, as target networks or the workers' copies of parameters.
+        memory: A replay memory of any type. It is never exported, nor kept with the best parameters, and it is still
+            written after a run has ended, because selecting between its old and its new contents would copy it.
+        extra: Anything else, such as target networks or the workers' copies of parameters.
     """
 
     params: PyTree
@@ -153,12 +182,12 @@ class Learner(NamedTuple):
 
 
 class ActorOutput(NamedTuple):
-    """What `act` and `policy` of an agent return.
+    """Output of an agent's `act` and `policy`.
 
     Attributes:
-        action: One action per actor, [N, ...]; of `policy` with the leading axes of its observations.
-        extras: Whatever `update` needs of this step beside the action, as log-probabilities or values [N, ...]. They
-            travel in `Transition.extras`; those of `policy` are not used.
+        action: One action per actor, [N, ...]; those of `policy` have the leading axes of its observations.
+        extras: Whatever `update` needs of this step besides the action, such as log-probabilities or values, [N, ...].
+            They travel in `Transition.extras`; those of `policy` are not used.
         carry: The actors' recurrent state after this step, with the same leading axes; () for feed-forward agents.
     """
 
@@ -168,11 +197,18 @@ class ActorOutput(NamedTuple):
 
 
 class RunState(NamedTuple):
-    """Everything a run is: the carry of the training loop.
+    """Complete state of a training run, the carry of the training loop.
 
-    `active` is False once the run has used up its budget of episodes, or is solved where that ends it; from then on
-    nothing but its learner's memory changes. `recent` holds the returns of its last episodes where they decide that.
-    `carry` is the recurrent state of the actors [N, ...], () for feed-forward agents.
+    Attributes:
+        learner: State of the agent's learning.
+        env_state: States of the N environments.
+        observation: Observations from which the next actions start, [N, ...].
+        episode: Statistics of the running episodes.
+        active: False once the run has used up its budget of episodes, or is solved where that ends it; from then on
+            nothing but its learner's memory changes.
+        key: The run's random key.
+        recent: Returns of the last W episodes where they decide whether the run is solved, else None.
+        carry: Recurrent state of the actors, [N, ...]; () for feed-forward agents.
     """
 
     learner: Learner
@@ -186,12 +222,27 @@ class RunState(NamedTuple):
 
 
 def no_carry(config: Any, env: Env) -> tuple[()]:
-    """The recurrent state of a feed-forward agent: none."""
+    """Return the empty recurrent state of a feed-forward agent.
+
+    Args:
+        config: The agent's hyperparameters, not used.
+        env: The environment, not used.
+
+    Returns:
+        ().
+    """
     return ()
 
 
 def rollout_only(config: Any) -> int:
-    """The batch size of an agent that learns from nothing but its rollout."""
+    """Return the batch size of an agent that learns from its rollout alone.
+
+    Args:
+        config: The agent's hyperparameters, not used.
+
+    Returns:
+        0.
+    """
     return 0
 
 
