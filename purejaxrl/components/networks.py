@@ -29,14 +29,28 @@ ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu}
 
 
 def symmetric_uniform(bound: float, key: ScalarKey, shape: tuple[int, ...]) -> Array:
-    """Uniform on [-bound, bound), in JAX's default precision. Consumes `key`."""
+    """Sample uniformly from [-bound, bound) in JAX's default precision.
+
+    Args:
+        bound: The upper bound.
+        key: A random key, which is consumed.
+        shape: Shape of the result.
+
+    Returns:
+        The samples, of the given shape.
+    """
     return jax.random.uniform(key, shape, float, -bound, bound)
 
 
 class MLP(nn.Module):
-    """Fully connected network [B, ...] -> [B, outputs]; everything after the batch axis is flattened.
+    """Fully connected network [B, ...] -> [B, outputs], which flattens everything after the batch axis.
 
-    Weights and biases start uniform in +-1/sqrt(fan_in), as PyTorch's Linear does.
+    Weights and biases are initialized uniformly in +-1/sqrt(fan_in), as in PyTorch's Linear.
+
+    Attributes:
+        hidden_sizes: Number of units of each hidden layer.
+        outputs: Number of outputs.
+        activation: Name of the activation function, one of ACTIVATIONS.
     """
 
     hidden_sizes: tuple[int, ...]
@@ -45,7 +59,14 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, observation: Num[Array, "B ..."] | Image) -> Float[Array, "B outputs"]:
-        """Apply the layers."""
+        """Apply the network to a batch of inputs.
+
+        Args:
+            observation: Inputs [B, ...], or images that have not been rendered.
+
+        Returns:
+            Outputs [B, outputs].
+        """
         layers, fan_in = [], math.prod(observation.shape[1:])
         for index, size in enumerate((*self.hidden_sizes, self.outputs)):
             start = partial(symmetric_uniform, 1 / math.sqrt(fan_in))
@@ -57,10 +78,18 @@ class MLP(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """Convolutions over images [B, H, W, C], then an MLP -> [B, outputs].
+    """Convolutional network for images [B, H, W, C], followed by an MLP, -> [B, outputs].
 
     Layer i has channels[i] outputs, square kernels of kernels[i] and a stride of strides[i], without padding. Weights
-    and biases start as the MLP's do.
+    and biases are initialized like the MLP's.
+
+    Attributes:
+        channels: Number of output channels of each convolution.
+        kernels: Side of the square kernel of each convolution, in pixels.
+        strides: Stride of each convolution, in pixels.
+        hidden_sizes: Number of units of each hidden layer after the convolutions.
+        outputs: Number of outputs.
+        activation: Name of the activation function, one of ACTIVATIONS.
     """
 
     channels: tuple[int, ...]
@@ -72,7 +101,17 @@ class ConvNet(nn.Module):
 
     @nn.compact
     def __call__(self, observation: Float[Array, "B H W C"]) -> Float[Array, "B outputs"]:
-        """Apply the layers."""
+        """Apply the network to a batch of images.
+
+        Args:
+            observation: Images [B, H, W, C].
+
+        Returns:
+            Outputs [B, outputs].
+
+        Raises:
+            AssertionError: If the images do not have four axes.
+        """
         chex.assert_rank(
             observation,
             4,
@@ -90,10 +129,18 @@ class ConvNet(nn.Module):
 
 
 def windows_of(image: Float[Array, "B H W C"], side: int, stride: int) -> Float[Array, "B rows columns window"]:
-    """The square windows that a convolution without padding looks at, each as one vector.
+    """Extract the square windows of a convolution without padding, each as one vector.
 
-    So a convolution is a matrix product, which `vmap` over runs with kernels of their own keeps fast: convolutions with
-    several kernels at once are slow on CPU.
+    With them a convolution is a matrix product, which stays fast under `vmap` over runs with kernels of their own:
+    convolutions with several kernels at once are slow on CPU.
+
+    Args:
+        image: Images [B, H, W, C].
+        side: Side of a window, in pixels.
+        stride: Distance between windows, in pixels.
+
+    Returns:
+        Windows [B, rows, columns, side * side * C].
     """
     rows, columns = ((size - side) // stride + 1 for size in image.shape[1:3])
     bands = jnp.stack([image[:, i : i + stride * (rows - 1) + 1 : stride] for i in range(side)], axis=3)
@@ -102,22 +149,41 @@ def windows_of(image: Float[Array, "B H W C"], side: int, stride: int) -> Float[
 
 
 class Headed(nn.Module):
-    """A network of a user's own, inputs [B, ...] -> features [B, F], and a linear layer -> [B, outputs]."""
+    """Network of the user's own, inputs [B, ...] -> features [B, F], followed by a linear layer -> [B, outputs].
+
+    Attributes:
+        body: The user's network.
+        outputs: Number of outputs.
+    """
 
     body: nn.Module
     outputs: int
 
     @nn.compact
     def __call__(self, observation: Num[Array, "B ..."]) -> Float[Array, "B outputs"]:
-        """Apply the layers."""
+        """Apply the network to a batch of inputs.
+
+        Args:
+            observation: Inputs [B, ...].
+
+        Returns:
+            Outputs [B, outputs].
+        """
         return MLP((), self.outputs, "relu", name="head")(self.body(observation))
 
 
 def check_body(body: Any, input_shape: tuple[int, ...]) -> None:
-    """Raise InputError unless a network of a user's own is a Flax module that makes features [B, F] of its inputs.
+    """Check that a user's network is a Flax module that maps inputs [B, ...] to features [B, F].
 
-    Parameters and features are looked at by shapes and types; then a small batch shows whether rows are independent.
-    An exception of the module's own is the InputError's cause.
+    Parameters and features are checked by shapes and types; then a small batch shows whether rows are independent. An
+    exception raised by the module itself is the InputError's cause.
+
+    Args:
+        body: The network.
+        input_shape: Shape of one input.
+
+    Raises:
+        InputError: If it is not such a module.
     """
     if not isinstance(body, nn.Module):
         is_class = isinstance(body, type) and issubclass(body, nn.Module)
@@ -163,22 +229,46 @@ def check_body(body: Any, input_shape: tuple[int, ...]) -> None:
 
 
 def is_nnx(body: Any) -> bool:
-    """Whether this is a module of flax.nnx, or a class of such; whoever has one has imported it."""
+    """Check whether an object is a module of flax.nnx, or a class of such modules.
+
+    Args:
+        body: Any object.
+
+    Returns:
+        Whether it is one. If flax.nnx has not been imported, nothing can be.
+    """
     nnx = sys.modules.get("flax.nnx")
     return nnx is not None and issubclass(body if isinstance(body, type) else type(body), nnx.Module)
 
 
 def shapes_of_variables(body: nn.Module, input_shape: tuple[int, ...], dtype: Any) -> Any:
-    """Shapes of what a network starts with; of one row, as `init_network` has it."""
+    """Compute the shapes of a network's initial variables without allocating them.
+
+    Args:
+        body: The network.
+        input_shape: Shape of one input.
+        dtype: Type of the input.
+
+    Returns:
+        Shapes of the variables, initialized with one row as in `init_network`.
+    """
     return jax.eval_shape(body.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *input_shape), dtype))
 
 
 @lru_cache(256)
 def row_fault(body: nn.Module, input_shape: tuple[int, ...], dtype: Any) -> str | None:
-    """What makes the rows of a batch depend on each other in a network, in words; None where they do not.
+    """Describe how the rows of a batch depend on each other in a network.
 
-    A row's features must stay while all other rows change, and go with it to another place of the batch. Parameters are
-    random numbers and not what the network starts with, as a layer that starts at 0 would hide what stands before it.
+    The features of a row must not change when all other rows do, and must move with the row to another place in the
+    batch. The test uses random numbers as parameters, because a layer initialized to 0 would hide the layers before it.
+
+    Args:
+        body: The network.
+        input_shape: Shape of one input.
+        dtype: Type of the inputs.
+
+    Returns:
+        The fault in words, None where rows are independent.
     """
     draw = np.random.default_rng(0).standard_normal
     shapes = shapes_of_variables(body, input_shape, dtype)
@@ -208,13 +298,30 @@ def row_fault(body: nn.Module, input_shape: tuple[int, ...], dtype: Any) -> str 
 
 
 def is_close(found: np.ndarray, expected: np.ndarray, tolerance: float) -> np.ndarray:
-    """Whether rows [B, F] agree, each as a whole, to a share of the largest number among them."""
+    """Check row by row whether two batches agree, relative to the largest expected number.
+
+    Args:
+        found: Rows [B, F].
+        expected: Rows [B, F] to compare with.
+        tolerance: Largest difference allowed, as a share of the largest expected number.
+
+    Returns:
+        Whether each row agrees as a whole, [B].
+    """
     largest = np.max(np.abs(expected), where=np.isfinite(expected), initial=0.0)
     return np.isclose(found, expected, rtol=0.0, atol=tolerance * largest, equal_nan=True).all(axis=-1)
 
 
 def check_network(config: Any, input_shape: tuple[int, ...]) -> None:
-    """Raise InputError where the network of a Config contradicts itself or does not fit its inputs."""
+    """Check that the network described by a Config is consistent and fits its inputs.
+
+    Args:
+        config: The agent's hyperparameters.
+        input_shape: Shape of one input.
+
+    Raises:
+        InputError: If it contradicts itself or does not fit.
+    """
     if getattr(config, "network", None) is not None:
         check_body(config.network, input_shape)
         return
@@ -238,7 +345,16 @@ def check_network(config: Any, input_shape: tuple[int, ...]) -> None:
 
 
 def network_of(config: Any, outputs: int, activation: str) -> MLP | ConvNet | Headed:
-    """The network that a Config describes by `hidden_sizes` and, with torso conv, its convolutions; or its own."""
+    """Build the network described by a Config: its own `network`, a convolutional network, or an MLP.
+
+    Args:
+        config: The agent's hyperparameters, with `hidden_sizes` and, where it has convolutions, `torso` and its fields.
+        outputs: Number of outputs.
+        activation: Name of the activation function, one of ACTIVATIONS.
+
+    Returns:
+        The network.
+    """
     if getattr(config, "network", None) is not None:
         return Headed(config.network, outputs)
     if getattr(config, "torso", "mlp") == "mlp":
@@ -248,9 +364,13 @@ def network_of(config: Any, outputs: int, activation: str) -> MLP | ConvNet | He
 
 
 class GaussianHead(nn.Module):
-    """Describes a Gaussian, [B, ...] -> [B, 2 D]: D means by a network, then D log standard deviations.
+    """Network that outputs the parameters of a Gaussian, [B, ...] -> [B, 2 D]: D means, then D log standard deviations.
 
-    The latter do not depend on the observation: they are parameters of their own, and start at 0.
+    The log standard deviations do not depend on the observation: they are parameters of their own, initialized to 0.
+
+    Attributes:
+        mean: Network that outputs the means, [B, ...] -> [B, D].
+        dimensions: D, the number of dimensions.
     """
 
     mean: nn.Module
@@ -258,21 +378,37 @@ class GaussianHead(nn.Module):
 
     @nn.compact
     def __call__(self, observation: Num[Array, "B ..."]) -> Float[Array, "B K"]:
-        """Apply the layers."""
+        """Apply the network to a batch of inputs.
+
+        Args:
+            observation: Inputs [B, ...].
+
+        Returns:
+            Means and log standard deviations, [B, 2 D].
+        """
         mean = self.mean(observation)
         log_std = self.param("log_std", nn.initializers.zeros, (self.dimensions,))
         return jnp.concatenate([mean, jnp.broadcast_to(log_std, mean.shape)], axis=-1)
 
 
 def init_network(network: nn.Module, key: ScalarKey, input_shape: tuple[int, ...]) -> PyTree:
-    """Parameters of `network` for inputs of that shape. Consumes `key`."""
+    """Initialize the parameters of a network.
+
+    Args:
+        network: The network.
+        key: A random key, which is consumed.
+        input_shape: Shape of one input.
+
+    Returns:
+        The parameters.
+    """
     return network.init(key, jnp.zeros((1, *input_shape)))["params"]
 
 
 def apply_network(
     network: nn.Module, params: PyTree, inputs: Inputs, input_shape: tuple[int, ...]
 ) -> Float[Array, "... outputs"]:
-    """Apply a network, which sees exactly one batch axis, to inputs with any leading axes.
+    """Apply a network, which expects exactly one batch axis, to inputs with any leading axes.
 
     Args:
         network: Takes inputs [B, *input_shape].
@@ -284,7 +420,7 @@ def apply_network(
         The outputs, [..., outputs].
 
     Raises:
-        AssertionError: The inputs end in other axes.
+        AssertionError: If the inputs do not end in the axes of one input.
     """
     if isinstance(inputs, Image):
         return network.apply({"params": params}, inputs)

@@ -1,4 +1,4 @@
-"""What networks are given: images rendered, observations normalised; and rewards as they are learned from.
+"""What networks are given: images rendered, observations normalized; and rewards as they are learned from.
 
 `config` is any Config with `normalize_observations` and `reward_scale`, and with the fields of `ImageConfig` where
 observations are images.
@@ -22,7 +22,13 @@ LIMIT = 10.0
 
 
 class RunningStatistics(NamedTuple):
-    """Mean and variance [*input] of all network inputs so far; `seen` counts them."""
+    """Running mean and variance of network inputs.
+
+    Attributes:
+        seen: Number of inputs so far.
+        mean: Mean of each entry of an input, [*input].
+        variance: Variance of each entry of an input, [*input].
+    """
 
     seen: Float[Array, ""]
     mean: Float[Array, "*input"]
@@ -30,14 +36,22 @@ class RunningStatistics(NamedTuple):
 
 
 def init_statistics(config: Any, env: Env) -> RunningStatistics | None:
-    """Statistics before any observation; None where observations are not to be normalised."""
+    """Create the running statistics before any observation.
+
+    Args:
+        config: The agent's hyperparameters.
+        env: The environment.
+
+    Returns:
+        The statistics, None where observations are not normalized.
+    """
     if not config.normalize_observations:
         return None
     return RunningStatistics(jnp.zeros(()), jnp.zeros(env.input_shape), jnp.ones(env.input_shape))
 
 
 def update_statistics(statistics: RunningStatistics | None, inputs: Num[Array, "..."]) -> RunningStatistics | None:
-    """Count a batch of inputs in (Chan, Golub and LeVeque 1983, equation 2.1).
+    """Update running statistics with a batch of inputs (Chan, Golub and LeVeque 1983, equation 2.1).
 
         w    = n / (seen + n)
         mean <- mean + w delta,                         delta = mean of the batch - mean
@@ -46,14 +60,14 @@ def update_statistics(statistics: RunningStatistics | None, inputs: Num[Array, "
     Beyond 2^24 inputs float32 no longer counts single ones; the statistics hardly move by then.
 
     Args:
-        statistics: Of all inputs before; None where observations are not normalised.
-        inputs: Not normalised, with any leading axes, [..., *input].
+        statistics: Statistics of all earlier inputs; None where observations are not normalized.
+        inputs: Inputs before normalization, with any leading axes, [..., *input].
 
     Returns:
         The statistics of all inputs, or None.
 
     Raises:
-        AssertionError: The inputs have another shape than the statistics.
+        AssertionError: If the inputs have another shape than the statistics.
     """
     if statistics is None:
         return None
@@ -71,7 +85,7 @@ def update_statistics(statistics: RunningStatistics | None, inputs: Num[Array, "
 
 
 def _assert_input(statistics: RunningStatistics, inputs: Num[Array, "..."]) -> None:
-    """Raise AssertionError unless these are inputs [..., *input] of the kind that the statistics are of."""
+    """Raise AssertionError unless inputs [..., *input] have the shape that the statistics are of."""
     chex.assert_shape(
         inputs,
         (..., *statistics.mean.shape),
@@ -81,7 +95,18 @@ def _assert_input(statistics: RunningStatistics, inputs: Num[Array, "..."]) -> N
 
 
 def normalize(statistics: RunningStatistics | None, inputs: Num[Array, "..."]) -> Num[Array, "..."]:
-    """(inputs - mean) / standard deviation, within +-LIMIT; without statistics the inputs themselves."""
+    """Normalize inputs to (inputs - mean) / standard deviation, clipped to +-LIMIT.
+
+    Args:
+        statistics: Statistics to normalize by; None returns the inputs unchanged.
+        inputs: With any leading axes, [..., *input].
+
+    Returns:
+        The normalized inputs, of the same shape.
+
+    Raises:
+        AssertionError: If the inputs have another shape than the statistics.
+    """
     if statistics is None:
         return inputs
     _assert_input(statistics, inputs)
@@ -93,12 +118,12 @@ def normalize(statistics: RunningStatistics | None, inputs: Num[Array, "..."]) -
 def network_input(
     config: Any, env: Env, statistics: RunningStatistics | None, observation: Num[Array, "..."]
 ) -> Num[Array, "..."]:
-    """What a network is given of observations: images rendered, everything normalised.
+    """Convert observations to network inputs: render images and normalize.
 
     Args:
         config: The agent's hyperparameters.
         env: The environment.
-        statistics: What to normalise by; None leaves the inputs as they are.
+        statistics: Statistics to normalize by; None leaves the inputs as they are.
         observation: With any leading axes, [..., *observation].
 
     Returns:
@@ -110,10 +135,20 @@ def network_input(
 
 
 def enhance(config: Any, image: Float[Array, "*lead H W C"]) -> Float[Array, "*lead H W C"]:
-    """Make a stack of frames easier to learn from: a white background becomes 0, motion is enlarged.
+    """Make a stack of frames easier to learn from by mapping a white background to 0 and amplifying motion.
 
     Of frames f_1 .. f_K, oldest first, the newest becomes its darkness 1 - f_K, and every older one
-    motion_scale (f_k - f_K), what changed since. Without motion_scale all become their darkness. Other images stay.
+    motion_scale (f_k - f_K), what changed since. Without motion_scale all become their darkness.
+
+    Args:
+        config: The agent's hyperparameters, with `image`, `frames`, `channels` and `motion_scale`.
+        image: Images [*lead, H, W, C] in [0, 1].
+
+    Returns:
+        The enhanced images, of the same shape; images that are not stacks are returned unchanged.
+
+    Raises:
+        AssertionError: If the last axis does not hold the frames that the config describes.
     """
     if config.image != "stack":
         return image
@@ -146,7 +181,7 @@ def preprocess(config: Any, env: Env, batch: Batch, *, is_step: bool = True, use
         The batch with network inputs [..., *input] in place of observations.
 
     Raises:
-        AssertionError: The two observations have different shapes.
+        AssertionError: If the two observations have different shapes.
     """
     observation, next_observation = batch.observation, batch.next_observation
     chex.assert_equal_shape(
@@ -169,7 +204,15 @@ def preprocess(config: Any, env: Env, batch: Batch, *, is_step: bool = True, use
 
 
 def normalize_batch(statistics: RunningStatistics | None, batch: Batch) -> Batch:
-    """Normalise both observations of a batch that `preprocess` has made, if there are statistics."""
+    """Normalize both observations of a batch that `preprocess` has returned.
+
+    Args:
+        statistics: Statistics to normalize by; None returns the batch unchanged.
+        batch: A NamedTuple with observation and next_observation [..., *input].
+
+    Returns:
+        The batch with normalized observations.
+    """
     if statistics is None:
         return batch
     return batch._replace(

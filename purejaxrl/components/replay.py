@@ -29,13 +29,16 @@ from purejaxrl.types import PyTree, ScalarKey
 
 
 class Replay(NamedTuple):
-    """rows: [slots, width]. Never select over it (`jnp.where`): that would copy it at every step."""
+    """Contents of a replay memory, one packed transition per row, [slots, width].
+
+    Never select over it with `jnp.where`: that would copy it at every step.
+    """
 
     rows: Float[Array, "slots width"]
 
 
 class Layout(NamedTuple):
-    """How an item is spread over a row: its tree, and shape and dtype of every leaf. Static."""
+    """Static description of how an item is packed into a row: its tree, and the shape and dtype of every leaf."""
 
     treedef: Any
     shapes: tuple[tuple[int, ...], ...]
@@ -43,16 +46,33 @@ class Layout(NamedTuple):
 
 
 def make_layout(example: PyTree) -> Layout:
-    """Layout of items like `example` (arrays or ShapeDtypeStructs without batch axes).
+    """Compute the row layout of items like an example.
 
-    Leaves are held as float32, which is exact for booleans and for whole numbers up to 2**24.
+    Leaves are stored as float32, which is exact for booleans and for whole numbers up to 2**24.
+
+    Args:
+        example: One item without batch axes, as arrays or ShapeDtypeStructs.
+
+    Returns:
+        The layout.
     """
     leaves, treedef = jax.tree.flatten(example)
     return Layout(treedef, tuple(leaf.shape for leaf in leaves), tuple(leaf.dtype for leaf in leaves))
 
 
 def pack(items: PyTree, lead: int = 1) -> Float[Array, "*lead width"]:
-    """Concatenate the leaves of items with `lead` leading batch axes into rows."""
+    """Concatenate the leaves of items into rows.
+
+    Args:
+        items: A tree of arrays [*lead, ...].
+        lead: Number of leading batch axes.
+
+    Returns:
+        The rows [*lead, width], float32.
+
+    Raises:
+        AssertionError: If the leaves have different batch axes.
+    """
     leaves = jax.tree.leaves(items)
     chex.assert_equal_shape_prefix(
         leaves,
@@ -64,7 +84,18 @@ def pack(items: PyTree, lead: int = 1) -> Float[Array, "*lead width"]:
 
 
 def unpack(rows: Float[Array, "*lead width"], layout: Layout) -> PyTree:
-    """Undo `pack`."""
+    """Split rows into items again, the inverse of `pack`.
+
+    Args:
+        rows: Rows [*lead, width].
+        layout: Layout of one item.
+
+    Returns:
+        The items, a tree of arrays [*lead, ...].
+
+    Raises:
+        AssertionError: If the rows do not have the width of the layout.
+    """
     chex.assert_shape(
         rows,
         (..., sum(map(math.prod, layout.shapes))),
@@ -79,21 +110,51 @@ def unpack(rows: Float[Array, "*lead width"], layout: Layout) -> PyTree:
 
 
 def count_slots(capacity: int, block: int) -> int:
-    """Slots of a ring that holds `capacity` rows and is written `block` rows at a time.
+    """Compute the number of slots of a replay memory that is written in blocks of rows.
 
-    Whole blocks, so that no write straddles the end (`dynamic_update_slice` would clamp it, silently).
+    It is a whole number of blocks, so that no write straddles the end (`dynamic_update_slice` would silently clamp it).
+
+    Args:
+        capacity: Number of rows that are sampled from.
+        block: Number of rows per write.
+
+    Returns:
+        The number of slots, at least `capacity`.
     """
     return -(-capacity // block) * block
 
 
 def init_replay(capacity: int, block: int, layout: Layout) -> Replay:
-    """An empty ring."""
+    """Create an empty replay memory.
+
+    Args:
+        capacity: Number of rows that are sampled from.
+        block: Number of rows per write.
+        layout: Layout of one item.
+
+    Returns:
+        The replay memory, filled with zeros.
+    """
     width = sum(math.prod(shape) for shape in layout.shapes)
     return Replay(jnp.zeros((count_slots(capacity, block), width), jnp.float32))
 
 
 def add(replay: Replay, rows: Float[Array, "block width"], iteration: Int[Array, ""]) -> Replay:
-    """Write the block of the given iteration over the oldest one. Every iteration writes one block of the same size."""
+    """Write the rows of one iteration over the oldest ones.
+
+    Every iteration must write one block of the same size.
+
+    Args:
+        replay: The replay memory.
+        rows: Packed rows [block, width].
+        iteration: Number of the iteration, from 0; it decides the position.
+
+    Returns:
+        The replay memory with the rows.
+
+    Raises:
+        AssertionError: If the rows do not fit the replay memory, or the iteration is not one whole number.
+    """
     chex.assert_shape(
         rows,
         (None, replay.rows.shape[1]),
@@ -109,7 +170,7 @@ def add(replay: Replay, rows: Float[Array, "block width"], iteration: Int[Array,
 
 
 def _assert_blocks(slots: int, block: int) -> None:
-    """Raise AssertionError unless the ring is of whole blocks."""
+    """Raise AssertionError unless the slots are a whole number of blocks."""
     chex.assert_is_divisible(
         slots,
         block,
@@ -119,7 +180,7 @@ def _assert_blocks(slots: int, block: int) -> None:
 
 
 def _assert_clock(iteration: Int[Array, ""]) -> None:
-    """Raise AssertionError unless this is one whole number."""
+    """Raise AssertionError unless the iteration is one whole number."""
     message = "iteration is the clock that all runs share, one whole number, as Progress.iteration is"
     chex.assert_rank(iteration, 0, custom_message=message)
     chex.assert_type(iteration, int, custom_message=message)
@@ -134,12 +195,25 @@ def sample(
     iteration: Int[Array, ""],
     length: int = 1,
 ) -> tuple[Float[Array, "B length width"], Bool[Array, "B length"]]:
-    """Rows drawn uniformly, with replacement, from the newest `capacity` ones, each with those that followed it.
+    """Sample rows uniformly, with replacement, from the newest ones, each with the rows that followed it.
 
-    Returns rows and whether they are stored: of row j of an iteration's block, row j of the next `length - 1` blocks
-    follow; where these have not been written yet, there is a row without meaning. Consumes `key`.
+    Row j of an iteration's block is followed by row j of the next `length - 1` blocks. Call it after `add` of the same
+    iteration, so that (iteration + 1) * block rows have been written.
 
-    To be called after `add` of the same iteration, so that (iteration + 1) * block rows have been written.
+    Args:
+        key: A random key, which is consumed.
+        replay: The replay memory.
+        batch_size: B, the number of rows to sample.
+        capacity: Number of newest rows to sample from.
+        block: Number of rows per write.
+        iteration: Number of the iteration, from 0.
+        length: Number of consecutive steps per sample.
+
+    Returns:
+        Rows [B, length, width], and whether each has been written yet, [B, length]; rows that have not are meaningless.
+
+    Raises:
+        AssertionError: If the replay memory does not consist of whole blocks, or the iteration is not one whole number.
     """
     chex.assert_rank(replay.rows, 2, custom_message="the rows of a Replay are [slots, width]")
     _assert_blocks(replay.rows.shape[0], block)
