@@ -1,6 +1,6 @@
 """Asynchronous advantage actor-critic (Mnih et al. 2016, arXiv:1602.01783, algorithm S3), made deterministic.
 
-Parameters theta = (pi, V) and one optimiser are shared; every worker w has a copy theta_w. One iteration is one round:
+Parameters theta = (pi, V) and one optimizer are shared; every worker w has a copy theta_w. One iteration is one round:
 
     every worker, side by side:
         collect t_max steps with theta_w
@@ -8,7 +8,7 @@ Parameters theta = (pi, V) and one optimiser are shared; every worker w has a co
         R   <- A + V(s)
         g_w <- gradient at theta_w of  -mean(log pi(a|s) A) - entropy_coef H + value_coef mean((V(s) - R)^2)
     one worker after another, in a fixed or a random order:
-        theta   <- optimiser step with g_w
+        theta   <- optimizer step with g_w
         theta_w <- theta, at every sync_every-th of the worker's rounds
 
 A rollout depends on nothing but theta_w (and running statistics of observations, which change between rounds only),
@@ -80,14 +80,14 @@ class Config(ImageConfig):
 
 
 class Theta(NamedTuple):
-    """Parameters of the policy and of the value function."""
+    """Parameters of the policy and of the value function, the theta of the paper."""
 
     pi: PyTree
     v: PyTree
 
 
 class Params(NamedTuple):
-    """theta, the parameters of the policy and of the value function, and the statistics of observations, if any."""
+    """Parameters of the policy and the value function, and the statistics of observations, None if not normalized."""
 
     pi: PyTree
     v: PyTree
@@ -95,30 +95,62 @@ class Params(NamedTuple):
 
 
 class Workers(NamedTuple):
-    """The workers' copies of theta [W, ...], and the number of updates to theta when each was taken."""
+    """The workers' copies of theta.
+
+    Attributes:
+        theta: One copy per worker, [W, ...].
+        taken_at: Number of updates that theta had received when each copy was taken, [W].
+    """
 
     theta: Theta
     taken_at: Int[Array, " W"]
 
 
 def check(config: Config, env: Env) -> None:
-    """Every combination of fields is allowed, and any action space."""
+    """Accept every combination of hyperparameters and any action space.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+    """
 
 
 def rollout_shape(config: Config) -> tuple[int, int]:
-    """Steps and actors of one round."""
+    """Return the number of steps and actors per round.
+
+    Args:
+        config: The hyperparameters.
+
+    Returns:
+        (T, N), the steps and actors of one round.
+    """
     return config.t_max, config.actors
 
 
 def workers(config: Config) -> int:
-    """W: every actor is a worker, or all together are one."""
+    """Return the number of workers: every actor is one in mode async, all actors together are one in mode sync.
+
+    Args:
+        config: The hyperparameters.
+
+    Returns:
+        W, the number of workers.
+    """
     return config.actors if config.mode == "async" else 1
 
 
 def init(config: Config, env: Env, key: ScalarKey) -> Learner:
-    """Fresh networks, a copy for every worker, and a fresh optimizer. Consumes `key`.
+    """Initialize the networks, a copy of them for every worker, and the optimizer.
 
     The optimizer sees theta as one vector: a step is then one pass over it, not one per layer.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        key: A random key, which is consumed.
+
+    Returns:
+        The learner.
     """
     theta = Theta(*init_actor_critic(config, env, key))
     copies = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], workers(config), axis=0), theta)
@@ -138,7 +170,20 @@ def act(
     progress: Progress,
     key: ScalarKey,
 ) -> ActorOutput:
-    """Sample one action per actor, each from its worker's own policy. Consumes `key`."""
+    """Sample one action per actor, each from its worker's own policy.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        learner: The learner.
+        observation: Observations of the N actors, [N, ...].
+        carry: Not used.
+        progress: Not used.
+        key: A random key, which is consumed.
+
+    Returns:
+        Actions [N, ...].
+    """
     inputs = network_input(config, env, learner.params.statistics, observation)
     per_worker = inputs.reshape(workers(config), -1, *env.input_shape)
     distribution = jax.vmap(partial(action_distribution, config, env))(learner.extra.theta.pi, per_worker)
@@ -148,13 +193,34 @@ def act(
 def policy(
     config: Config, env: Env, params: Params, observation: Num[Array, "..."], carry: tuple[()] = ()
 ) -> ActorOutput:
-    """The likeliest action under theta."""
+    """Select the most likely actions under theta.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        params: The learner's params.
+        observation: Observations with any leading axes.
+        carry: Not used.
+
+    Returns:
+        Actions with the same leading axes.
+    """
     inputs = network_input(config, env, params.statistics, observation)
     return ActorOutput(greedy_action(env.action_space, action_distribution(config, env, params.pi, inputs)))
 
 
 def loss(config: Config, env: Env, theta: Theta, batch: Transition) -> tuple[Float[Array, ""], Metrics]:
-    """-mean(log pi(a|s) A) - entropy_coef H + value_coef mean((V(s) - R)^2) over a worker's batch[T, n]."""
+    """Compute -mean(log pi(a|s) A) - entropy_coef H + value_coef mean((V(s) - R)^2) over a worker's batch.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        theta: Parameters of the policy and of the value function.
+        batch: Transitions [T, n, ...] of the worker's n actors, with network inputs in place of observations.
+
+    Returns:
+        The loss, and metrics by name.
+    """
     value = state_value(config, env, theta.v, batch.observation)
     baseline = jax.lax.stop_gradient(value)
     value_of = partial(state_value, config, env, jax.lax.stop_gradient(theta.v))
@@ -179,7 +245,20 @@ def update(
     key: ScalarKey,
     loss: Callable[..., tuple[Array, Metrics]] = loss,
 ) -> tuple[Learner, Metrics]:
-    """One round of learning from batch[T, N]: W gradients, applied one after another. Consumes `key`."""
+    """Learn from one round: compute W gradients and apply them one after another.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        learner: The learner.
+        batch: Transitions [T, N, ...].
+        progress: How much of its budget the run has used.
+        key: A random key, which is consumed.
+        loss: Loss of a worker's batch; a variant of the algorithm may replace it.
+
+    Returns:
+        The learner, and metrics by name.
+    """
     count, copies, statistics = workers(config), learner.extra, learner.params.statistics
     inputs = preprocess(config, env, batch)
     shares = jax.tree.map(partial(split_actors, count), normalize_batch(statistics, inputs))
@@ -209,7 +288,17 @@ def take_turns(
     opt_state: PyTree,
     gradients: Float[Array, "W P"],
 ) -> tuple[PyTree, Float[Array, "W P"]]:
-    """Apply gradients one after another; the optimiser's state after the last, and theta after each."""
+    """Apply gradients one after another.
+
+    Args:
+        optimizer: The optimizer.
+        theta: All parameters as one vector, [P].
+        opt_state: State of the optimizer.
+        gradients: One gradient per turn, [W, P].
+
+    Returns:
+        The optimizer's state after the last turn, and theta after each turn, [W, P].
+    """
 
     def turn(carry: tuple[Array, PyTree], gradient: Array) -> tuple[tuple[Array, PyTree], Array]:
         theta, opt_state = carry
@@ -222,17 +311,42 @@ def take_turns(
 
 
 def as_vector(theta: PyTree) -> Float[Array, " P"]:
-    """All parameters as one vector."""
+    """Flatten a tree of parameters into one vector.
+
+    Args:
+        theta: The parameters.
+
+    Returns:
+        All of them, [P].
+    """
     return ravel_pytree(theta)[0]
 
 
 def split_actors(workers: int, leaf: Shaped[Array, "T N ..."]) -> Shaped[Array, "W T n ..."]:
-    """Each worker's share of a batch, the workers in front."""
+    """Split the actors of a batch evenly among the workers.
+
+    Args:
+        workers: W, the number of workers.
+        leaf: An array of the batch, [T, N, ...].
+
+    Returns:
+        Each worker's share, [W, T, N / W, ...].
+    """
     return jnp.moveaxis(leaf.reshape(leaf.shape[0], workers, -1, *leaf.shape[2:]), 1, 0)
 
 
 def make_optimizer(config: Config, anneal: Float[Array, ""] | float = 1.0) -> optax.GradientTransformation:
-    """RMSProp as the paper has it, lr g / sqrt(mean square + eps), or Adam; after clipping, where that is asked for."""
+    """Build the optimizer: Adam, or RMSProp as in the paper, each after any gradient clipping.
+
+    RMSProp takes steps lr g / sqrt(mean square + eps).
+
+    Args:
+        config: The hyperparameters.
+        anneal: Factor on the learning rate.
+
+    Returns:
+        The optimizer.
+    """
     if config.optimizer == "rmsprop":
         step = optax.rmsprop(config.lr * anneal, decay=config.rmsprop_decay, eps=config.rmsprop_eps, eps_in_sqrt=True)
     else:

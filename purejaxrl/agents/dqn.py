@@ -83,14 +83,14 @@ class Config(ImageConfig):
 
 
 class Params(NamedTuple):
-    """Parameters of Q, and the statistics of observations, if any."""
+    """Parameters of the Q-network, and the running statistics of observations, None where they are not normalized."""
 
     q: PyTree
     statistics: RunningStatistics | None
 
 
 class Step(NamedTuple):
-    """What the replay holds of an env step."""
+    """One environment step as the replay memory stores it."""
 
     observation: Num[Array, "*batch"]
     action: Int[Array, "*lead"]
@@ -101,10 +101,10 @@ class Step(NamedTuple):
 
 
 class Experience(NamedTuple):
-    """What a target is made of: y = reward + discount max_a' Q(next_observation, a'), as rlax has it.
+    """Experience from which a target y = reward + discount max_a' Q(next_observation, a') is computed, as in rlax.
 
-    Of one step, or of n: then reward is the discounted sum of n. The discount is 0 where next_observation is terminal;
-    truncated episodes bootstrap.
+    It covers one step, or n steps: then reward is the discounted sum of n rewards. The discount is 0 where
+    next_observation is terminal; truncated episodes bootstrap.
     """
 
     observation: Num[Array, "*batch"]
@@ -115,7 +115,15 @@ class Experience(NamedTuple):
 
 
 def check(config: Config, env: Env) -> None:
-    """Raise InputError where fields contradict each other, or DQN cannot act in the environment."""
+    """Check that the hyperparameters are consistent and that DQN can act in the environment.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+
+    Raises:
+        InputError: If fields contradict each other, or the actions are continuous.
+    """
     if config.batch_size > config.memory_size:
         raise InputError(f"--batch_size: {config.batch_size} is more than --memory_size {config.memory_size} holds")
     if config.actors > config.memory_size:
@@ -128,17 +136,40 @@ def check(config: Config, env: Env) -> None:
 
 
 def rollout_shape(config: Config) -> tuple[int, int]:
-    """One step of every actor."""
+    """Return the number of steps and actors per iteration: one step of every actor.
+
+    Args:
+        config: The hyperparameters.
+
+    Returns:
+        (T, N), the steps and actors of one iteration.
+    """
     return 1, config.actors
 
 
 def batch_size(config: Config) -> int:
-    """Transitions of one gradient step."""
+    """Return the number of transitions per gradient step.
+
+    Args:
+        config: The hyperparameters.
+
+    Returns:
+        The batch size.
+    """
     return config.batch_size
 
 
 def init(config: Config, env: Env, key: ScalarKey) -> Learner:
-    """A fresh network, its copy as target, and an empty replay of raw observations. Consumes `key`."""
+    """Initialize the network, its copy as target network, and an empty replay memory of raw observations.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        key: A random key, which is consumed.
+
+    Returns:
+        The learner.
+    """
     params = init_network(q_network(config, env), key, env.input_shape)
     # The copy is a buffer of its own: donating one buffer twice fails.
     target_params = jax.tree.map(jnp.copy, params)
@@ -156,7 +187,20 @@ def act(
     progress: Progress,
     key: ScalarKey,
 ) -> ActorOutput:
-    """Epsilon-greedy actions; actor n acts after `progress.env_steps + n` env steps. Consumes `key`."""
+    """Select epsilon-greedy actions; actor n acts after `progress.env_steps + n` env steps.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        learner: The learner.
+        observation: Observations of the N actors, [N, ...].
+        carry: Not used.
+        progress: How much of its budget the run has used; it decides epsilon.
+        key: A random key, which is consumed.
+
+    Returns:
+        Actions [N].
+    """
     start, end, rate = config.eps_vals
     epsilon = epsilon_schedule(progress.env_steps + jnp.arange(observation.shape[0]), start, end, rate)
     inputs = network_input(config, env, learner.params.statistics, observation)
@@ -167,7 +211,18 @@ def act(
 def policy(
     config: Config, env: Env, params: Params, observation: Num[Array, "..."], carry: tuple[()] = ()
 ) -> ActorOutput:
-    """argmax_a Q(s, a)."""
+    """Select the greedy actions argmax_a Q(s, a).
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        params: The learner's params.
+        observation: Observations with any leading axes.
+        carry: Not used.
+
+    Returns:
+        Actions with the same leading axes.
+    """
     inputs = network_input(config, env, params.statistics, observation)
     return ActorOutput(jnp.argmax(q_values(config, env, params.q, inputs), axis=-1))
 
@@ -175,10 +230,20 @@ def policy(
 def q_target(
     config: Config, env: Env, params: PyTree, target_params: PyTree, experience: Experience
 ) -> Float[Array, " B"]:
-    """y = r + gamma max_a' Q_target(s', a'), and y = r where s' is terminal (Mnih et al. 2015, algorithm 1).
+    """Compute y = r + gamma max_a' Q_target(s', a'), and y = r where s' is terminal (Mnih et al. 2015, algorithm 1).
 
     With `n_steps` r is r_1 + gamma r_2 + ..., and gamma is gamma^n (Hessel et al. 2018, arXiv:1710.02298, section 2).
     With `double_q` the action is argmax_a' Q(s', a') (van Hasselt et al. 2016, arXiv:1509.06461, equation 4).
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        params: Parameters of the Q-network.
+        target_params: Parameters of the target network.
+        experience: A batch of B network inputs, rewards and discounts.
+
+    Returns:
+        Targets [B].
     """
     next_q = q_values(config, env, target_params, experience.next_observation)
     chooser = q_values(config, env, params, experience.next_observation) if config.double_q else next_q
@@ -195,7 +260,20 @@ def update(
     key: ScalarKey,
     td_target: Callable[..., Array] = q_target,
 ) -> tuple[Learner, Metrics]:
-    """Store batch[1, N], take the gradient steps that are due, copy the target network when it is. Consumes `key`."""
+    """Store a step, take the gradient steps that are due, and copy the target network when it is due.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        learner: The learner.
+        batch: Transitions of one step, [1, N, ...].
+        progress: How much of its budget the run has used.
+        key: A random key, which is consumed.
+        td_target: Function that computes the targets; a variant of the algorithm may replace it.
+
+    Returns:
+        The learner, and metrics by name, NaN where no gradient step was due.
+    """
     now = jax.tree.map(lambda x: x[0], batch)
     step = Step(now.observation, now.action, now.reward, now.terminated, now.truncated, now.next_observation)
     replay = ring.add(learner.memory, ring.pack(step), progress.iteration)
@@ -230,7 +308,22 @@ def gradient_step(
     trained: tuple[PyTree, PyTree, PyTree],
     key_bits: UInt32[Array, " words"],
 ) -> tuple[tuple[PyTree, PyTree, PyTree], Metrics]:
-    """One Adam step of (params, target_params, opt_state) on a batch that a key, given as its bits, draws."""
+    """Take one Adam step on a batch sampled from the replay memory.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        replay: The replay memory.
+        statistics: Running statistics of observations, None where they are not normalized.
+        progress: How much of its budget the run has used.
+        td_target: Function that computes the targets.
+        key_impl: Generator that the key belongs to.
+        trained: (params, target_params, opt_state).
+        key_bits: Bits of a random key, which is consumed.
+
+    Returns:
+        (params, target_params, opt_state) after the step, and metrics by name.
+    """
     params, target_params, opt_state = trained
     key = jax.random.wrap_key_data(key_bits, impl=key_impl)
     rows, is_stored = ring.sample(
@@ -251,11 +344,19 @@ def gradient_step(
 
 
 def multi_step(config: Config, steps: Step, is_stored: Bool[Array, "B n"]) -> Experience:
-    """Experience of the steps [B, n] that follow each other in one environment, up to an episode's end or the newest.
+    """Combine n consecutive steps into experience that spans up to n of them.
 
         reward = sum_{k < m} gamma^k r_k,   discount = gamma^m, or 0 where step m - 1 terminates
 
     m <= n is the number of steps until one ends an episode, that one included, or the next is not stored.
+
+    Args:
+        config: The hyperparameters.
+        steps: Steps [B, n] that follow each other in one environment.
+        is_stored: Whether each step has been stored yet, [B, n].
+
+    Returns:
+        Experience [B].
     """
     at = [jax.tree.map(lambda x, k=k: x[:, k], steps) for k in range(config.n_steps)]
     reward, next_observation = at[0].reward, at[0].next_observation
@@ -274,9 +375,22 @@ def multi_step(config: Config, steps: Step, is_stored: Bool[Array, "B n"]) -> Ex
 def td_loss(
     config: Config, env: Env, params: PyTree, experience: Experience, target: Float[Array, " B"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """mean(loss(Q(s, a) - y)), and the mean of Q(s, a).
+    """Compute the loss mean(loss(Q(s, a) - y)) of the TD errors.
 
     `mse` is the square of the error; `huber` is half of that up to an error of 1, and linear beyond.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        params: Parameters of the Q-network.
+        experience: A batch of B network inputs and actions.
+        target: Targets y [B].
+
+    Returns:
+        The loss, and the mean of Q(s, a).
+
+    Raises:
+        AssertionError: If the target has another shape than Q(s, a).
     """
     q_value = select_action(q_values(config, env, params, experience.observation), experience.action)
     chex.assert_equal_shape(
@@ -289,9 +403,16 @@ def td_loss(
 
 
 def is_learning(config: Config, progress: Progress) -> Bool[Array, ""]:
-    """Whether this iteration learns: `batch_size` rows are stored, and a gradient step is due.
+    """Check whether an iteration learns: `batch_size` rows are stored, and a gradient step is due.
 
     It depends on the clock alone, which is shared by the runs of a batch, so `lax.cond` stays a branch under `vmap`.
+
+    Args:
+        config: The hyperparameters.
+        progress: How much of its budget the run has used.
+
+    Returns:
+        Whether it learns, [].
     """
     iterations_per_step = max(config.train_every // config.actors, 1)
     is_filled = progress.iteration >= -(-config.batch_size // config.actors) - 1
@@ -299,8 +420,17 @@ def is_learning(config: Config, progress: Progress) -> Bool[Array, ""]:
 
 
 def is_copy_due(config: Config, progress: Progress, ended: Int[Array, ""]) -> Bool[Array, ""]:
-    """Whether this iteration, in which `ended` episodes ended, copies the target network: where the count of finished
-    episodes, or of env steps, reached or passed a multiple of its period.
+    """Check whether an iteration copies the target network.
+
+    It does where the count of finished episodes, or of env steps, reaches or passes a multiple of its period.
+
+    Args:
+        config: The hyperparameters.
+        progress: How much of its budget the run had used before the iteration.
+        ended: Number of episodes that ended in the iteration, [].
+
+    Returns:
+        Whether it does, [].
     """
     if config.target_update_steps is None:
         before, after, period = progress.episodes, progress.episodes + ended, config.target_update
@@ -310,24 +440,59 @@ def is_copy_due(config: Config, progress: Progress, ended: Int[Array, ""]) -> Bo
 
 
 def select_action(q_value: Float[Array, "B A"], action: Int[Array, " B"]) -> Float[Array, " B"]:
-    """Q(s, a) of one action per row, by a mask: the gradient of an index is a scatter, slow on CPU."""
+    """Select the values Q(s, a) of one action per row.
+
+    It uses a mask, because the gradient of an index is a scatter, which is slow on CPU.
+
+    Args:
+        q_value: Values of all actions, [B, A].
+        action: One action per row, [B].
+
+    Returns:
+        The values of these actions, [B].
+    """
     return jnp.sum(jnp.where(jax.nn.one_hot(action, q_value.shape[-1], dtype=bool), q_value, 0.0), axis=-1)
 
 
 def step_layout(env: Env) -> ring.Layout:
-    """How the replay packs a Step of this environment."""
+    """Return the layout in which the replay memory packs a Step.
+
+    Args:
+        env: The environment.
+
+    Returns:
+        The layout of a row.
+    """
     observation = jax.ShapeDtypeStruct(env.observation_shape, jnp.float32)
     action, reward, ended = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32, jnp.bool_))
     return ring.make_layout((observation, action, reward, ended, ended, observation))
 
 
 def q_network(config: Config, env: Env) -> MLP | ConvNet | Headed:
-    """Q(s, .), one output per action."""
+    """Build the Q-network, with one output per action.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+
+    Returns:
+        The network.
+    """
     return network_of(config, num_actions(env), "relu")
 
 
 def q_values(config: Config, env: Env, params: PyTree, inputs: Inputs) -> Float[Array, "... A"]:
-    """Q(s, a) of every action, for inputs [..., *input]."""
+    """Compute Q(s, a) of every action.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        params: Parameters of the Q-network.
+        inputs: Network inputs, [..., *input].
+
+    Returns:
+        Values [..., A].
+    """
     return apply_network(q_network(config, env), params, inputs, env.input_shape)
 
 

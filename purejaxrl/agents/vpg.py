@@ -1,9 +1,9 @@
-"""Vanilla policy gradient with a learned baseline and generalised advantage estimation.
+"""Vanilla policy gradient with a learned baseline and generalized advantage estimation.
 
 One iteration is one epoch:
 
     collect steps_per_epoch steps with pi
-    A  <- GAE(gamma, lam) from V, normalised over the epoch
+    A  <- GAE(gamma, lam) from V, normalized over the epoch
     pi <- one Adam step on  -mean(log pi(a|s) A) - entropy_coef H(pi)
     R  <- discounted returns, bootstrapped where an episode was truncated or cut
     V  <- train_v_iters Adam steps on  mean((V(s) - R)^2)
@@ -59,7 +59,7 @@ class Config(ImageConfig):
 
 
 class Params(NamedTuple):
-    """Parameters of the policy and of the value function, and the statistics of observations, if any."""
+    """Parameters of the policy and the value function, and the statistics of observations, None if not normalized."""
 
     pi: PyTree
     v: PyTree
@@ -67,14 +67,22 @@ class Params(NamedTuple):
 
 
 class Optimizers(NamedTuple):
-    """Adam's state for the policy and for the value function."""
+    """States of the Adam optimizers of the policy and of the value function."""
 
     pi: PyTree
     v: PyTree
 
 
 def check(config: Config, env: Env) -> None:
-    """Raise InputError where fields contradict each other; any action space will do."""
+    """Check that the hyperparameters are consistent; any action space is allowed.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+
+    Raises:
+        InputError: If fields contradict each other.
+    """
     if config.steps_per_epoch % config.actors:
         raise InputError(
             f"--steps_per_epoch: {config.steps_per_epoch} is not divisible by --actors {config.actors}; "
@@ -83,12 +91,28 @@ def check(config: Config, env: Env) -> None:
 
 
 def rollout_shape(config: Config) -> tuple[int, int]:
-    """Steps and actors of one epoch."""
+    """Return the number of steps and actors per epoch.
+
+    Args:
+        config: The hyperparameters.
+
+    Returns:
+        (T, N), the steps and actors of one epoch.
+    """
     return config.steps_per_epoch // config.actors, config.actors
 
 
 def init(config: Config, env: Env, key: ScalarKey) -> Learner:
-    """Fresh networks and optimisers. Consumes `key`."""
+    """Initialize the networks and their optimizers.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        key: A random key, which is consumed.
+
+    Returns:
+        The learner.
+    """
     pi_params, v_params = init_actor_critic(config, env, key)
     optimizers = Optimizers(optax.adam(config.pi_lr).init(pi_params), optax.adam(config.v_lr).init(v_params))
     return Learner(Params(pi_params, v_params, init_statistics(config, env)), optimizers)
@@ -103,7 +127,20 @@ def act(
     progress: Progress,
     key: ScalarKey,
 ) -> ActorOutput:
-    """Sample one action per actor from pi. Consumes `key`."""
+    """Sample one action per actor from the policy.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        learner: The learner.
+        observation: Observations of the N actors, [N, ...].
+        carry: Not used.
+        progress: Not used.
+        key: A random key, which is consumed.
+
+    Returns:
+        Actions [N, ...].
+    """
     inputs = network_input(config, env, learner.params.statistics, observation)
     distribution = action_distribution(config, env, learner.params.pi, inputs)
     return ActorOutput(sample_action(env.action_space, distribution, key))
@@ -112,7 +149,18 @@ def act(
 def policy(
     config: Config, env: Env, params: Params, observation: Num[Array, "..."], carry: tuple[()] = ()
 ) -> ActorOutput:
-    """The likeliest action."""
+    """Select the most likely actions.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        params: The learner's params.
+        observation: Observations with any leading axes.
+        carry: Not used.
+
+    Returns:
+        Actions with the same leading axes.
+    """
     inputs = network_input(config, env, params.statistics, observation)
     return ActorOutput(greedy_action(env.action_space, action_distribution(config, env, params.pi, inputs)))
 
@@ -120,7 +168,17 @@ def policy(
 def normalized_advantage(
     config: Config, batch: Transition, value: Float[Array, "T N"], next_value: Float[Array, "T N"]
 ) -> Float[Array, "T N"]:
-    """GAE(gamma, lam) (Schulman et al. 2016, equation 16) from V(s) and V(s'), with mean 0 and deviation 1."""
+    """Compute GAE(gamma, lam) (Schulman et al. 2016, equation 16), normalized to mean 0 and standard deviation 1.
+
+    Args:
+        config: The hyperparameters.
+        batch: Transitions [T, N, ...].
+        value: V(s) [T, N].
+        next_value: V(s') [T, N].
+
+    Returns:
+        Advantages [T, N].
+    """
     ending = (batch.terminated, batch.truncated)
     return standardize(generalized_advantages(batch.reward, value, next_value, *ending, config.gamma, config.lam))
 
@@ -128,7 +186,18 @@ def normalized_advantage(
 def policy_loss(
     config: Config, env: Env, pi_params: PyTree, batch: Transition, advantage: Float[Array, "T N"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The policy-gradient loss with an entropy bonus, and the mean entropy."""
+    """Compute the policy-gradient loss with an entropy bonus.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        pi_params: Parameters of the policy.
+        batch: Transitions [T, N, ...], with network inputs in place of observations.
+        advantage: Advantages [T, N].
+
+    Returns:
+        The loss, and the mean entropy of the policy.
+    """
     distribution = action_distribution(config, env, pi_params, batch.observation)
     return policy_gradient_loss(env, distribution, batch.action, advantage, config.entropy_coef)
 
@@ -143,9 +212,20 @@ def update(
     advantage: Callable[..., Array] = normalized_advantage,
     policy_loss: Callable[..., tuple[Array, Array]] = policy_loss,
 ) -> tuple[Learner, Metrics]:
-    """One epoch of learning from batch[T, N]: one policy step, `train_v_iters` value steps. `key` is not used.
+    """Learn from one epoch: take one policy step and `train_v_iters` value steps.
 
-    advantage, policy_loss: what a variant may put in place of the functions of this module that are so called.
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        learner: The learner.
+        batch: Transitions [T, N, ...].
+        progress: How much of its budget the run has used.
+        key: Not used.
+        advantage: Function that computes the advantages; a variant of the algorithm may replace it.
+        policy_loss: Loss of the policy; a variant of the algorithm may replace it.
+
+    Returns:
+        The learner, and metrics by name.
     """
     params, optimizers = learner.params, learner.optimizer
     inputs = preprocess(config, env, batch)
@@ -176,12 +256,30 @@ def update(
 def value_loss(
     config: Config, env: Env, v_params: PyTree, batch: Transition, returns: Float[Array, "T N"]
 ) -> Float[Array, ""]:
-    """mean((V(s) - R)^2)."""
+    """Compute the mean squared error mean((V(s) - R)^2) of the value function.
+
+    Args:
+        config: The hyperparameters.
+        env: The environment.
+        v_params: Parameters of the value function.
+        batch: Transitions [T, N, ...], with network inputs in place of observations.
+        returns: Returns R [T, N].
+
+    Returns:
+        The loss.
+    """
     return jnp.mean(jnp.square(state_value(config, env, v_params, batch.observation) - returns))
 
 
 def standardize(advantage: Float[Array, "T N"]) -> Float[Array, "T N"]:
-    """Mean 0 and standard deviation 1 over the batch."""
+    """Shift and scale advantages to mean 0 and standard deviation 1 over the batch.
+
+    Args:
+        advantage: Advantages [T, N].
+
+    Returns:
+        The standardized advantages [T, N].
+    """
     return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
 
 
