@@ -16,7 +16,14 @@ BY_REFERENCE = os.environ.get("PUREJAXRL_REFERENCE_KERNELS") == "1"
 
 
 def faster_than(reference: Callable[..., Any]) -> Callable[[Function], Function]:
-    """Mark a function as the fast path of `reference`, which takes its place where everything goes by reference."""
+    """Mark a function as the fast path of a plain reference of the same signature.
+
+    Args:
+        reference: The reference, which replaces the fast path where BY_REFERENCE is set.
+
+    Returns:
+        A decorator of the fast path.
+    """
 
     def choose(fast: Function) -> Function:
         return reference if BY_REFERENCE else fast  # type: ignore[return-value]

@@ -35,15 +35,15 @@ WIDE_INPUT = 256
 def reference_mlp(
     layers: Sequence[Layer], activation: Callable[[Array], Array], inputs: Num[Array, "B ..."] | Image
 ) -> Float[Array, "B outputs"]:
-    """Apply fully connected layers, kernel and bias each, with an activation between them.
+    """Apply fully connected layers with an activation between them.
 
     Args:
         layers: Kernel [fan_in, size] and bias [size] of each layer.
-        activation: Elementwise; the last layer has none.
+        activation: Elementwise function; the last layer has none.
         inputs: A batch; everything after its first axis is flattened.
 
     Returns:
-        The last layer's outputs.
+        Outputs of the last layer, [B, outputs].
     """
     x: Any = inputs if isinstance(inputs, Image) else inputs.reshape(inputs.shape[0], -1)
     for index, (kernel, bias) in enumerate(layers):
@@ -55,7 +55,16 @@ def reference_mlp(
 def mlp(
     layers: Sequence[Layer], activation: Callable[[Array], Array], inputs: Num[Array, "B ..."] | Image
 ) -> Float[Array, "B outputs"]:
-    """Apply fully connected layers as `reference_mlp` does, in the layout that suits the batch."""
+    """Apply fully connected layers as `reference_mlp` does, in the memory layout that suits the batch.
+
+    Args:
+        layers: Kernel [fan_in, size] and bias [size] of each layer.
+        activation: Elementwise function; the last layer has none.
+        inputs: A batch; everything after its first axis is flattened.
+
+    Returns:
+        Outputs of the last layer, [B, outputs].
+    """
     x: Any = inputs if isinstance(inputs, Image) else inputs.reshape(inputs.shape[0], -1)
     rows, is_feature_major = x.shape[0], False
     for index, (kernel, bias) in enumerate(layers):
@@ -76,7 +85,16 @@ def mlp(
 def dense(
     kernel: Float[Array, "fan_in size"], bias: Float[Array, " size"], x: Float[Array, "B fan_in"] | Image
 ) -> Float[Array, "B size"]:
-    """x kernel + bias."""
+    """Apply one fully connected layer, x kernel + bias.
+
+    Args:
+        kernel: Weights [fan_in, size].
+        bias: Biases [size].
+        x: Inputs [B, fan_in].
+
+    Returns:
+        Outputs [B, size].
+    """
     return (x @ kernel if isinstance(x, Image) else product(x, kernel)) + bias[None]
 
 
@@ -84,18 +102,33 @@ def dense(
 def short_dense(
     kernel: Float[Array, "fan_in size"], bias: Float[Array, " size"], x: Float[Array, "B fan_in"]
 ) -> Float[Array, "B size"]:
-    """x kernel + bias over few rows, as a sum over the inputs: calling a library takes longer, and cuts a loop up.
+    """Apply one fully connected layer to few rows, as a sum over the inputs.
 
-    Jitted only so that it is traced once.
+    Calling a matrix library would take longer, and would cut a loop into pieces. Jitted only so that it is traced once.
+
+    Args:
+        kernel: Weights [fan_in, size].
+        bias: Biases [size].
+        x: Inputs [B, fan_in].
+
+    Returns:
+        Outputs [B, size].
     """
     return sum((x[:, i, None] * kernel[None, i] for i in range(len(kernel))), bias[None])
 
 
 def feature_major_product(kernel: Float[Array, "fan_in size"], x: Float[Array, "fan_in B"]) -> Float[Array, "size B"]:
-    """kernel^T x, whose gradients have the layout of what they are gradients of.
+    """Compute kernel^T x for inputs with the batch as their last axis, with gradients in that layout, too.
 
-    JAX's own gradient leaves d/dx as [B, fan_in], and transposing that costs XLA on CPU more than the product itself.
-    A primitive has transposes of its own choice, is differentiated in either mode, and as often as one likes.
+    JAX's own gradient has d/dx as [B, fan_in], and transposing that costs XLA on CPU more than the product itself. A
+    primitive has transposes of its own choice, and can be differentiated in either mode, any number of times.
+
+    Args:
+        kernel: Weights [fan_in, size].
+        x: Inputs [fan_in, B].
+
+    Returns:
+        The product [size, B].
     """
     dtype = jnp.result_type(kernel, x)
     return feature_major_product_p.bind(kernel.astype(dtype), x.astype(dtype))

@@ -30,13 +30,13 @@ ROWS, COLUMNS = 32, 6
 
 
 class Outliner(NamedTuple):
-    """How to render parts of frames that show things on a background which never changes.
+    """Functions that render parts of frames whose background never changes.
 
     Attributes:
         seen: (numbers[..., D], width=) -> the first and the last column that may differ from the background.
         outline: (numbers[D], height=, width=) -> what `render` needs of a frame.
         render: (outline[..., R], first column, number of columns, height, width, channels) -> those columns of R
-            frames, [height, columns * channels, R]; they are those of what `Renderer.render` makes whole.
+            frames, [height, columns * channels, R]; they equal the columns of frames rendered by `Renderer.render`.
     """
 
     seen: Callable[..., tuple[Int[Array, "..."], Int[Array, "..."]]]
@@ -45,16 +45,16 @@ class Outliner(NamedTuple):
 
 
 class ImageFormat(NamedTuple):
-    """How observations become images; hashable.
+    """Description of how observations become images; hashable.
 
     Attributes:
         render: (numbers[..., D], height=, width=, channels=) -> one frame, [..., height, width, channels].
         outliner: How to render parts of a frame, or None.
         is_difference: Whether an image is the newer of two frames minus the older one, not all frames side by side.
-        frames: Frames of an observation.
+        frames: Number of frames of an observation.
         is_consecutive: Whether the next observation holds the same frames one place earlier, and a new one.
-        height, width: Of a frame, in pixels.
-        channels: Of a frame.
+        height, width: Size of a frame in pixels.
+        channels: Number of channels of a frame.
     """
 
     render: Callable[..., Float[Array, "..."]]
@@ -72,13 +72,28 @@ class ImageFormat(NamedTuple):
         return self.height, self.width, self.channels * (1 if self.is_difference else self.frames)
 
     def image(self, observation: Float[Array, "*lead K D"]) -> Image:
-        """The images of observations."""
+        """Describe the images of observations without rendering them.
+
+        Args:
+            observation: Numbers that K frames are rendered from, [*lead, K, D].
+
+        Returns:
+            The images [*lead].
+        """
         return Image(observation, self)
 
     def step_images(
         self, observation: Float[Array, "*lead K D"], next_observation: Float[Array, "*lead K D"]
     ) -> tuple[Image, Image]:
-        """The images of the two observations of a step, which share the numbers of their frames."""
+        """Describe the images of both observations of a step, which share the numbers of their frames.
+
+        Args:
+            observation: Numbers that K frames before the step are rendered from, [*lead, K, D].
+            next_observation: Those after the step, [*lead, K, D].
+
+        Returns:
+            The images of both observations, [*lead] each.
+        """
         newer = next_observation[..., -1:, :] if self.is_consecutive else next_observation
         numbers = jnp.concatenate([observation, newer], axis=-2)
         is_blank = None
@@ -90,13 +105,13 @@ class ImageFormat(NamedTuple):
 @partial(jax.tree_util.register_dataclass, data_fields=("frames", "first", "last", "order"), meta_fields=("format",))
 @dataclass(frozen=True)
 class Tiles:
-    """What column tiles of B differences are rendered from.
+    """Data from which column tiles of B differences of frames are rendered.
 
     Attributes:
         frames: Outlines of the earlier and the later frames, [blocks, ..., ROWS].
         first: The first column of a block's images that may differ from 0, [blocks].
         last: The last such column, [blocks].
-        order: The order of rows, which fills up the last block with repeats, [B].
+        order: The order of rows, [B]; the last block is filled up with repeats of the last row.
         format: How images are made.
     """
 
@@ -115,11 +130,12 @@ class Image:
     """Images [*lead, H, W, channels] that have not been rendered: `render()` does so, and `image @ kernel` multiplies.
 
     Attributes:
-        numbers: What frames are rendered from, oldest first, [*lead, F, D]. The two images of a step share them.
-        format: How images are made of them.
-        first: The first of the frames that belong to this image.
+        numbers: Numbers that frames are rendered from, oldest first, [*lead, F, D]. The two images of a step share
+            them.
+        format: How images are made from them.
+        first: Index of the first frame that belongs to this image.
         is_blank: Whether an image is 0 whatever its frames show, [*lead]; None where none is.
-        tiles: What a product takes in place of rendered images; see `tile`.
+        tiles: Data of a product by column tiles in place of rendered images, see `tile`.
     """
 
     numbers: PyTree
@@ -135,16 +151,27 @@ class Image:
 
     @property
     def is_sparse(self) -> bool:
-        """Whether a product by tiles is worth it: images are mostly 0, and at least a block of them."""
+        """Whether a product by tiles is worthwhile: images are mostly 0, and at least a block of them."""
         is_mostly_blank = self.format.is_difference and self.format.outliner is not None
         return is_mostly_blank and self.numbers.ndim == 3 and len(self.numbers) >= ROWS
 
     def render(self) -> Float[Array, "*lead H W C"]:
-        """The images, from 0 to 1, or from -1 to 1 where they are differences."""
+        """Render the images.
+
+        Returns:
+            Pixels from 0 to 1, or from -1 to 1 where images are differences.
+        """
         return render(self)[0]
 
     def __matmul__(self, kernel: Float[Array, "pixels size"]) -> Float[Array, "B size"]:
-        """The product of images [B], flattened, with weights; only these have a gradient."""
+        """Multiply the flattened images with weights; only the weights have a gradient.
+
+        Args:
+            kernel: Weights [pixels, size].
+
+        Returns:
+            The product [B, size].
+        """
         return multiply(self, kernel)
 
 
@@ -165,7 +192,15 @@ def render(*images: Image) -> list[Float[Array, "*lead H W C"]]:
 
 
 def combine(image: Image, frames: list[Float[Array, "*lead H W C"]]) -> Float[Array, "..."]:
-    """An image of its rendered frames, oldest first."""
+    """Combine rendered frames into an image.
+
+    Args:
+        image: The image.
+        frames: Its frames, oldest first, [*lead, H, W, C] each.
+
+    Returns:
+        The pixels of the image, [*lead, H, W, channels].
+    """
     if not image.format.is_difference:
         return jnp.concatenate(frames, axis=-1)
     difference = frames[1] - frames[0]
@@ -180,7 +215,7 @@ def tile(image: Image, next_image: Image) -> tuple[Image, Image]:
         next_image: The second of them.
 
     Returns:
-        The same images with tiles, whose outlines are worked out once for both.
+        The same images with tiles, whose outlines are computed once for both.
     """
     format, numbers = image.format, image.numbers
     outliner = format.outliner
@@ -203,13 +238,29 @@ def tile(image: Image, next_image: Image) -> tuple[Image, Image]:
 
 
 def reference_multiply(image: Image, kernel: Float[Array, "pixels size"]) -> Float[Array, "B size"]:
-    """The product of images, flattened, with weights."""
+    """Multiply flattened images with weights after rendering them.
+
+    Args:
+        image: Images [B].
+        kernel: Weights [pixels, size].
+
+    Returns:
+        The product [B, size].
+    """
     return product(image.render().reshape(image.shape[0], -1), kernel)
 
 
 @faster_than(reference_multiply)
 def multiply(image: Image, kernel: Float[Array, "pixels size"]) -> Float[Array, "B size"]:
-    """The product of images, flattened, with weights, tile by tile where images have been prepared for it."""
+    """Multiply flattened images with weights, tile by tile where `tile` has prepared the images for it.
+
+    Args:
+        image: Images [B].
+        kernel: Weights [pixels, size].
+
+    Returns:
+        The product [B, size].
+    """
     if image.tiles is None:
         return reference_multiply(image, kernel)
     leaves, treedef = jax.tree.flatten(image.tiles)
@@ -217,12 +268,28 @@ def multiply(image: Image, kernel: Float[Array, "pixels size"]) -> Float[Array, 
 
 
 def tiles_product(tiles: Tiles, kernel: Float[Array, "pixels size"]) -> Float[Array, "B size"]:
-    """images @ kernel."""
+    """Compute images @ kernel from the tiles of the images.
+
+    Args:
+        tiles: Tiles of B images.
+        kernel: Weights [pixels, size].
+
+    Returns:
+        The product [B, size].
+    """
     return as_rows(by_platform(multiply_tiles, multiply_whole, tiles, kernel), tiles.order)
 
 
 def tiles_gradient(tiles: Tiles, cotangent: Float[Array, "B size"]) -> Float[Array, "pixels size"]:
-    """images^T @ cotangent, the transpose of `tiles_product`."""
+    """Compute images^T @ cotangent, the transpose of `tiles_product`.
+
+    Args:
+        tiles: Tiles of B images.
+        cotangent: Cotangent of the product, [B, size].
+
+    Returns:
+        Cotangent of the weights, [pixels, size].
+    """
     return by_platform(gradient_tiles, gradient_whole, tiles, cotangent_blocks(tiles, cotangent))
 
 
@@ -253,14 +320,28 @@ def _transpose(cotangent: Any, *arguments: Any, treedef: Any, function: Any, tra
 
 
 class Vmapped(NamedTuple):
-    """A function of (constants, x), mapped over axis 0 of x and over these axes of the constants' leaves."""
+    """Function of (constants, x), mapped over axis 0 of x and over given axes of the constants.
+
+    Attributes:
+        function: The function of one entry.
+        treedef: Tree structure of the constants.
+        axes: Axis that each leaf of the constants is mapped over, None for none.
+    """
 
     function: Callable[..., Array]
     treedef: Any
     axes: tuple[int | None, ...]
 
     def __call__(self, constants: PyTree, x: Array) -> Array:
-        """Apply to every row."""
+        """Apply the function to every entry.
+
+        Args:
+            constants: Constants, with their mapped axes.
+            x: The mapped argument, [B, ...].
+
+        Returns:
+            The results [B, ...].
+        """
         return jax.vmap(self.function, in_axes=(self.treedef.unflatten(self.axes), 0))(constants, x)
 
 
@@ -280,32 +361,75 @@ batching.primitive_batchers[linear_p] = _batch
 
 
 def row_blocks(values: Array, order: Int[Array, " B"]) -> Array:
-    """Rows [B, ...] in that order as [blocks, ROWS, ...], the last one repeated until all are full."""
+    """Reorder rows and group them into blocks of ROWS, repeating the last row to fill the last block.
+
+    Args:
+        values: Rows [B, ...].
+        order: Order of the rows, [B].
+
+    Returns:
+        Blocks [blocks, ROWS, ...].
+    """
     filled = jnp.pad(order, (0, -len(order) % ROWS), mode="edge")
     return values[filled].reshape(-1, ROWS, *values.shape[1:])
 
 
 def as_rows(blocks: Float[Array, "blocks size R"], order: Int[Array, " B"]) -> Float[Array, "B size"]:
-    """The inverse, of blocks that have their rows last."""
+    """Restore the original rows from blocks that have their rows last, the inverse of `row_blocks`.
+
+    Args:
+        blocks: Blocks [blocks, size, R].
+        order: Order of the rows in the blocks, [B].
+
+    Returns:
+        Rows [B, size].
+    """
     rows = blocks.swapaxes(1, 2).reshape(-1, blocks.shape[1])
     return rows[jnp.argsort(order)]
 
 
 def cotangent_blocks(tiles: Tiles, cotangent: Float[Array, "B size"]) -> Float[Array, "blocks R size"]:
-    """In blocks, 0 for the repeats that fill the last one."""
+    """Group the rows of a cotangent into blocks, with zeros for the repeats that fill the last one.
+
+    Args:
+        tiles: Tiles of B images.
+        cotangent: Cotangent of the product, [B, size].
+
+    Returns:
+        Blocks [blocks, R, size].
+    """
     blocks = row_blocks(cotangent, tiles.order)
     is_row = jnp.arange(blocks.shape[0] * ROWS).reshape(-1, ROWS, 1) < len(tiles.order)
     return jnp.where(is_row, blocks, 0.0)
 
 
 def by_platform(by_tiles: Callable[..., Array], whole: Callable[..., Array], *arguments: Any) -> Array:
-    """Tile by tile on CPU, where one run follows another. Accelerators would wait for so many small steps."""
+    """Call one function on CPU, for one run after another, and another function on accelerators.
+
+    Accelerators would wait for the many small steps of the tiles.
+
+    Args:
+        by_tiles: The function for CPU.
+        whole: The function for accelerators, with the same result.
+        *arguments: Arguments of both.
+
+    Returns:
+        The result.
+    """
     one_at_a_time = jax.custom_batching.sequential_vmap(by_tiles)
     return jax.lax.platform_dependent(*arguments, cpu=one_at_a_time, default=whole)
 
 
 def multiply_tiles(tiles: Tiles, kernel: Float[Array, "pixels size"]) -> Float[Array, "blocks size R"]:
-    """The product, block by block and tile by tile."""
+    """Multiply images with weights, block by block and tile by tile.
+
+    Args:
+        tiles: Tiles of B images.
+        kernel: Weights [pixels, size].
+
+    Returns:
+        The product, [blocks, size, R].
+    """
     size, weights = kernel.shape[1], tile_weights(tiles.format, kernel)
 
     def multiply_block(_: None, block: tuple) -> tuple[None, Array]:
@@ -322,7 +446,15 @@ def multiply_tiles(tiles: Tiles, kernel: Float[Array, "pixels size"]) -> Float[A
 
 
 def gradient_tiles(tiles: Tiles, cotangent: Float[Array, "blocks R size"]) -> Float[Array, "pixels size"]:
-    """The kernel's gradient, block by block and tile by tile."""
+    """Compute the gradient of the weights, block by block and tile by tile.
+
+    Args:
+        tiles: Tiles of B images.
+        cotangent: Cotangent of the product, [blocks, R, size].
+
+    Returns:
+        Gradient of the weights, [pixels, size].
+    """
     format, size = tiles.format, cotangent.shape[2]
 
     def add_block(weights: Array, block: tuple) -> tuple[Array, None]:
@@ -344,24 +476,57 @@ def gradient_tiles(tiles: Tiles, cotangent: Float[Array, "blocks R size"]) -> Fl
 
 
 def multiply_whole(tiles: Tiles, kernel: Float[Array, "pixels size"]) -> Float[Array, "blocks size R"]:
-    """The product with whole images."""
+    """Multiply whole images with weights.
+
+    Args:
+        tiles: Tiles of B images.
+        kernel: Weights [pixels, size].
+
+    Returns:
+        The product, [blocks, size, R].
+    """
     return contract("nir,io->nor", render_whole(tiles), kernel)
 
 
 def gradient_whole(tiles: Tiles, cotangent: Float[Array, "blocks R size"]) -> Float[Array, "pixels size"]:
-    """The kernel's gradient of whole images."""
+    """Compute the gradient of the weights from whole images.
+
+    Args:
+        tiles: Tiles of B images.
+        cotangent: Cotangent of the product, [blocks, R, size].
+
+    Returns:
+        Gradient of the weights, [pixels, size].
+    """
     return contract("nir,nro->io", render_whole(tiles), cotangent)
 
 
 def render_whole(tiles: Tiles) -> Float[Array, "blocks pixels R"]:
-    """All columns of the images."""
+    """Render all columns of the images.
+
+    Args:
+        tiles: Tiles of B images.
+
+    Returns:
+        Pixels [blocks, pixels, R].
+    """
     return jax.vmap(partial(render_tile, tiles.format, first=0, count=tiles.format.width))(tiles.frames)
 
 
 def render_tile(
     format: ImageFormat, frames: tuple[PyTree, PyTree], first: int | Int[Array, ""], count: int
 ) -> Float[Array, "pixels R"]:
-    """So many columns of a block's images from the first one on."""
+    """Render consecutive columns of a block's images.
+
+    Args:
+        format: How images are made.
+        frames: Outlines of the block's earlier and later frames.
+        first: Index of the first column.
+        count: Number of columns.
+
+    Returns:
+        Differences of the two frames, [height * count * channels, R].
+    """
     assert format.outliner is not None
     size = format.height, format.width, format.channels
     earlier, later = (format.outliner.render(frame, first, count, *size) for frame in frames)
@@ -369,7 +534,15 @@ def render_tile(
 
 
 def tile_weights(format: ImageFormat, kernel: Float[Array, "pixels size"]) -> Float[Array, "tiles size tile_pixels"]:
-    """The weights of each tile; those of columns beyond the image are 0."""
+    """Split weights into those of each tile, with zeros for columns beyond the image.
+
+    Args:
+        format: How images are made.
+        kernel: Weights [pixels, size].
+
+    Returns:
+        Weights [tiles, size, tile_pixels].
+    """
     size, columns = kernel.shape[1], COLUMNS * format.channels
     rows = kernel.reshape(format.height, -1, size)
     rows = jnp.pad(rows, ((0, 0), (0, -rows.shape[1] % columns), (0, 0)))
@@ -378,6 +551,13 @@ def tile_weights(format: ImageFormat, kernel: Float[Array, "pixels size"]) -> Fl
 
 
 def tile_range(tiles: Tiles) -> tuple[Int[Array, " blocks"], Int[Array, " blocks"]]:
-    """Of each block the first tile that is needed, and the one after the last."""
+    """Find the range of tiles that each block needs.
+
+    Args:
+        tiles: Tiles of B images.
+
+    Returns:
+        The first tile that is needed, and the one after the last, [blocks] each.
+    """
     number = -(-tiles.format.width // COLUMNS)
     return jnp.clip(tiles.first // COLUMNS, 0, number), jnp.clip(tiles.last // COLUMNS + 1, 0, number)

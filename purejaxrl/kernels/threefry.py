@@ -30,15 +30,29 @@ KERNEL_ENDS = (1, 3)
 
 
 def reference_unrolled(key: ScalarKey) -> ScalarKey:
-    """The key itself. Consumes `key`."""
+    """Return the key itself, the plain reference of `unrolled`.
+
+    Args:
+        key: A random key, which is consumed.
+
+    Returns:
+        The key.
+    """
     return key
 
 
 @faster_than(reference_unrolled)
 def unrolled(key: ScalarKey) -> ScalarKey:
-    """The key that draws the same numbers sooner, if it is one of JAX's threefry; others stay. Consumes `key`.
+    """Convert a threefry key to one that draws the same numbers faster.
 
-    So does one of threefry where jax_threefry_partitionable is off, which makes JAX draw others.
+    Keys of other generators stay as they are. So do threefry keys where jax_threefry_partitionable is off, which makes
+    JAX draw other numbers.
+
+    Args:
+        key: A random key, which is consumed.
+
+    Returns:
+        The key.
     """
     if jax.random.key_impl(key) != "threefry2x32" or not jax.threefry_partitionable.value:
         return key
@@ -46,12 +60,27 @@ def unrolled(key: ScalarKey) -> ScalarKey:
 
 
 def is_key(leaf: Any) -> bool:
-    """Whether these are random keys: an array of them, or its shape."""
+    """Check whether an array holds random keys.
+
+    Args:
+        leaf: An array, or its shape and type.
+
+    Returns:
+        Whether it does.
+    """
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def wrap_keys(bits: Array, shape: jax.ShapeDtypeStruct) -> Array:
-    """Keys again from jax.random.key_data, of the generator that the shape's keys belong to."""
+    """Restore random keys from the bits that jax.random.key_data returned.
+
+    Args:
+        bits: The bits.
+        shape: Shape and type of the keys, which tell the generator that they belong to.
+
+    Returns:
+        The keys.
+    """
     found: list[Any] = []
     jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), jax.ShapeDtypeStruct((), shape.dtype))
     return jax.random.wrap_key_data(bits, impl=found[0])
@@ -60,23 +89,48 @@ def wrap_keys(bits: Array, shape: jax.ShapeDtypeStruct) -> Array:
 def split_for_scan(
     key: ScalarKey, shape: int | tuple[int, ...]
 ) -> tuple[UInt32[Array, "*shape words"], Callable[[Array], Array]]:
-    """Split a key into bits to scan over, and the function that makes keys of them again. Consumes `key`.
+    """Split a key into raw bits to scan over, and a function that converts these to keys.
 
-    Bits, because under `vmap` a scan transposes its inputs, and JAX's check for reused keys (jax_debug_key_reuse)
-    takes a transposed array of keys for used ones.
+    Bits are used because under `vmap` a scan transposes its inputs, and JAX's check for reused keys
+    (jax_debug_key_reuse) takes a transposed array of keys for used ones.
+
+    Args:
+        key: A random key, which is consumed.
+        shape: Shape of the array of keys.
+
+    Returns:
+        The bits [*shape, words], and the function from bits [..., words] to keys [...].
     """
     wrap = partial(jax.random.wrap_key_data, impl=jax.random.key_impl(key))
     return jax.random.key_data(jax.random.split(key, shape)), wrap
 
 
 def reference_integers_below(key: ScalarKey, limit: Int[Array, ""], shape: tuple[int, ...]) -> Int[Array, "*shape"]:
-    """Numbers from 0 up to `limit`, which is at least 1 and not among them. Consumes `key`."""
+    """Draw integers uniformly from 0 up to, and without, a limit.
+
+    Args:
+        key: A random key, which is consumed.
+        limit: The limit, at least 1.
+        shape: Shape of the result.
+
+    Returns:
+        Integers [*shape].
+    """
     return jax.random.randint(key, shape, 0, limit)
 
 
 @faster_than(reference_integers_below)
 def integers_below(key: ScalarKey, limit: Int[Array, ""], shape: tuple[int, ...]) -> Int[Array, "*shape"]:
-    """The numbers that jax.random.randint(key, shape, 0, limit) draws, sooner. Consumes `key`. limit: at least 1."""
+    """Draw the same integers as jax.random.randint(key, shape, 0, limit), faster.
+
+    Args:
+        key: A random key, which is consumed.
+        limit: The limit, at least 1.
+        shape: Shape of the result.
+
+    Returns:
+        Integers [*shape], from 0 to limit - 1.
+    """
     high, low = (jax.random.bits(half, shape, jnp.uint32) for half in jax.random.split(key))
     divisor = limit.astype(jnp.uint32)
     # 2^32 modulo the divisor, as what `high` counts are multiples of 2^32.
@@ -85,10 +139,17 @@ def integers_below(key: ScalarKey, limit: Int[Array, ""], shape: tuple[int, ...]
 
 
 def remainder(x: UInt32[Array, "*shape"], divisor: UInt32[Array, ""]) -> UInt32[Array, "*shape"]:
-    """x % divisor of many x, by a multiplication: processors have no vector instruction that divides integers.
+    """Compute x % divisor of many x by multiplications, as processors have no vector instruction for integer division.
 
     The reciprocal m = floor((2^32 - 1) / divisor) and the three products of halves of words, each rounded down, put
     the quotient x m / 2^32 at most 4 too low (Barrett 1986, doi:10.1007/3-540-47721-7_24).
+
+    Args:
+        x: The dividends.
+        divisor: The divisor, at least 1.
+
+    Returns:
+        The remainders, of the shape of x.
     """
     reciprocal = jnp.uint32(2**32 - 1) // divisor
     (x_high, x_low), (m_high, m_low) = ((word >> 16, word & 0xFFFF) for word in (x, reciprocal))
@@ -102,7 +163,16 @@ def remainder(x: UInt32[Array, "*shape"], divisor: UInt32[Array, ""]) -> UInt32[
 def threefry(
     key: UInt32[Array, "2"], high: UInt32[Array, "*shape"], low: UInt32[Array, "*shape"]
 ) -> tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]]:
-    """Encrypt counters of 64 bits, given as two words, with a key: two random words for each."""
+    """Compute two random words for each counter by encrypting it with a key (Salmon et al. 2011, Threefry-2x32).
+
+    Args:
+        key: The two words of a key, [2].
+        high: High words of the 64-bit counters, [*shape].
+        low: Low words of the counters, [*shape].
+
+    Returns:
+        The first and the second random word of each counter, [*shape] each.
+    """
     words = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(PARITY))
     x, y = high + words[0], low + words[1]
     for group in range(5):
@@ -120,41 +190,95 @@ def threefry(
 def end_kernel(
     x: UInt32[Array, "*shape"], y: UInt32[Array, "*shape"]
 ) -> tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]]:
-    """The same words; on CPU, XLA does not fuse what comes before with what comes after.
+    """Return the same words; on CPU, XLA does not fuse the operations before with those after.
 
     Jitted only so that it is traced once.
+
+    Args:
+        x: Words [*shape].
+        y: Words [*shape].
+
+    Returns:
+        (x, y).
     """
     return jax.lax.platform_dependent(x, y, cpu=barrier, default=unchanged)
 
 
 def barrier(*words: Array) -> tuple[Array, ...]:
-    """The same words, behind a barrier to fusion."""
+    """Return the same words behind a barrier to fusion.
+
+    Args:
+        *words: Arrays.
+
+    Returns:
+        The arrays.
+    """
     return jax.lax.optimization_barrier(words)
 
 
 def unchanged(*words: Array) -> tuple[Array, ...]:
-    """The same words."""
+    """Return the same words without a barrier to fusion.
+
+    Args:
+        *words: Arrays.
+
+    Returns:
+        The arrays.
+    """
     return words
 
 
 def counters(shape: tuple[int, ...]) -> tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]]:
-    """0, 1, 2, ... of a shape, as two words each. JAX's arrays on one device have fewer than 2^32 items."""
+    """Return the counters 0, 1, 2, ... in an array of a given shape.
+
+    JAX's arrays on one device have fewer than 2^32 items, so the high words are 0.
+
+    Args:
+        shape: The shape.
+
+    Returns:
+        High and low words of the counters, [*shape] each.
+    """
     low = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     return jnp.zeros_like(low), low
 
 
 def seed_key(seed: Array) -> UInt32[Array, "2"]:
-    """The two words of a seed, as JAX has them."""
+    """Return the two words of the key that JAX makes from a seed.
+
+    Args:
+        seed: The seed.
+
+    Returns:
+        The words [2].
+    """
     return jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
 
 
 def split_key(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[Array, "*shape 2"]:
-    """As many keys."""
+    """Split a key into an array of new keys.
+
+    Args:
+        key: The two words of a key, [2].
+        shape: Shape of the array.
+
+    Returns:
+        The words of the new keys, [*shape, 2].
+    """
     return jnp.stack(threefry(key, *counters(shape)), axis=-1)
 
 
 def random_bits(key: UInt32[Array, "2"], bit_width: int, shape: tuple[int, ...]) -> UInt[Array, "*shape"]:
-    """Whole numbers of 8, 16, 32 or 64 random bits."""
+    """Draw whole numbers of a given number of random bits.
+
+    Args:
+        key: The two words of a key, [2].
+        bit_width: 8, 16, 32 or 64.
+        shape: Shape of the result.
+
+    Returns:
+        The numbers [*shape].
+    """
     x, y = threefry(key, *counters(shape))
     if bit_width == 64:
         return x.astype(jnp.uint64) << 32 | y.astype(jnp.uint64)
@@ -162,7 +286,15 @@ def random_bits(key: UInt32[Array, "2"], bit_width: int, shape: tuple[int, ...])
 
 
 def fold_in(key: UInt32[Array, "2"], data: Any) -> UInt32[Array, "2"]:
-    """The key of a number below 2^32."""
+    """Derive a new key from a key and a number.
+
+    Args:
+        key: The two words of a key, [2].
+        data: A whole number below 2^32.
+
+    Returns:
+        The words of the new key, [2].
+    """
     return jnp.stack(threefry(key, jnp.uint32(0), data.astype(jnp.uint32)))
 
 
