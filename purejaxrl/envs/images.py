@@ -22,15 +22,15 @@ from purejaxrl.types import Env, PyTree, ScalarKey, Timestep
 
 
 class Renderer(NamedTuple):
-    """How images of an environment are rendered; all functions are pure and take any leading axes.
+    """Functions that render images of an environment; all are pure and take any leading axes.
 
     Attributes:
         select: observation[..., *observation] -> the numbers [..., D] that its image depends on.
         render: (numbers[..., D], height=, width=, channels=) -> frame [..., height, width, channels] in [0, 1];
-            channels is 1 (grey) or 3 (RGB).
+            channels is 1 (gray) or 3 (RGB).
         outliner: How to render parts of a frame, None where that is not known.
-        frame: numbers[D] -> a frame [height, width, 3] of a video, uint8; None: what `render` makes of 400 x 600.
-        step_seconds: How long a step of the environment takes, in seconds, for videos in real time.
+        frame: numbers[D] -> a frame [height, width, 3] of a video, uint8; None uses `render` at 400 x 600.
+        step_seconds: Duration of a step of the environment in seconds, for videos in real time.
     """
 
     select: Callable[[Num[Array, "..."]], Float[Array, "..."]]
@@ -41,7 +41,7 @@ class Renderer(NamedTuple):
 
 
 class Images(NamedTuple):
-    """What an image observation is made of; see `purejaxrl.components.hyperparameters.ImageConfig`."""
+    """Description of an image observation; see `purejaxrl.components.hyperparameters.ImageConfig` for the fields."""
 
     image: str = "stack"
     frames: int = 2
@@ -51,7 +51,7 @@ class Images(NamedTuple):
 
     @property
     def offsets(self) -> range:
-        """Places of the frames in the history of numbers, oldest first."""
+        """Positions of the frames in the history of numbers, oldest first."""
         spacing, frames = (1, 2) if self.image == "difference" else (self.frame_spacing, self.frames)
         return range(0, spacing * (frames - 1) + 1, spacing)
 
@@ -63,17 +63,32 @@ class Images(NamedTuple):
 
 
 class SeenState(NamedTuple):
-    """An environment's state, and the numbers of the steps that frames are taken from, oldest first."""
+    """State of an environment with image observations.
+
+    Attributes:
+        inner: State of the environment itself.
+        history: Numbers of the last L steps, from which frames are selected, oldest first, [L, D].
+    """
 
     inner: PyTree
     history: Float[Array, "L D"]
 
 
 def observe_images(env: Env, renderer: Renderer, images: Images) -> Env:
-    """The environment with images as observations.
+    """Replace the observations of an environment with images.
 
-    Its observations are numbers [K, D], from which K frames are rendered and made [H, W, channels].
-    Raises InputError where `images` says something that cannot be, or its observations are images already.
+    Its observations are numbers [K, D], from which K frames are rendered and combined to [H, W, channels].
+
+    Args:
+        env: An environment whose observations are vectors.
+        renderer: How its images are rendered.
+        images: Which images are observed.
+
+    Returns:
+        The environment with image observations.
+
+    Raises:
+        InputError: If a field of `images` is not allowed, or observations are images already.
     """
     check_images(images)
     if len(env.input_shape) > 1:
@@ -91,7 +106,15 @@ def observe_images(env: Env, renderer: Renderer, images: Images) -> Env:
 
 
 def image_format(renderer: Renderer, images: Images) -> ImageFormat:
-    """How images are made of the numbers that a renderer takes."""
+    """Describe how images are made of the numbers that a renderer takes.
+
+    Args:
+        renderer: How frames are rendered.
+        images: Which images are observed.
+
+    Returns:
+        The format of the images.
+    """
     return ImageFormat(
         renderer.render,
         renderer.outliner,
@@ -105,14 +128,31 @@ def image_format(renderer: Renderer, images: Images) -> ImageFormat:
 
 
 def check_images(images: Images) -> None:
-    """Raise InputError naming the first field that is not allowed."""
+    """Check the description of an image observation.
+
+    Args:
+        images: The description.
+
+    Raises:
+        InputError: If a field is not allowed, naming the first.
+    """
     if images.image is None:
         raise InputError("--image: None is not allowed; it takes one of stack, difference")
     check_fields(ImageConfig(**images._asdict()))
 
 
 def reset_images(env: Env, renderer: Renderer, images: Images, key: ScalarKey) -> tuple[Array, SeenState]:
-    """Start an episode. Consumes `key`."""
+    """Reset an environment with image observations.
+
+    Args:
+        env: The environment itself.
+        renderer: How its images are rendered.
+        images: Which images are observed.
+        key: A random key, which is consumed.
+
+    Returns:
+        The numbers [K, D] of the first observation, and the state.
+    """
     observation, inner = env.reset(key)
     history = initial_history(images, renderer.select(observation))
     return select_frames(images, history), SeenState(inner, history)
@@ -121,7 +161,19 @@ def reset_images(env: Env, renderer: Renderer, images: Images, key: ScalarKey) -
 def step_images(
     env: Env, renderer: Renderer, images: Images, key: ScalarKey, state: SeenState, action: Array
 ) -> Timestep:
-    """One step; the history starts anew with the next episode. Consumes `key`."""
+    """Take one step in an environment with image observations; a new episode starts a new history.
+
+    Args:
+        env: The environment itself.
+        renderer: How its images are rendered.
+        images: Which images are observed.
+        key: A random key, which is consumed.
+        state: The state before the step.
+        action: The action.
+
+    Returns:
+        The result of the step, with numbers [K, D] as observations.
+    """
     timestep = env.step(key, state.inner, action)
     final, fresh = renderer.select(timestep.next_observation), renderer.select(timestep.observation)
     history, next_observation = advance(images, state.history, final, fresh, timestep.terminated, timestep.truncated)
@@ -133,7 +185,15 @@ def step_images(
 
 
 def initial_history(images: Images, numbers: Float[Array, " D"]) -> Float[Array, "L D"]:
-    """The history at an episode's start: as if it had always been so."""
+    """Fill the history at an episode's start with its first numbers.
+
+    Args:
+        images: Which images are observed.
+        numbers: The first numbers, [D].
+
+    Returns:
+        The history [L, D].
+    """
     return jnp.repeat(numbers[None], images.offsets[-1] + 1, axis=0)
 
 
@@ -145,10 +205,19 @@ def advance(
     terminated: Bool[Array, ""],
     truncated: Bool[Array, ""],
 ) -> tuple[Float[Array, "L D"], Float[Array, "K D"]]:
-    """The history that the next action starts from, and what is observed of the step itself.
+    """Append the numbers of a step to the history, and select those that are observed of the step.
 
-    final: the numbers that the step led to; fresh: those of the next action's observation, an episode's first ones
-    where one has ended. A difference is 0 at a terminal step.
+    Args:
+        images: Which images are observed.
+        history: The history before the step, [L, D].
+        final: Numbers that the step led to, [D].
+        fresh: Numbers of the observation from which the next action starts, [D]; of a new episode where one has ended.
+        terminated: Whether the step led to a terminal state.
+        truncated: Whether the step was the last of a truncated episode.
+
+    Returns:
+        The history from which the next action starts, [L, D], and the numbers of the step's own next observation, [K,
+        D]. The difference of a terminal step is 0.
     """
     history = jnp.concatenate([history[1:], final[None]])
     is_still = terminated & (images.image == "difference")
@@ -157,5 +226,13 @@ def advance(
 
 
 def select_frames(images: Images, history: Float[Array, "L D"]) -> Float[Array, "K D"]:
-    """The numbers that the frames of an observation are rendered from."""
+    """Select the numbers that the frames of an observation are rendered from.
+
+    Args:
+        images: Which images are observed.
+        history: Numbers of the last L steps, [L, D].
+
+    Returns:
+        The numbers [K, D].
+    """
     return history[images.offsets.start :: images.offsets.step]

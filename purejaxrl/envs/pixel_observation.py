@@ -24,13 +24,19 @@ from purejaxrl.types import PyTree, ScalarKey
 
 
 class PixelObservation:
-    """A gymnax environment whose `reset` and `step` return images [H, W, channels], rendered at once.
+    """Wrapper of a gymnax environment whose `reset` and `step` return rendered images [H, W, channels].
 
-    env, params: a gymnax environment whose observations are vectors, and its parameters, its defaults if None.
-    images: what they show, see `Images`. renderer: how to render them, if not as CartPole.
-    `info["final_observation"]` holds the true last image, too. What `images` and `PixelObservation(env).step` show is
-    what agents of this package see with `observation_type="img"`, which renders only where a network looks.
-    Raises InputError where there is no renderer.
+    `info["final_observation"]` holds the true last image, too. The images are those that agents of this package see
+    with `observation_type="img"`, which renders only where a network needs an image.
+
+    Args:
+        env: A gymnax environment whose observations are vectors.
+        params: Its parameters, by default its own defaults.
+        images: Which images are observed, by default those of `Images()`.
+        renderer: How to render them, by default the environment's own renderer, which CartPole has.
+
+    Raises:
+        InputError: If there is no renderer.
     """
 
     def __init__(
@@ -49,12 +55,20 @@ class PixelObservation:
 
     @property
     def default_params(self) -> PyTree:
-        """The parameters given."""
+        """Parameters of the environment that the wrapper was given."""
         return self.params
 
     @partial(jax.jit, static_argnames=("self",))
     def reset(self, key: ScalarKey, params: PyTree | None = None) -> tuple[Array, SeenState]:
-        """Start an episode. Consumes `key`. Returns the image and the state."""
+        """Reset the environment.
+
+        Args:
+            key: A random key, which is consumed.
+            params: Parameters of the environment, by default those that the wrapper was given.
+
+        Returns:
+            The image [H, W, channels] and the state.
+        """
         observation, inner = self.env.reset(key, self.params if params is None else params)
         history = initial_history(self.images, self.renderer.select(observation))
         return self._render(select_frames(self.images, history)), SeenState(inner, history)
@@ -63,9 +77,16 @@ class PixelObservation:
     def step(
         self, key: ScalarKey, state: SeenState, action: Array, params: PyTree | None = None
     ) -> tuple[Array, SeenState, Array, Array, Array, dict[str, Any]]:
-        """One step, resetting by itself. Consumes `key`.
+        """Take one step in the environment, which resets by itself.
 
-        Returns the image, state, reward, terminated, truncated and info, as gymnax does.
+        Args:
+            key: A random key, which is consumed.
+            state: The state before the step.
+            action: The action.
+            params: Parameters of the environment, by default those that the wrapper was given.
+
+        Returns:
+            The image, state, reward, terminated, truncated and info, as in gymnax.
         """
         observation, inner, reward, terminated, truncated, info = self.env.step(
             key, state.inner, action, self.params if params is None else params
@@ -77,7 +98,14 @@ class PixelObservation:
         return image, SeenState(inner, history), reward, terminated, truncated, info
 
     def observation_space(self, params: PyTree | None = None) -> Any:  # noqa: ARG002 (gymnax's signature)
-        """Images in [0, 1], or in [-1, 1] where they are differences."""
+        """Return the space of images in [0, 1], or in [-1, 1] where they are differences.
+
+        Args:
+            params: Not used.
+
+        Returns:
+            A Box of gymnax.
+        """
         from gymnax.environments import spaces
 
         low = -1.0 if self.images.image == "difference" else 0.0
