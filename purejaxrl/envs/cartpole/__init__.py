@@ -11,27 +11,68 @@ from purejaxrl.kernels.sparse_images import Outliner
 
 
 def select_position(observation: Float[Array, "... 4"]) -> Float[Array, "... 2"]:
-    """Select x and theta, all that an image shows, from x, x_dot, theta, theta_dot."""
+    """Select x and theta, on which an image depends, from an observation of CartPole.
+
+    Args:
+        observation: x, x_dot, theta and theta_dot, [..., 4].
+
+    Returns:
+        x and theta, [..., 2].
+    """
     return observation[..., ::2]
 
 
 def render_image(numbers: Float[Array, "... 2"], height: int, width: int, channels: int) -> Float[Array, "..."]:
-    """Render x and theta as images [..., height, width, channels]; see `image.render_observation`."""
+    """Render images of CartPole with `image.render_observation`.
+
+    Args:
+        numbers: x and theta, [..., 2].
+        height: Height of an image in pixels.
+        width: Width of an image in pixels.
+        channels: 1 (gray) or 3 (RGB).
+
+    Returns:
+        Images [..., height, width, channels] in [0, 1].
+    """
     return render_observation(numbers[..., 0], numbers[..., 1], height, width, channels)
 
 
 def changing_columns(numbers: Float[Array, "... 2"], width: int) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
-    """Find the first and the last column that may differ from the background; see `image.seen_columns`."""
+    """Find the first and the last column that may differ from the background with `image.seen_columns`.
+
+    Args:
+        numbers: x and theta, [..., 2].
+        width: Width of an image in pixels.
+
+    Returns:
+        The first and the last column, [...] each.
+    """
     return seen_columns(numbers[..., 0], numbers[..., 1], width)
 
 
 def outline(numbers: Float[Array, "2"], height: int, width: int) -> Outline:
-    """Compute what `image.render_columns` needs of one image."""
+    """Compute the outline from which `image.render_columns` renders one image.
+
+    Args:
+        numbers: x and theta, [2].
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        The outline.
+    """
     return make_outline(numbers[0], numbers[1], height, width)
 
 
 def render_frame(numbers: Float[Array, "2"]) -> UInt8[Array, "400 600 3"]:
-    """Render x and theta as the frame that gymnasium draws; see `rgb.render_rgb`."""
+    """Render the frame that gymnasium draws with `rgb.render_rgb`.
+
+    Args:
+        numbers: x and theta, [2].
+
+    Returns:
+        The frame [400, 600, 3].
+    """
     return render_rgb(numbers[0], numbers[1])
 
 

@@ -40,7 +40,14 @@ Band = tuple[np.ndarray, np.ndarray]  # the top and the bottom of a band in each
 
 
 class Line(NamedTuple):
-    """A line through two corners, column = start + slope * height; how far outside it is drawn, and its rise."""
+    """Line through two corners of the pole, column = start + slope * height.
+
+    Attributes:
+        start: Column at height 0.
+        slope: Columns per row of height.
+        margin: Distance by which the line is drawn outside, in pixels.
+        rise: Difference of the heights of the corners.
+    """
 
     start: Float[Array, "*edges"]
     slope: Float[Array, "*edges"]
@@ -49,7 +56,7 @@ class Line(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """A drawn edge of the pole, column = start + slope * height, for heights from low to high."""
+    """Drawn edge of the pole, column = start + slope * height, for heights from low to high."""
 
     start: Float[Array, "*edges"]
     slope: Float[Array, "*edges"]
@@ -58,9 +65,9 @@ class Edge(NamedTuple):
 
 
 class Ramp(NamedTuple):
-    """The part of each image pixel left of an edge: offset - slope * column, between 0 and the share of the row.
+    """Part of each image pixel left of an edge: offset - slope * column, clipped to between 0 and the share of the row.
 
-    Arrays [*edges, rows, *batch].
+    The fields are arrays [*edges, rows, *batch].
     """
 
     share: Float[Array, "..."]
@@ -69,10 +76,15 @@ class Ramp(NamedTuple):
 
 
 class Outline(NamedTuple):
-    """What an image is rendered from, [..., *batch] for several.
+    """Data from which an image is rendered, [..., *batch] for several images.
 
-    sides: the columns of the cart's sides. pole: its ramps; inner: those of what of it lies between the sides, and
-    outside: the shares of the cart's rows left and right of them. disc and hidden_pole: see `axle_ramps`.
+    Attributes:
+        sides: Columns of the cart's left and right side.
+        pole: Ramps of the pole's edges.
+        inner: Ramps of the part of the pole between the sides of the cart.
+        outside: Shares of the cart's rows that the pole covers left and right of the sides.
+        disc: Ramps of the axle's disc, see `axle_ramps`.
+        hidden_pole: Ramps of the part of the pole that the disc hides, see `axle_ramps`.
     """
 
     sides: tuple[Float[Array, "*batch"], Float[Array, "*batch"]]
@@ -86,23 +98,40 @@ class Outline(NamedTuple):
 def render_observation(
     x: Float[Array, "*lead"], theta: Float[Array, "*lead"], height: int, width: int, channels: int = 1
 ) -> Float[Array, "*lead height width channels"]:
-    """Rows 160 to 319 of gymnasium's CartPole image, area-averaged to height x width, in float32 from 0 to 1.
+    """Render rows 160 to 319 of gymnasium's CartPole image, area-averaged to a small size.
 
-    x: the cart's place in metres, 0 in the middle. theta: the pole's angle in radians, positive leans right.
-    height, width: 8 or more; row 0 is on top. channels: 3 for RGB, 1 for grey, which is the luma of ITU-R 601,
-    0.299 R + 0.587 G + 0.114 B.
+    The shapes have gymnasium's corners, cut to whole pixels, and gfxdraw's fringes. A pixel is within 13/255 of the
+    average of gymnasium's frame within the limits of an episode, within 17/255 beyond them, and the mean of an image
+    within 0.2/255. Where a side of the image cuts a pole, gfxdraw bends the fringe: 19/255. Off a nearly level pole,
+    far beyond the limits, it may bend the fringe so far that a gap opens, which is not drawn here: 33/255.
 
-    It has gymnasium's corners, cut to whole pixels, and gfxdraw's fringes. A pixel is within 13/255 of the average of
-    gymnasium's frame within the limits of an episode, within 17/255 beyond them, and the mean of an image within
-    0.2/255. Where a side of the image cuts a pole, gfxdraw bends the fringe: 19/255. Off a nearly level pole, far
-    beyond the limits, it may bend the fringe so far that a gap opens, which is not drawn here: 33/255.
+    Args:
+        x: Position of the cart in meters, 0 in the middle, [*lead].
+        theta: Angle of the pole in radians, positive leaning right, [*lead].
+        height: Height of an image in pixels, 8 or more.
+        width: Width of an image in pixels, 8 or more.
+        channels: 3 for RGB, 1 for gray, the luma of ITU-R 601: 0.299 R + 0.587 G + 0.114 B.
+
+    Returns:
+        Images [*lead, height, width, channels] in [0, 1], float32; row 0 is at the top.
     """
     render = partial(render_frame, height=height, width=width, channels=channels)
     return jnp.vectorize(render, signature="(),()->(h,w,c)")(x, theta)
 
 
 def render_frame(x: Float[Array, ""], theta: Float[Array, ""], height: int, width: int, channels: int) -> Array:
-    """One image."""
+    """Render one image of CartPole at a small size.
+
+    Args:
+        x: Position of the cart in meters, 0 in the middle.
+        theta: Angle of the pole in radians, positive leaning right.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        channels: 3 for RGB, 1 for gray.
+
+    Returns:
+        The image [height, width, channels].
+    """
     return render_columns(make_outline(x, theta, height, width), 0, width, height, width, channels).reshape(
         height, width, channels
     )
@@ -111,20 +140,49 @@ def render_frame(x: Float[Array, ""], theta: Float[Array, ""], height: int, widt
 def seen_columns(
     x: Float[Array, "*lead"], theta: Float[Array, "*lead"], width: int
 ) -> tuple[Int[Array, "*lead"], Int[Array, "*lead"]]:
-    """The first and the last column of the image that may show the cart or its pole; either may be off the image."""
+    """Find the first and the last column of an image that may show the cart or its pole.
+
+    Args:
+        x: Position of the cart in meters, 0 in the middle, [*lead].
+        theta: Angle of the pole in radians, positive leaning right, [*lead].
+        width: Width of the image in pixels.
+
+    Returns:
+        The two columns, [*lead] each; either may be off the image.
+    """
     first, last = jnp.vectorize(shown_columns, signature="(),()->(),()")(x, theta)
     # A ramp reaches half an image pixel beyond its edge.
     return first * width // COLUMNS - 1, last * width // COLUMNS + 1
 
 
 def shown_columns(x: Float[Array, ""], theta: Float[Array, ""]) -> tuple[Int[Array, ""], Int[Array, ""]]:
-    """The first and the last column of the frame with anything on it; a fringe reaches two beyond a corner."""
+    """Find the first and the last column of gymnasium's frame that show anything.
+
+    A fringe reaches two columns beyond a corner.
+
+    Args:
+        x: Position of the cart in meters, 0 in the middle.
+        theta: Angle of the pole in radians, positive leaning right.
+
+    Returns:
+        The two columns.
+    """
     columns = jnp.concatenate([cart_columns(x), pole_corners(x, theta).column])
     return columns.min() - 2, columns.max() + 3
 
 
 def make_outline(x: Float[Array, ""], theta: Float[Array, ""], height: int, width: int) -> Outline:
-    """What an image is rendered from."""
+    """Compute the outline from which the columns of an image are rendered.
+
+    Args:
+        x: Position of the cart in meters, 0 in the middle.
+        theta: Angle of the pole in radians, positive leaning right.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        The outline.
+    """
     cell = NUM_ROWS / height, COLUMNS / width
     left_side, axle, right_side = cart_columns(x).astype(jnp.float32)
     sides = left_side, right_side + 1
@@ -141,9 +199,20 @@ def make_outline(x: Float[Array, ""], theta: Float[Array, ""], height: int, widt
 def render_columns(
     outline: Outline, first: int | Int[Array, ""], count: int, height: int, width: int, channels: int
 ) -> Float[Array, "height columns *batch"]:
-    """So many columns of an image from the first one on: the pole on paper, and on the rows of the cart what stands in
-    front of it. The channels of a pixel are columns of their own, so that the innermost axis is long; outlines of
-    several images have these last, `*batch`.
+    """Render consecutive columns of images: the pole on paper, and on the rows of the cart what stands in front of it.
+
+    The channels of a pixel are columns of their own, so that the innermost axis is long.
+
+    Args:
+        outline: Outlines; those of several images have these on their last axes, *batch.
+        first: Index of the first column.
+        count: Number of columns.
+        height: Height of an image in pixels.
+        width: Width of an image in pixels.
+        channels: 3 for RGB, 1 for gray.
+
+    Returns:
+        The columns [height, count * channels, *batch], from 0 to 1.
     """
     cell = NUM_ROWS / height, COLUMNS / width
     ones = (1,) * (outline.pole.share.ndim - 2)
@@ -176,20 +245,44 @@ def render_columns(
 
 
 def cart_rows(height: int) -> slice:
-    """The rows of an image that show the cart."""
+    """Return the rows of an image that show the cart.
+
+    Args:
+        height: Height of the image in pixels.
+
+    Returns:
+        The rows as a slice.
+    """
     cell = NUM_ROWS / height
     return slice(int((TOP - CART_TOP) / cell), -int((CART_BOTTOM - TOP) // cell))
 
 
 def column_colours(rgb: np.ndarray, width: int, channels: int) -> np.ndarray:
-    """A colour for every column, [width * channels]."""
+    """Repeat a color for every column of an image.
+
+    Args:
+        rgb: The RGB color [3] in [0, 1].
+        width: Width of the image in pixels.
+        channels: 3 for RGB, 1 for gray.
+
+    Returns:
+        The color of each column, [width * channels].
+    """
     return np.tile(rgb if channels == 3 else rgb @ LUMA, width).astype(np.float32)
 
 
 def bands(height: int, low: float, high: float) -> list[Band]:
-    """What lies between two heights in each image row, without the track, which hides all.
+    """Compute the part of each image row between two heights, without the track, which hides everything.
 
     One band suffices unless the track runs through the middle of an image row.
+
+    Args:
+        height: Height of the image in pixels.
+        low: Lower height in pixels of the frame.
+        high: Upper height in pixels of the frame.
+
+    Returns:
+        One or two bands, each the heights of its top and its bottom in each image row.
     """
     borders = TOP - np.arange(height + 1) * (NUM_ROWS / height)
     limits = np.array([[high, TRACK_BOTTOM], [TRACK_TOP, low]])[:, :, None]
@@ -202,12 +295,27 @@ def bands(height: int, low: float, high: float) -> list[Band]:
 
 
 def row_shares(bands: list[Band], cell: Cell) -> np.ndarray:
-    """The share of each image row that lies in the bands."""
+    """Compute the share of each image row that lies in bands.
+
+    Args:
+        bands: The bands.
+        cell: Rows and columns of the frame per image pixel.
+
+    Returns:
+        The shares [rows].
+    """
     return np.sum([top - bottom for top, bottom in bands], axis=0) / np.float32(cell[0])
 
 
 def pole_edges(corners: Pixel) -> Edge:
-    """The drawn edges of the pole: left long, left short, right long, right short."""
+    """Compute the drawn edges of the pole: left long, left short, right long, right short.
+
+    Args:
+        corners: The pole's corners [4].
+
+    Returns:
+        The edges [4].
+    """
     columns, heights = corners.column + HALF, corners.line + HALF
     low, high = heights.min() - HALF, heights.max() + HALF
     lines = jax.lax.map(line_through, (columns, heights, jnp.roll(columns, -1), jnp.roll(heights, -1)))
@@ -226,10 +334,16 @@ def pole_edges(corners: Pixel) -> Edge:
 
 
 def line_through(ends: tuple[Array, Array, Array, Array]) -> Line:
-    """The line through two corners, given as column, height, column, height.
+    """Compute the line through two corners of the pole.
 
     gfxdraw fills the pole row by row and draws its edges once more as smoothed lines, which adds a fringe: 0.5 pixels
     up or down where an edge is nearly level, 0.625 pixels sideways where it is steep.
+
+    Args:
+        ends: Column and height of the first corner, column and height of the second.
+
+    Returns:
+        The line.
     """
     run, rise = ends[2] - ends[0], ends[3] - ends[1]
     is_level = rise == 0
@@ -241,10 +355,19 @@ def line_through(ends: tuple[Array, Array, Array, Array]) -> Line:
 
 
 def cut(column_a: Array, height_a: Array, column_b: Array, height_b: Array) -> tuple[Array, Array, Array, Array]:
-    """The same line between the frame's sides, as gfxdraw cuts it: at whole pixels, which bends the fringe.
+    """Cut a line at the frame's sides as gfxdraw does: at whole pixels, which bends the fringe.
 
     The fill stays as it was. Where it reaches further than the bent line it hides it, and where it falls short it
-    leaves a gap: heights are those that show as much, averaged over how fill and line may lie to the pixels.
+    leaves a gap: heights are those that show as much, averaged over how fill and line may lie relative to the pixels.
+
+    Args:
+        column_a: Column of the first end.
+        height_a: Height of the first end.
+        column_b: Column of the second end.
+        height_b: Height of the second end.
+
+    Returns:
+        Column and height of the first end, column and height of the second.
     """
     run, rise = column_b - column_a, height_b - height_a
     pitch = rise / jnp.where(run == 0, 1, run)
@@ -265,7 +388,16 @@ def cut(column_a: Array, height_a: Array, column_b: Array, height_b: Array) -> t
 
 
 def edge_ramp(edge: Edge, bands: list[Band], cell: Cell) -> Ramp:
-    """The ramp of an edge in each image row."""
+    """Compute the ramp of an edge in each image row.
+
+    Args:
+        edge: The edge.
+        bands: The part of each image row to consider.
+        cell: Rows and columns of the frame per image pixel.
+
+    Returns:
+        The ramp.
+    """
     parts = [(jnp.clip(top, edge.low, edge.high), jnp.clip(bottom, edge.low, edge.high)) for top, bottom in bands]
     spans = [(top - bottom, (top + bottom) / 2) for top, bottom in parts]
     length = total(length for length, _ in spans)
@@ -276,7 +408,17 @@ def edge_ramp(edge: Edge, bands: list[Band], cell: Cell) -> Ramp:
 
 
 def ramp(share: Array, column: Array, variance: Array, cell: Cell) -> Ramp:
-    """The ramp of an edge, given the mean and the variance of its columns in each image row."""
+    """Compute the ramp of an edge from the mean and the variance of its columns in each image row.
+
+    Args:
+        share: Share of each image row that the edge runs through.
+        column: Mean of its columns there.
+        variance: Variance of its columns there.
+        cell: Rows and columns of the frame per image pixel.
+
+    Returns:
+        The ramp.
+    """
     slope = share / jnp.sqrt(cell[1] ** 2 + UNIFORM * variance)
     return Ramp(share, 0.5 * share + slope * column, slope)
 
@@ -284,7 +426,17 @@ def ramp(share: Array, column: Array, variance: Array, cell: Cell) -> Ramp:
 def ramp_between(
     edge: Edge, sides: tuple[Array, Array], bands: list[Band], cell: Cell
 ) -> tuple[Ramp, tuple[Array, Array]]:
-    """The ramp of what an edge has between two columns, and the shares of its rows that lie left and right of these."""
+    """Compute the ramp of the part of an edge between two columns.
+
+    Args:
+        edge: The edge.
+        sides: The two columns.
+        bands: The part of each image row to consider.
+        cell: Rows and columns of the frame per image pixel.
+
+    Returns:
+        The ramp, and the shares of each image row in which the edge lies left and right of the columns.
+    """
     slope = jnp.where(abs(edge.slope) < TINY, TINY, edge.slope)
     crossings = [jnp.clip((side - edge.start) / slope, edge.low, edge.high) for side in sides]
     low, high = jnp.minimum(*crossings), jnp.maximum(*crossings)
@@ -298,7 +450,18 @@ def ramp_between(
 
 
 def axle_ramps(axle: Float[Array, ""], edges: Edge, height: int, rows: slice, cell: Cell) -> tuple[Ramp, Ramp]:
-    """The ramps of the axle's disc and those of what it hides of the pole, worked out row by row of the frame."""
+    """Compute the ramps of the axle's disc and of the part of the pole that it hides, row by row of the frame.
+
+    Args:
+        axle: Column of the axle.
+        edges: Edges of the pole.
+        height: Height of the image in pixels.
+        rows: Image rows that show the cart.
+        cell: Rows and columns of the frame per image pixel.
+
+    Returns:
+        The ramps of the disc, and those of the hidden part of the pole.
+    """
     bottom = AXLE_BOTTOM + np.arange(len(AXLE_HALF_WIDTHS))
     top = TOP - np.arange(height)[rows] * cell[0]
     overlap = np.minimum(bottom[:, None] + 1, top) - np.maximum(bottom[:, None], top - cell[0])
@@ -318,7 +481,19 @@ def axle_ramps(axle: Float[Array, ""], edges: Edge, height: int, rows: slice, ce
 def span_ramps(
     left: Columns, right: Columns, is_there: Columns, parts: np.ndarray, axle: Float[Array, ""], cell: Cell
 ) -> Ramp:
-    """The ramps of spans in some rows of the frame, relative to the axle; parts are the shares of the image rows."""
+    """Compute the ramps of spans of columns in some rows of the frame.
+
+    Args:
+        left: Left ends, relative to the axle, [frame_rows].
+        right: Right ends, relative to the axle, [frame_rows].
+        is_there: 1 where there is a span, else 0, [frame_rows].
+        parts: Share that each row of the frame has in each image row, [frame_rows, rows].
+        axle: Column of the axle.
+        cell: Rows and columns of the frame per image pixel.
+
+    Returns:
+        The ramps of the left and the right ends.
+    """
     powers = 1, left, left**2, right, right**2
     moments = jnp.stack([is_there * power for power in powers])
     share, *sums = jnp.dot(moments, parts, precision=jax.lax.Precision.HIGHEST)
@@ -329,7 +504,15 @@ def span_ramps(
 
 
 def shape(ramps: Ramp, columns: Float[Array | np.ndarray, "columns ..."]) -> Float[Array, "rows columns ..."]:
-    """The part of each image pixel between left edges and right edges, which are the second half of the ramps."""
+    """Compute the part of each image pixel between left edges and right edges.
+
+    Args:
+        ramps: Ramps of the left edges, followed by those of as many right edges.
+        columns: Columns of the pixels, in the frame.
+
+    Returns:
+        The covered part of each pixel, [rows, columns, ...].
+    """
     return right_less_left(
         [
             clip(offset[:, None] - slope[:, None] * columns[None], share[:, None])
@@ -339,17 +522,39 @@ def shape(ramps: Ramp, columns: Float[Array | np.ndarray, "columns ..."]) -> Flo
 
 
 def right_less_left(parts: list[Array] | Array) -> Array:
-    """The sum of the second half less the sum of the first."""
+    """Subtract the sum of the first half of arrays from the sum of the second half.
+
+    Args:
+        parts: The arrays, of an even number.
+
+    Returns:
+        The difference.
+    """
     half = len(parts) // 2
     return total(parts[half + i] - parts[i] for i in range(half))
 
 
 def total(parts: Iterable[Array]) -> Array:
-    """The sum of arrays."""
+    """Sum arrays one by one.
+
+    Args:
+        parts: The arrays.
+
+    Returns:
+        Their sum.
+    """
     return reduce(add, parts)
 
 
 def clip(value: Array, top: Array | float) -> Array:
-    """The value between 0 and top. `jnp.clip` minds NaN as well, which costs XLA three times the instructions."""
+    """Clip values to [0, top], without the handling of NaN that makes `jnp.clip` three times as many instructions.
+
+    Args:
+        value: The values.
+        top: The upper bound.
+
+    Returns:
+        The clipped values.
+    """
     value = jnp.where(value < top, value, top)
     return jnp.where(value > 0, value, 0)

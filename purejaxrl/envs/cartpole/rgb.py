@@ -1,7 +1,7 @@
 """The image of CartPole as gymnasium draws it with `render_mode="rgb_array"`, as a pure function of the state.
 
 gymnasium draws with pygame.gfxdraw, which is SDL_gfx: end points truncated to whole pixels, Wu's antialiased lines
-(Wu 1991, "An efficient antialiasing technique") in 16-bit fixed point, a scanline fill, and colours mixed in whole
+(Wu 1991, "An efficient antialiasing technique") in 16-bit fixed point, a scanline fill, and colors mixed in whole
 numbers. The same arithmetic here gives the same pixels. SDL counts scanlines from the top, and gymnasium turns its
 image over when done; here scanline 0 is the bottom one from the start.
 """
@@ -48,16 +48,31 @@ BEYOND = 2**31 - 1
 
 
 def render_rgb(x: Float[Array, "*lead"], theta: Float[Array, "*lead"]) -> UInt8[Array, "*lead 400 600 3"]:
-    """Render the cart at `x` metres from the centre with its pole at `theta` radians, positive leaning right.
+    """Render the image of CartPole that gymnasium draws.
 
-    Returns RGB images, row 0 at the top: gymnasium's CartPole `render()` pixel for pixel, also for carts off the
-    image and poles at any angle, but where float32 takes a corner for its neighbour, see `cartpole_scene`.
+    It equals gymnasium's CartPole `render()` pixel for pixel, also for carts off the image and poles at any angle,
+    except where float32 takes a corner for its neighbor, see `scene`.
+
+    Args:
+        x: Position of the cart in meters from the center, [*lead].
+        theta: Angle of the pole in radians, positive leaning right, [*lead].
+
+    Returns:
+        RGB images [*lead, 400, 600, 3], row 0 at the top.
     """
     return jnp.vectorize(render_one, signature="(),()->(r,c,k)")(x, theta)
 
 
 def render_one(x: Float[Array, ""], theta: Float[Array, ""]) -> UInt8[Array, "400 600 3"]:
-    """One image. Shapes of one colour commute, so that the fills, which cover most, are laid down first."""
+    """Render one image, starting with the fills, as shapes of one color may be drawn in any order.
+
+    Args:
+        x: Position of the cart in meters from the center.
+        theta: Angle of the pole in radians, positive leaning right.
+
+    Returns:
+        The RGB image [400, 600, 3].
+    """
     cart = cart_columns(x)
     pole = pole_corners(x, theta)
 
@@ -75,26 +90,49 @@ def render_one(x: Float[Array, ""], theta: Float[Array, ""]) -> UInt8[Array, "40
 
 
 def next_corner(corner: Pixel) -> Pixel:
-    """For every corner of a polygon the one after it."""
+    """Return for every corner of a polygon the one after it.
+
+    Args:
+        corner: The corners [K].
+
+    Returns:
+        The corners after them, [K].
+    """
     return Pixel(jnp.roll(corner.column, -1), jnp.roll(corner.line, -1))
 
 
 def scanlines() -> Int[Array, "400"]:
-    """The scanline of each row."""
+    """Return the scanline of each row of the image."""
     return ROWS - 1 - jnp.arange(ROWS)
 
 
 def inside_cart(left: Int[Array, ""], right: Int[Array, ""]) -> Bool[Array, "400 1800"]:
-    """The bytes of the cart, ends included. Its outline, all straight lines, adds nothing to its fill."""
+    """Compute which bytes of the image the cart covers.
+
+    Its outline consists of straight lines and adds nothing to its fill.
+
+    Args:
+        left: Column of the cart's left side, included.
+        right: Column of the cart's right side, included.
+
+    Returns:
+        Whether each byte is covered, [400, 1800].
+    """
     is_line = jnp.abs(scanlines() - TRACK) <= CART_HALF_HEIGHT
     return is_line[:, None] & ((left <= BYTE_COLUMN) & (right >= BYTE_COLUMN))[None]
 
 
 def inside_pole(corner: Pixel) -> Bool[Array, "400 1800"]:
-    """The bytes that SDL_gfx's filledPolygon fills: on each scanline, all between the two sides that cross it.
+    """Compute which bytes SDL_gfx's filledPolygon fills: on each scanline, all between the two sides that cross it.
 
     Crossings are in 16-bit fixed point. A side counts from its lower end up to, without, its upper end, except on the
     highest scanline.
+
+    Args:
+        corner: The pole's corners [4].
+
+    Returns:
+        Whether each byte is filled, [400, 1800].
     """
     other = next_corner(corner)
     is_rising = corner.line < other.line
@@ -115,11 +153,18 @@ def inside_pole(corner: Pixel) -> Bool[Array, "400 1800"]:
 
 
 def antialiased_line(start: Pixel, end: Pixel) -> tuple[Pixel, Int[Array, "K"]]:
-    """SDL_gfx's aaline without its end point: the pixels of a line, none of them twice, and their opacities.
+    """Compute the pixels and opacities of SDL_gfx's aaline without its end point; no pixel appears twice.
 
-    Step by step along the longer axis, two neighbouring pixels share 255 by the fraction of the position across;
-    upright and level lines are opaque, ends included. The start is opaque. (Of a level line that runs left SDL_gfx
-    draws only the start; the fill covers the rest, and cutting at the border, truncated outwards, makes no new ones.)
+    Step by step along the longer axis, two neighboring pixels share 255 by the fraction of the position across; upright
+    and level lines are opaque, ends included. The start is opaque. (For a level line that runs left SDL_gfx draws only
+    the start; the fill covers the rest, and cutting at the border, truncated outwards, makes no new ones.)
+
+    Args:
+        start: First pixel of the line.
+        end: Last pixel of the line.
+
+    Returns:
+        The pixels [K] and their opacities from 0 to 255, [K].
     """
     start, end, is_seen = clipped(start, end)
     is_falling = start.line > end.line
@@ -145,15 +190,28 @@ def antialiased_line(start: Pixel, end: Pixel) -> tuple[Pixel, Int[Array, "K"]]:
 
 
 def weighted(weight: Int[Array, "K"]) -> Int[Array, "K"]:
-    """The opacity of an opaque colour at that weight, out of 255: one less, as SDL_gfx divides by 256."""
+    """Compute the opacity of an opaque color at a given weight, one less than the weight, as SDL_gfx divides by 256.
+
+    Args:
+        weight: Weights out of 255, [K].
+
+    Returns:
+        Opacities [K].
+    """
     return (OPAQUE * weight) >> 8
 
 
 def clipped(start: Pixel, end: Pixel) -> tuple[Pixel, Pixel, Bool[Array, ""]]:
-    """Cut a line at the image's borders as SDL_gfx does, in float32 and truncated; and whether anything is left.
+    """Clip a line to the image's borders as SDL_gfx does, in float32 and truncated.
 
-    Two cuts suffice: the pole is shorter than the image is wide, and never reaches its top. The end that is cut
-    becomes the start.
+    Two cuts suffice: the pole is shorter than the image is wide, and never reaches its top.
+
+    Args:
+        start: First pixel of the line.
+        end: Last pixel of the line.
+
+    Returns:
+        The new ends, of which the one that was cut comes first, and whether anything is left.
     """
     for _ in range(2):
         is_swapped = ~jnp.any(outside(start))
@@ -175,19 +233,45 @@ def clipped(start: Pixel, end: Pixel) -> tuple[Pixel, Pixel, Bool[Array, ""]]:
 
 
 def outside(pixel: Pixel) -> Bool[Array, "3"]:
-    """Whether a pixel lies left of the image, right of it, below it."""
+    """Check whether a pixel lies left of the image, right of it, or below it.
+
+    Args:
+        pixel: The pixel.
+
+    Returns:
+        The three answers, [3].
+    """
     return jnp.stack((pixel.column < 0, pixel.column >= COLUMNS, pixel.line < 0))
 
 
 def choose(is_first: Bool[Array, "..."], first: Pixel, second: Pixel) -> Pixel:
-    """The first pixel where true, else the second."""
+    """Select the first pixel where a condition is true, else the second.
+
+    Args:
+        is_first: The condition.
+        first: Pixels selected where it is true.
+        second: Pixels selected where it is false.
+
+    Returns:
+        The selected pixels.
+    """
     return jax.tree.map(lambda a, b: jnp.where(is_first, a, b), first, second)
 
 
 def lay(
     image: UInt8[Array, "400 600 3"], pixel: Pixel, opacity: Int[Array, "K"], colour: UInt8[np.ndarray, "3"]
 ) -> UInt8[Array, "400 600 3"]:
-    """Mix a colour into the pixels by opacity / 256, 255 covering; what is off the image or has opacity 0 stays."""
+    """Blend a color into pixels of an image by opacity / 256, where 255 is opaque.
+
+    Args:
+        image: The image [400, 600, 3].
+        pixel: The pixels [K]; those off the image are skipped.
+        opacity: Opacities from 0 to 255, [K].
+        colour: The RGB color [3].
+
+    Returns:
+        The image with the color.
+    """
     is_laid = (opacity > 0) & (pixel.column >= 0) & (pixel.column < COLUMNS) & (pixel.line >= 0)
     row = jnp.where(is_laid, ROWS - 1 - pixel.line, ROWS)
     column = jnp.where(is_laid, pixel.column, 0)

@@ -1,8 +1,8 @@
-"""Where things stand in gymnasium's image of CartPole, in whole pixels, and their colours.
+"""Positions of the objects in gymnasium's image of CartPole, in whole pixels, and their colors.
 
 gymnasium computes coordinates in float64 and pygame truncates them. Here they are sums of whole 1/4096 pixels and a
 small float32 remainder, so that only the rounding of sin(theta) and 1 - cos(theta) counts, at most some 1e-5 pixels: a
-corner lands on the neighbouring pixel in about one image of 2,000,000 within the limits of the task, and in one of
+corner lands on the neighboring pixel in about one image of 2,000,000 within the limits of the task, and in one of
 70,000 over all angles.
 """
 
@@ -36,47 +36,91 @@ OUT_OF_SIGHT = 8.0
 
 
 class Pixel(NamedTuple):
-    """Where a pixel lies: column from the left, scanline from the bottom; either may be off the image."""
+    """Position of a pixel, which may be off the image: its column from the left and its scanline from the bottom."""
 
     column: Int[Array, "..."]
     line: Int[Array, "..."]
 
 
 def cart_columns(x: Float[Array, ""]) -> Int[Array, "3"]:
-    """Columns of the cart's left side, its middle and its right side; ends included, it is 51 pixels wide."""
+    """Compute the columns of the cart's left side, its middle and its right side.
+
+    Args:
+        x: Position of the cart in meters from the center.
+
+    Returns:
+        The columns [3]; ends included, the cart is 51 pixels wide.
+    """
     return pixel_columns(within_sight(x), jnp.array([-CART_HALF_WIDTH, 0, CART_HALF_WIDTH]))
 
 
 def within_sight(x: Float[Array, ""]) -> Float[Array, ""]:
-    """A place as far out of sight as x, but not so far that whole numbers overflow."""
+    """Clip a position so that whole numbers do not overflow, without moving a cart that is off the image onto it.
+
+    Args:
+        x: Position in meters from the center.
+
+    Returns:
+        The clipped position.
+    """
     return jnp.clip(x, -OUT_OF_SIGHT, OUT_OF_SIGHT)
 
 
 def in_units(value: Float[Array, ""]) -> tuple[Int[Array, ""], Float[Array, ""]]:
-    """Split a value exactly into whole 1/4096 and a remainder of at most half of one, in 1/4096."""
+    """Split a value exactly into whole units of 1/4096 and a remainder of at most half of one.
+
+    Args:
+        value: The value.
+
+    Returns:
+        The whole units, and the remainder in units of 1/4096.
+    """
     scaled = value * UNITS_PER_PIXEL
     whole = jnp.round(scaled)
     return whole.astype(jnp.int32), scaled - whole
 
 
 def truncated(whole: Int[Array, "K"], rest: Float[Array, "K"]) -> Int[Array, "K"]:
-    """Whole pixels, towards zero as C converts, of coordinates `whole + rest` in 1/4096 pixel."""
+    """Truncate coordinates to whole pixels, towards zero as in C.
+
+    Args:
+        whole: Whole units of 1/4096 pixel, [K].
+        rest: Remainders in units of 1/4096 pixel, [K].
+
+    Returns:
+        The whole pixels of `whole + rest`, [K].
+    """
     floor = (whole + jnp.floor(rest).astype(jnp.int32)) >> UNITS_PER_PIXEL_BITS
     ceiling = -((-whole + jnp.floor(-rest).astype(jnp.int32)) >> UNITS_PER_PIXEL_BITS)
     return jnp.where(floor < 0, ceiling, floor)
 
 
 def pixel_columns(x: Float[Array, ""], offset: Int[Array, "K"]) -> Int[Array, "K"]:
-    """Columns of the points `offset` pixels right of the cart's middle."""
+    """Compute the columns of points at given distances from the cart's middle.
+
+    Args:
+        x: Position of the cart in meters from the center.
+        offset: Distances to the right of the cart's middle, in pixels, [K].
+
+    Returns:
+        The columns [K].
+    """
     whole, rest = in_units(x)
     middle = PIXELS_PER_METRE * whole + CENTRE * UNITS_PER_PIXEL
     return truncated(middle + offset * UNITS_PER_PIXEL, jnp.broadcast_to(PIXELS_PER_METRE * rest, offset.shape))
 
 
 def pole_corners(x: Float[Array, ""], theta: Float[Array, ""]) -> Pixel:
-    """The pole's corners [4] in the order gymnasium draws them: turned by theta about the axle, then truncated.
+    """Compute the pole's corners: rotated by theta about the axle, then truncated to whole pixels.
 
-    1 - cos(theta) in place of cos(theta), as float32 resolves it better for poles near upright.
+    1 - cos(theta) is used in place of cos(theta), as float32 resolves it better for poles near upright.
+
+    Args:
+        x: Position of the cart in meters from the center.
+        theta: Angle of the pole in radians, positive leaning right.
+
+    Returns:
+        The corners [4] in the order in which gymnasium draws them.
     """
     x = within_sight(x)
     sine, versine = jnp.sin(theta), 2.0 * jnp.sin(theta / 2.0) ** 2
