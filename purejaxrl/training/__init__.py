@@ -1,1 +1,1 @@
-"""How any agent is run."""
+"""The training loop, which runs any agent."""

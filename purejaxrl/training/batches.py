@@ -13,14 +13,25 @@ import numpy as np
 
 
 class Group(NamedTuple):
-    """Settings [settings] that one program trains, as their configs differ in leaves only; the configs beside them."""
+    """Settings that one program trains, because their configs differ in leaves only.
+
+    Attributes:
+        settings: Indices of the settings.
+        configs: Their configs, in the same order.
+    """
 
     settings: tuple[int, ...]
     configs: tuple[Any, ...]
 
 
 class Batch(NamedTuple):
-    """Runs that are trained side by side: their numbers, stacked configs and seeds, each [runs]."""
+    """Runs that are trained side by side.
+
+    Attributes:
+        runs: Numbers of the runs, [runs].
+        configs: Their stacked configs, [runs].
+        seeds: Their seeds, [runs].
+    """
 
     runs: np.ndarray
     configs: Any
@@ -28,7 +39,14 @@ class Batch(NamedTuple):
 
 
 def group_settings(configs: Sequence[Any]) -> list[Group]:
-    """Put settings with equal static fields together, in order of their first appearance."""
+    """Group settings with equal static fields, in order of their first appearance.
+
+    Args:
+        configs: One config per setting.
+
+    Returns:
+        The groups.
+    """
     groups: dict[Any, list[int]] = {}
     for setting, config in enumerate(configs):
         groups.setdefault(jax.tree.structure(config), []).append(setting)
@@ -36,21 +54,54 @@ def group_settings(configs: Sequence[Any]) -> list[Group]:
 
 
 def batch_of(group: Group, seeds: int, seed: int) -> Batch:
-    """All runs of a group, one setting after another."""
+    """Collect all runs of a group, one setting after another.
+
+    Args:
+        group: The group.
+        seeds: Number of seeds per setting.
+        seed: The first seed.
+
+    Returns:
+        The runs as one batch.
+    """
     runs = (np.asarray(group.settings)[:, None] * seeds + np.arange(seeds)).ravel()
     return Batch(runs, stack_configs(group.configs, seeds), (seed + runs % seeds).astype(np.uint32))
 
 
 def stack_configs(configs: Sequence[Any], repeats: int = 1) -> Any:
-    """One config whose leaves are [len(configs) * repeats] float32, every config repeated."""
+    """Stack configs that differ in leaves only, repeating each of them.
+
+    Args:
+        configs: The configs.
+        repeats: How often each is repeated.
+
+    Returns:
+        One config whose leaves are [len(configs) * repeats] float32.
+    """
     return jax.tree.map(lambda *leaves: np.repeat(np.asarray(leaves, np.float32), repeats), *configs)
 
 
 def take(batch: Batch, which: slice | np.ndarray) -> Batch:
-    """Some of a batch's runs."""
+    """Select some of a batch's runs.
+
+    Args:
+        batch: The batch.
+        which: Indices of the runs.
+
+    Returns:
+        A batch of these runs.
+    """
     return jax.tree.map(lambda leaf: leaf[which], batch)
 
 
 def cut(batch: Batch, width: int) -> list[Batch]:
-    """A batch as several of at most `width` runs."""
+    """Split a batch into several of limited width.
+
+    Args:
+        batch: The batch.
+        width: Largest number of runs per batch.
+
+    Returns:
+        The batches, in order.
+    """
     return [take(batch, slice(first, first + width)) for first in range(0, len(batch.runs), width)]

@@ -1,7 +1,4 @@
-"""The only loop on the host: it compiles, runs chunk after chunk, and hands each chunk's numbers out.
-
-It knows nothing of files or screens; whoever iterates over `fit` writes and shows.
-"""
+"""Compilation of a training into programs that fit in memory."""
 
 from __future__ import annotations
 
@@ -35,15 +32,26 @@ A_SPAN: Any = Span(*[jax.ShapeDtypeStruct((), jnp.int32)] * 3)  # type: ignore[a
 
 
 class StopRequestedError(Exception):
-    """Training was asked to stop while nothing could be handed out yet."""
+    """Raised where training was asked to stop before it had anything to report."""
 
 
 class Program(NamedTuple):
-    """The compiled functions of a training of `width` runs side by side, and what they need.
+    """Compiled functions that train `width` runs side by side, and the data that belongs to them.
 
-    Fewer runs are padded to `width`, which is a multiple of what mesh and groups take. `capacity` bounds a chunk's
-    iterations. carry: shapes of state and best. memory: bytes, on the device that needs most or, where devices share
-    one memory, on all together.
+    Attributes:
+        agent: The algorithm.
+        env: The environment.
+        budget: The budget of each run.
+        shape: (T, N), the steps and actors of one iteration.
+        mesh: The devices.
+        width: Number of runs, a multiple of what mesh and groups take; fewer runs are padded to it.
+        capacity: Largest number of iterations of a chunk.
+        start: (configs, seeds) -> (state, best).
+        chunk: (configs, state, span) -> (state, Log).
+        evaluate: (configs, params, best, key, iteration, is_due) -> (returns, best); None without evaluations.
+        carry: Shapes of state and best.
+        memory: Bytes on the device that needs most or, where devices share one memory, on all together.
+        compile_seconds: How long compilation took.
     """
 
     agent: Agent
@@ -64,7 +72,19 @@ class Program(NamedTuple):
 def start_run(
     agent: Agent, env: Env, budget: Budget, keeps_best: bool, config: Any, seed: UInt32[Array, ""]
 ) -> tuple[RunState, Best | None]:
-    """The run that starts from jax.random.key(seed), and its params as the best so far, where that is kept."""
+    """Initialize the run of a seed.
+
+    Args:
+        agent: The algorithm.
+        env: The environment.
+        budget: The run's budget.
+        keeps_best: Whether the best parameters are kept.
+        config: The agent's hyperparameters.
+        seed: The seed; the run starts from jax.random.key(seed).
+
+    Returns:
+        The run, and its params as the best so far, None where these are not kept.
+    """
     state = init_run(agent, env, config, jax.random.key(seed), budget.stop_at)
     return state, Best(state.learner.params, jnp.asarray(-jnp.inf)) if keeps_best else None
 
@@ -82,10 +102,26 @@ def compile_fitting(
     should_stop: Callable[[], bool] = bool,
     is_checked: bool = False,
 ) -> Program:
-    """The Program for as many of `runs` side by side as fit in memory: by what the compiler says that it needs.
+    """Compile a Program for as many runs side by side as fit in memory, by the compiler's own analysis.
 
-    config: of any of the runs; its leaves are not looked at. memory_limit: bytes per memory, see `devices`.
-    Raises ResourceError where not even one run fits, and StopRequestedError when asked to stop.
+    Args:
+        agent: The algorithm.
+        env: The environment.
+        config: Config of any of the runs; the values of its leaves do not matter.
+        runs: Number of runs.
+        budget: Budget of each run.
+        local: The devices.
+        memory_limit: Bytes that may be used per memory, see `devices`.
+        eval_episodes: Episodes of an evaluation, None without evaluations.
+        should_stop: Whether compilation should be abandoned.
+        is_checked: Whether to compile with the checks of `debugging`, on one device.
+
+    Returns:
+        The Program.
+
+    Raises:
+        ResourceError: If not even one run fits.
+        StopRequestedError: If asked to stop.
     """
     started = time.perf_counter()
     compile_width = partial(
@@ -129,9 +165,24 @@ def compile_program(
     should_stop: Callable[[], bool] = bool,
     is_checked: bool = False,
 ) -> Program:
-    """Compile training (and evaluation, given its episodes) for `runs` side by side. Nothing is allocated.
+    """Compile training, and evaluation if asked for, of a number of runs side by side; nothing is allocated.
 
-    is_checked: with the checks of `debugging`, on one device. Raises StopRequestedError when asked to stop.
+    Args:
+        agent: The algorithm.
+        env: The environment.
+        config: Config of any of the runs; the values of its leaves do not matter.
+        budget: Budget of each run.
+        local: The devices.
+        runs: Number of runs.
+        eval_episodes: Episodes of an evaluation, None without evaluations.
+        should_stop: Whether compilation should be abandoned.
+        is_checked: Whether to compile with the checks of `debugging`, on one device.
+
+    Returns:
+        The Program.
+
+    Raises:
+        StopRequestedError: If asked to stop.
     """
     started = time.perf_counter()
     mesh, shape = devices.mesh_for(local[:1] if is_checked else local, runs), agent.rollout_shape(config)
@@ -197,7 +248,15 @@ def compile_program(
 
 
 def shapes_of_settings(config: Any, runs: int) -> tuple[Any, Any]:
-    """Shapes of the stacked configs and seeds of so many runs."""
+    """Return the shapes of the stacked configs and seeds of a number of runs.
+
+    Args:
+        config: Config of any of the runs.
+        runs: Number of runs.
+
+    Returns:
+        Shapes of configs and seeds, [runs] each.
+    """
     a_real, a_seed = (jax.ShapeDtypeStruct((runs,), dtype) for dtype in (jnp.float32, jnp.uint32))
     return jax.tree.map(lambda _: a_real, config), a_seed
 
@@ -205,36 +264,91 @@ def shapes_of_settings(config: Any, runs: int) -> tuple[Any, Any]:
 def shapes_of_runs(
     agent: Agent, env: Env, config: Any, budget: Budget, keeps_best: bool, runs: int
 ) -> tuple[RunState, Best | None]:
-    """Shapes of the states of so many runs and of the best learners, where these are kept."""
+    """Compute the shapes of the states of a number of runs, and of their best params.
+
+    Args:
+        agent: The algorithm.
+        env: The environment.
+        config: Config of any of the runs.
+        budget: Budget of each run.
+        keeps_best: Whether the best parameters are kept.
+        runs: Number of runs.
+
+    Returns:
+        Shapes of the states, [runs, ...], and of the best params, None where these are not kept.
+    """
     start = jax.vmap(partial(start_run, agent, env, budget, keeps_best))
     shapes: tuple[RunState, Best | None] = jax.eval_shape(start, *shapes_of_settings(config, runs))
     return shapes
 
 
 def mebibytes(count: int) -> str:
-    """A number of bytes for people."""
+    """Format a number of bytes in MiB.
+
+    Args:
+        count: Number of bytes.
+
+    Returns:
+        The text, such as "1,234.5 MiB".
+    """
     return f"{count / 2**20:,.1f} MiB"
 
 
 def bytes_of(tree: PyTree) -> int:
-    """What arrays, or shapes of arrays, take in memory."""
+    """Compute the size of arrays in memory.
+
+    Args:
+        tree: Arrays, or shapes of arrays.
+
+    Returns:
+        The number of bytes.
+    """
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def transient_bytes(compiled: Any) -> int:
-    """What a compiled program needs on one device beside its arguments, by its own memory analysis."""
+    """Compute the memory that a compiled program needs on one device besides its arguments.
+
+    Args:
+        compiled: The compiled program.
+
+    Returns:
+        The number of bytes, by the program's own memory analysis.
+    """
     found = compiled.memory_analysis()
     return found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
 
 
 def chunk_capacity(agent: Agent, env: Env, budget: Budget, configs: Any, state: RunState) -> int:
-    """Iterations whose logs fit in LOG_BYTES, at most MAX_CHUNK."""
+    """Compute the largest number of iterations of a chunk, whose logs must fit in LOG_BYTES.
+
+    Args:
+        agent: The algorithm.
+        env: The environment.
+        budget: Budget of each run.
+        configs: Shapes of the stacked configs.
+        state: Shapes of the states of the runs.
+
+    Returns:
+        The number of iterations, at least 1 and at most MAX_CHUNK.
+    """
     one_iteration = partial(advance_group, agent, env, budget, 1)
     return max(1, min(MAX_CHUNK, LOG_BYTES // bytes_of(jax.eval_shape(one_iteration, configs, state, A_SPAN)[1])))
 
 
 def call_interruptibly(function: Callable[[], Any], should_stop: Callable[[], bool]) -> Any:
-    """Call a function that holds the interpreter for long in a thread, while signals reach the main one."""
+    """Call a function that blocks the interpreter for long in a thread, so that signals reach the main one.
+
+    Args:
+        function: The function.
+        should_stop: Whether to stop waiting for it.
+
+    Returns:
+        Its result.
+
+    Raises:
+        StopRequestedError: If asked to stop.
+    """
     outcome: list[Any] = []
 
     def work() -> None:

@@ -18,9 +18,10 @@ VARIABLE = "PUREJAXRL_CACHE_DIR"
 
 
 def cache_folder() -> Path | None:
-    """Where the environment variable PUREJAXRL_CACHE_DIR says, else the user's cache folder of this system.
+    """Return the folder of the compilation cache: PUREJAXRL_CACHE_DIR, else the user's cache folder of this system.
 
-    None where there is none, as for a user without a home: a container may run under an id that it has no name for.
+    Returns:
+        The folder, None for a user without a home: a container may run under an id that it has no name for.
     """
     if os.environ.get(VARIABLE):
         return absolute_path(os.environ[VARIABLE])
@@ -33,11 +34,15 @@ def cache_folder() -> Path | None:
 
 
 def use_compilation_cache() -> Path | None:
-    """Let JAX keep compiled programs in `cache_folder`, for the whole process; only a program should decide that.
+    """Let JAX keep compiled programs in `cache_folder` for the whole process, which only a program should decide.
 
     A folder that JAX itself was given (JAX_COMPILATION_CACHE_DIR) is used as it is, unless PUREJAXRL_CACHE_DIR names
-    another. Returns the folder, or None where nothing is kept: as JAX was told so (JAX_ENABLE_COMPILATION_CACHE=0), or
-    as there is no folder to write to, or it is not the user's own alone (mode 0700); `why_unused` tells these apart.
+    another.
+
+    Returns:
+        The folder. None where nothing is kept: because JAX was told so (JAX_ENABLE_COMPILATION_CACHE=0), because there
+        is no folder to write to, or because others can access it (its mode is not 0700); `why_unused` tells these
+        apart.
     """
     if not is_enabled():
         return None
@@ -60,19 +65,33 @@ def use_compilation_cache() -> Path | None:
 
 
 def is_enabled() -> bool:
-    """Whether JAX may keep compiled programs at all."""
+    """Check whether JAX may keep compiled programs at all."""
     return bool(jax.config.values["jax_enable_compilation_cache"])
 
 
 def is_private(folder: Path) -> bool:
-    """Whether this is a folder, no link to one, which belongs to the user and which nobody else has any right to."""
+    """Check whether a path is a folder that belongs to the user and that nobody else can access.
+
+    Args:
+        folder: The path.
+
+    Returns:
+        Whether it is; a link to a folder is not.
+    """
     found = os.lstat(folder)
     is_own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
     return stat.S_ISDIR(found.st_mode) and is_own and not stat.S_IMODE(found.st_mode) & 0o077
 
 
 def why_unused(folder: Path | None) -> str:
-    """Why `use_compilation_cache` keeps nothing in its folder."""
+    """Explain why `use_compilation_cache` keeps nothing in its folder.
+
+    Args:
+        folder: The folder, None if there is none.
+
+    Returns:
+        The reason, for users.
+    """
     if folder is None:
         return f"this user has no home folder; {VARIABLE} can name another"
     if not os.path.lexists(folder):

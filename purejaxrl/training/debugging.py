@@ -1,6 +1,6 @@
 """Debug mode: every operation of a program is checked for NaN, division by zero and indices out of bounds.
 
-Out-of-bounds reads are clamped and writes dropped without a word otherwise, and a NaN is noticed when it has spread.
+Without it out-of-bounds reads are clamped and writes dropped silently, and a NaN is noticed only once it has spread.
 """
 
 from __future__ import annotations
@@ -21,17 +21,42 @@ FOREIGN = ("/jax/", "/jaxlib/", "/flax/", "/optax/")
 
 
 def jit_checked(function: Callable[..., Any]) -> Any:
-    """Jit a function with the checks; what it returns stands behind what they have found."""
+    """Jit a function with checks of its operations.
+
+    Args:
+        function: The function.
+
+    Returns:
+        A jitted function that returns the error found, and the function's result.
+    """
     return jax.jit(checkify.checkify(function, errors=CHECKS))
 
 
 def raising(compiled: Callable[..., tuple[Any, Any]]) -> Callable[..., Any]:
-    """A compiled checked function that raises DivergedError, naming operation and line, at the first thing found."""
+    """Make a compiled checked function raise its errors, naming operation and line.
+
+    Args:
+        compiled: A compiled function of `jit_checked`.
+
+    Returns:
+        A function that returns the result, or raises DivergedError at the first error found.
+    """
     return partial(call_checked, compiled)
 
 
 def call_checked(compiled: Callable[..., tuple[Any, Any]], *args: Any) -> Any:
-    """The result of a compiled checked function. Raises DivergedError, see `raising`."""
+    """Call a compiled checked function and raise the error that it found.
+
+    Args:
+        compiled: A compiled function of `jit_checked`.
+        *args: Its arguments.
+
+    Returns:
+        Its result.
+
+    Raises:
+        DivergedError: If it found an error, naming operation and line.
+    """
     found, result = compiled(*args)
     error = found.get_exception()
     if error is not None:
@@ -41,7 +66,14 @@ def call_checked(compiled: Callable[..., tuple[Any, Any]], *args: Any) -> Any:
 
 
 def place_of(found: Any) -> str:
-    """Where the innermost line outside JAX and the like stands, in words; empty where that is not known."""
+    """Describe the innermost line of a traceback that is outside of JAX and similar packages.
+
+    Args:
+        found: The traceback that JAX recorded, or None.
+
+    Returns:
+        The line in words, empty where it is not known.
+    """
     if not hasattr(found, "as_python_traceback"):
         return ""
     frames = traceback.extract_tb(found.as_python_traceback())

@@ -45,7 +45,7 @@ lacks_threads = False
 
 
 def note_fork() -> None:
-    """What every forked child begins with."""
+    """Record in a forked child process whether JAX had already started."""
     global lacks_threads
     lacks_threads = lacks_threads or bool(xla_bridge._backends)
 
@@ -55,7 +55,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def check_process() -> None:
-    """Raise UnsupportedError in a process that was forked when JAX had started, where all would hang."""
+    """Check that this process was not forked after JAX had started, where everything would hang.
+
+    Raises:
+        UnsupportedError: If it was.
+    """
     if lacks_threads:
         raise UnsupportedError(
             "this process was forked from one in which JAX had started, and would hang; start processes that use JAX "
@@ -64,14 +68,21 @@ def check_process() -> None:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Return the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ask_for_cpu_devices(count: int | None = None) -> bool:
-    """Make JAX's CPU backend offer `count` virtual devices, one per core by default, and compile SMALL_LOOPS.
+    """Make JAX's CPU backend offer several virtual devices, and compile SMALL_LOOPS.
 
-    Possible only before JAX starts its backends; returns whether it was. Raises UnsupportedError as `check_process`.
+    Args:
+        count: Number of devices, by default one per core.
+
+    Returns:
+        Whether it was possible: only before JAX starts its backends.
+
+    Raises:
+        UnsupportedError: If this process was forked after JAX had started.
     """
     check_process()
     count, flags = count or usable_cores(), os.environ.get("XLA_FLAGS", "")
@@ -86,7 +97,17 @@ def ask_for_cpu_devices(count: int | None = None) -> bool:
 
 
 def device_kind(name: str) -> str:
-    """The kind of device that a user names; `gpu` is `cuda`. Raises InputError for others than KINDS."""
+    """Validate the kind of device that a user names; `gpu` stands for `cuda`.
+
+    Args:
+        name: The name.
+
+    Returns:
+        One of KINDS.
+
+    Raises:
+        InputError: If the kind is unknown.
+    """
     kind = {"gpu": "cuda"}.get(name, name)
     if kind not in KINDS:
         raise InputError(f"--device: {name!r} is not a device; use one of {', '.join(KINDS)}")
@@ -94,7 +115,18 @@ def device_kind(name: str) -> str:
 
 
 def local_devices(kind: str, limit: int | None = None) -> list[jax.Device]:
-    """The devices that runs are sharded over. Raises InputError where there are none of that kind."""
+    """Return the devices that runs are sharded over.
+
+    Args:
+        kind: Kind of the devices, one of KINDS.
+        limit: Number of devices, None for all.
+
+    Returns:
+        The devices.
+
+    Raises:
+        InputError: If there are none of that kind, or fewer than `limit`.
+    """
     try:
         devices = jax.local_devices() if kind == "auto" else jax.local_devices(backend=kind)
     except RuntimeError as error:
@@ -107,12 +139,25 @@ def local_devices(kind: str, limit: int | None = None) -> list[jax.Device]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
+    """Return the first line of an error's message.
+
+    Args:
+        error: The error.
+
+    Returns:
+        The line, or the error's type where there is no message.
+    """
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def warn_about_idle_cores(devices: list[jax.Device], limit: int | None, runs: int) -> None:
-    """Tell the user of a Python session where JAX had started with one CPU device before the package could ask."""
+    """Warn that cores stay idle if JAX had started with one CPU device before the package could ask for more.
+
+    Args:
+        devices: The devices in use.
+        limit: Number of devices that the user asked for, None for all.
+        runs: Number of runs.
+    """
     cores = usable_cores()
     if devices[0].platform == "cpu" and len(devices) == 1 and limit is None and min(cores, runs) > 1:
         warn(
@@ -123,15 +168,31 @@ def warn_about_idle_cores(devices: list[jax.Device], limit: int | None, runs: in
 
 
 def mesh_for(devices: list[jax.Device], runs: int) -> Mesh:
-    """A mesh of one axis, `runs`, over no more devices than there are runs."""
+    """Build a mesh of one axis, `runs`, over no more devices than there are runs.
+
+    Args:
+        devices: The devices.
+        runs: Number of runs.
+
+    Returns:
+        The mesh.
+    """
     return Mesh(np.array(devices[:runs]), ("runs",))
 
 
 def group_size(mesh: Mesh, runs: int, batch_bytes: int) -> int:
-    """How many runs a device takes side by side, of those it holds; its other runs follow one group after another.
+    """Compute how many of its runs a device computes side by side; its other runs follow one group after another.
 
-    batch_bytes: of the inputs that one run learns from at a time. An accelerator takes all runs at once. On CPU groups
-    keep the cost per run flat, where a wide batch would fall out of the cache.
+    An accelerator computes all runs at once. On CPU groups keep the cost per run constant, where a wide batch would not
+    fit in the cache.
+
+    Args:
+        mesh: The devices.
+        runs: Number of runs on all devices.
+        batch_bytes: Size of the inputs that one run learns from at a time.
+
+    Returns:
+        The number of runs per group.
     """
     per_device = -(-runs // mesh.size)
     if mesh.devices.flat[0].platform != "cpu":
@@ -141,16 +202,31 @@ def group_size(mesh: Mesh, runs: int, batch_bytes: int) -> int:
 
 
 def widest_batch(devices: list[jax.Device], shape: tuple[int, int]) -> int:
-    """How many runs at most are worth taking side by side, whatever memory there is. shape: (T, N) of a rollout."""
+    """Compute the largest number of runs that are worth computing side by side, whatever memory there is.
+
+    Args:
+        devices: The devices.
+        shape: (T, N), the steps and actors of a rollout.
+
+    Returns:
+        The number of runs.
+    """
     if devices[0].platform != "cpu":
         return MAX_INT
     return max(CPU_BATCH_STEPS // (shape[0] * shape[1]), len(devices))
 
 
 def memory_of(devices: list[jax.Device]) -> int:
-    """Bytes that training may take: MEMORY_SHARE of a device's memory or, on CPU, of what the machine grants.
+    """Compute the memory that training may use: a share of a device's memory or, on CPU, of the machine's.
 
-    The size of the memory, not what is free at the moment, so that the same command is cut the same way every time.
+    It depends on the size of the memory, not on what is free at the moment, so that the same command is always split
+    into the same batches.
+
+    Args:
+        devices: The devices.
+
+    Returns:
+        The number of bytes: MEMORY_SHARE of the memory.
     """
     if devices[0].platform == "cpu":
         return int(MEMORY_SHARE * host_memory())
@@ -160,7 +236,7 @@ def memory_of(devices: list[jax.Device]) -> int:
 
 
 def host_memory() -> int:
-    """Bytes of main memory that this process may use: the machine's, or less where its control group says so."""
+    """Return the bytes of main memory that this process may use: the machine's, or its control group's if less."""
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         path = Path("/sys/fs/cgroup") / name
@@ -170,17 +246,41 @@ def host_memory() -> int:
 
 
 def on_one_memory(bytes_per_device: int, mesh: Mesh) -> int:
-    """What all devices that share one memory need together: on CPU they all do, elsewhere each has its own."""
+    """Compute the memory needed by all devices that share one: on CPU they all do, elsewhere each has its own.
+
+    Args:
+        bytes_per_device: Bytes that each device needs.
+        mesh: The devices.
+
+    Returns:
+        The number of bytes.
+    """
     return bytes_per_device * (mesh.size if mesh.devices.flat[0].platform == "cpu" else 1)
 
 
 def padded(runs: int, multiple: int) -> int:
-    """The number of runs rounded up to a multiple."""
+    """Round a number of runs up to a multiple.
+
+    Args:
+        runs: Number of runs.
+        multiple: What the result is divisible by.
+
+    Returns:
+        The rounded number.
+    """
     return -(-runs // multiple) * multiple
 
 
 def pad_runs(tree: PyTree, width: int) -> PyTree:
-    """Repeat the last run of host arrays until there are `width`; what is computed for the repeats is thrown away."""
+    """Pad host arrays by repeating their last run; what is computed for the repeats is discarded.
+
+    Args:
+        tree: Arrays [runs, ...].
+        width: Number of runs after padding.
+
+    Returns:
+        Arrays [width, ...].
+    """
 
     def pad(leaf: np.ndarray) -> np.ndarray:
         return np.concatenate([leaf, np.repeat(leaf[-1:], width - len(leaf), axis=0)])
@@ -189,12 +289,29 @@ def pad_runs(tree: PyTree, width: int) -> PyTree:
 
 
 def place(tree: PyTree, mesh: Mesh, spec: PartitionSpec = RUNS) -> PyTree:
-    """Put arrays on the mesh's devices."""
+    """Put arrays on the devices of a mesh.
+
+    Args:
+        tree: Arrays.
+        mesh: The devices.
+        spec: How the arrays are sharded, by default over runs.
+
+    Returns:
+        The arrays on the devices.
+    """
     return jax.device_put(tree, NamedSharding(mesh, spec))
 
 
 def as_shapes(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Shapes and types of arrays, or such shapes, that stand for arrays spread over the mesh's devices by runs."""
+    """Return the shapes of arrays that are sharded over runs on the devices of a mesh.
+
+    Args:
+        tree: Arrays, or shapes of arrays.
+        mesh: The devices.
+
+    Returns:
+        Shapes, types and shardings.
+    """
     sharding = NamedSharding(mesh, RUNS)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
@@ -202,6 +319,17 @@ def as_shapes(tree: PyTree, mesh: Mesh) -> PyTree:
 def shard_over_runs(
     function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any, donate: tuple[int, ...] = ()
 ) -> Any:
-    """Jit a function so that each device computes its own runs; runs never talk to each other."""
+    """Jit a function so that each device computes its own runs, without communication between them.
+
+    Args:
+        function: The function of a device's runs.
+        mesh: The devices.
+        in_specs: How the arguments are sharded.
+        out_specs: How the results are sharded.
+        donate: Indices of the arguments whose memory is reused.
+
+    Returns:
+        The jitted function.
+    """
     sharded = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
     return jax.jit(sharded, donate_argnums=donate)

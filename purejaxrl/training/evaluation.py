@@ -1,4 +1,4 @@
-"""Greedy evaluation, apart from training: own environments, own keys, nothing learned."""
+"""Greedy evaluation in separate environments and with separate keys, without learning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from purejaxrl.types import Agent, Env, PyTree, ScalarKey
 
 
 class Best(NamedTuple):
-    """The learner's params with the highest mean evaluation return so far, and that return."""
+    """Params with the highest mean evaluation return so far, and that return."""
 
     params: PyTree
     eval_return: Float[Array, ""]
@@ -23,7 +23,19 @@ class Best(NamedTuple):
 def evaluate(
     agent: Agent, env: Env, episodes: int, config: Any, params: PyTree, key: ScalarKey
 ) -> Float[Array, " episodes"]:
-    """Returns of `episodes` whole episodes of the greedy policy, played side by side. Consumes `key`."""
+    """Compute the returns of whole episodes of the greedy policy, played side by side.
+
+    Args:
+        agent: The algorithm.
+        env: The environment.
+        episodes: Number of episodes.
+        config: The agent's hyperparameters.
+        params: The learner's params.
+        key: A random key, which is consumed.
+
+    Returns:
+        Returns [episodes].
+    """
     reset_key, step_key = jax.random.split(key)
     observation, env_state = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
     carry = initial_carry(agent, env, config, (episodes,))
@@ -57,9 +69,21 @@ def evaluate_and_keep(
     iteration: Int[Array, ""],
     is_due: Bool[Array, ""],
 ) -> tuple[Float[Array, ""], Best]:
-    """Mean return of the greedy policy before an iteration, and the better of `params` and `best` by it.
+    """Evaluate the greedy policy before an iteration, and keep its params if they are the best so far.
 
-    key: the run's, which is not consumed. Where it is not due, the return is NaN and the best stays.
+    Args:
+        agent: The algorithm.
+        env: The environment.
+        episodes: Number of episodes.
+        config: The agent's hyperparameters.
+        params: The learner's params.
+        best: The best params so far.
+        key: The run's key, which is not consumed.
+        iteration: Number of the iteration.
+        is_due: Whether the evaluation counts.
+
+    Returns:
+        The mean return and the best params; where the evaluation is not due, NaN and `best` unchanged.
     """
     _, _, evaluation_key = iteration_keys(key, iteration)
     eval_return = jnp.mean(evaluate(agent, env, episodes, config, params, evaluation_key))

@@ -1,4 +1,4 @@
-"""JAX's global settings: a training holds those that matter at fixed values, so that it does not depend on them.
+"""Settings of JAX that matter for results, held at fixed values during training.
 
 JAX takes them from environment variables (JAX_ENABLE_X64=1) and from `jax.config.update`, for a whole process. What the
 package does with them applies to the calling thread alone, and ends when the call does.
@@ -21,11 +21,16 @@ REQUIRED = {"jax_random_seed_offset": 0, "jax_high_dynamic_range_gumbel": False}
 def standard_jax() -> Iterator[None]:
     """Run a block, or as a decorator a function, under the settings of JAX that all of the package's results are for.
 
-    Precision, promotion of types, the random number generator and softmax's derivative decide numbers. NaN and infinity
+    Precision, type promotion, the random number generator and softmax's derivative decide results. NaN and infinity
     stand for what is not known yet; `--debug` finds those that are mistakes. Host and device exchange arrays as needed.
     Nested calls are harmless. JAX keeps these settings by thread: a new thread has to enter for itself.
-    Raises InputError where a setting that cannot be held has another value than REQUIRED, or where JAX has no device of
-    the kind that its own settings ask for.
+
+    Yields:
+        None, while the settings hold.
+
+    Raises:
+        InputError: If a setting that cannot be held has another value than REQUIRED, or if JAX has no device of the
+            kind that its own settings ask for.
     """
     check_required()
     check_platform()
@@ -44,7 +49,11 @@ def standard_jax() -> Iterator[None]:
 
 
 def check_required() -> None:
-    """Raise InputError naming the first of REQUIRED that has another value."""
+    """Check that the settings which cannot be held have their required values.
+
+    Raises:
+        InputError: If one has another value, naming the first.
+    """
     for name, value in REQUIRED.items():
         found = jax.config.values[name]
         if found != value:
@@ -54,7 +63,11 @@ def check_required() -> None:
 
 
 def check_platform() -> None:
-    """Raise InputError where JAX does not start, naming the setting that asks for a device that is not there."""
+    """Check that JAX can start its devices.
+
+    Raises:
+        InputError: If it cannot, naming the setting that asks for a device that is missing.
+    """
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:

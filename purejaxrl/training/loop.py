@@ -1,4 +1,4 @@
-"""How any agent is run inside a compiled program: one iteration, many iterations, groups of runs.
+"""The training loop inside a compiled program: one iteration, many iterations, groups of runs.
 
 A run is a RunState. `iterate` advances one run by one rollout and one update. The vmap over runs stands inside the loop
 over iterations, so that the clock is shared and never batched.
@@ -24,7 +24,7 @@ WINDOW = 100
 
 
 class Span(NamedTuple):
-    """What a chunk covers: iterations start .. start + length - 1, and the budget's amount. Whole numbers [] int32."""
+    """Iterations start .. start + length - 1 that a chunk covers, and the budget's amount, all scalars of int32."""
 
     start: Int[Array, ""]
     length: Int[Array, ""]
@@ -32,7 +32,13 @@ class Span(NamedTuple):
 
 
 class Log(NamedTuple):
-    """What one iteration of one run reports. `active`: whether the run was still training in it."""
+    """Report of one iteration of one run.
+
+    Attributes:
+        ended: Episodes that ended in the iteration.
+        active: Whether the run was still training in it.
+        metrics: The agent's metrics by name.
+    """
 
     ended: Ended
     active: Bool[Array, ""]
@@ -40,7 +46,18 @@ class Log(NamedTuple):
 
 
 def init_run(agent: Agent, env: Env, config: Any, key: ScalarKey, stop_at: float | None = None) -> RunState:
-    """A run before its first step. Consumes `key`. stop_at: the Budget's. The state's key is an `unrolled` one."""
+    """Initialize a run before its first step.
+
+    Args:
+        agent: The algorithm.
+        env: The environment.
+        config: The agent's hyperparameters.
+        key: A random key, which is consumed; the state's key is an `unrolled` one.
+        stop_at: Mean return at which the run ends as solved, None if it does not.
+
+    Returns:
+        The run's state.
+    """
     actors = agent.rollout_shape(config)[1]
     run_key, learner_key, env_key = jax.random.split(unrolled(key), 3)
     observation, env_state = jax.vmap(env.reset)(jax.random.split(env_key, actors))
@@ -57,17 +74,34 @@ def init_run(agent: Agent, env: Env, config: Any, key: ScalarKey, stop_at: float
 
 
 def initial_carry(agent: Agent, env: Env, config: Any, lead: tuple[int, ...]) -> PyTree:
-    """The recurrent state of as many actors [*lead] at the start of an episode."""
+    """Return the recurrent state of actors at the start of an episode.
+
+    Args:
+        agent: The algorithm.
+        env: The environment.
+        config: The agent's hyperparameters.
+        lead: Shape of the array of actors.
+
+    Returns:
+        The recurrent state, [*lead, ...].
+    """
     return jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf, (*lead, *jnp.shape(leaf))), agent.initial_carry(config, env)
     )
 
 
 def iteration_keys(key: ScalarKey, iteration: Int[Array, ""]) -> Array:
-    """Keys [3] for the rollout and the update of an iteration, and for an evaluation before it.
+    """Derive the random keys of an iteration from the run's key and the clock.
 
-    They derive from the run's key and the clock; the run's key itself stays. So a run that is frozen needs no selection
-    between a fresh key and a used one, and what an iteration draws does not depend on how it was reached.
+    The run's key itself stays. So a run that is frozen needs no selection between a fresh key and a used one, and what
+    an iteration draws does not depend on how it was reached.
+
+    Args:
+        key: The run's key, which is not consumed.
+        iteration: Number of the iteration.
+
+    Returns:
+        Keys [3] for the rollout, for the update, and for an evaluation before the iteration.
     """
     return jax.random.split(jax.random.fold_in(key, iteration), 3)
 
@@ -84,8 +118,19 @@ def iterate(
 ) -> tuple[RunState, Log]:
     """Advance one run by one rollout and one update.
 
-    A run that had ended before this iteration stays as it is, but for its replay rows. is_active: it is known not to
-    have ended, and nothing of it is selected.
+    A run that had ended before this iteration stays as it is, except for its replay memory.
+
+    Args:
+        agent: The algorithm.
+        env: The environment.
+        config: The agent's hyperparameters.
+        state: The run's state.
+        iteration: Number of the iteration.
+        budget: The run's budget.
+        is_active: Whether the run is known not to have ended, so that nothing needs to be selected.
+
+    Returns:
+        The state after the iteration, and its log.
     """
     steps, actors = agent.rollout_shape(config)
     env_steps = iteration * (steps * actors)
@@ -115,8 +160,13 @@ def slide_window(
 ) -> tuple[Float[Array, " W"], Float[Array, ""]]:
     """Move a window of W episodes over those that ended in a rollout, in order of step and actor.
 
-    recent: returns of the last W episodes before it (zeros where there were fewer); finished: how many there were.
-    Returns the last W now, and the highest mean of W episodes on the way, -inf where no window was full.
+    Args:
+        recent: Returns of the last W episodes before the rollout, zeros where there were fewer, [W].
+        ended: Episodes that ended in the rollout.
+        finished: Number of episodes that had ended before it.
+
+    Returns:
+        Returns of the last W episodes now, [W], and the highest mean of any full window, -inf where none was full.
     """
     window, returns, is_end = recent.shape[0], ended.returns.ravel(), ended.length.ravel() > 0
     count = jnp.cumsum(is_end)
@@ -132,13 +182,34 @@ def slide_window(
 def fraction_used(
     budget: Budget, iteration: Int[Array, ""], env_steps: Int[Array, ""], episodes: Int[Array, ""]
 ) -> Array:
-    """Share of the budget used before an iteration, in [0, 1]."""
+    """Compute the share of the budget that was used before an iteration.
+
+    Args:
+        budget: The run's budget.
+        iteration: Number of finished iterations.
+        env_steps: Number of env steps, counting all actors.
+        episodes: Number of finished episodes.
+
+    Returns:
+        The share, in [0, 1].
+    """
     used = {"epochs": iteration, "env_steps": env_steps, "episodes": episodes}[budget.kind]
     return jnp.clip(used / budget.amount, 0.0, 1.0)
 
 
 def freeze(active: Bool[Array, ""], advanced: RunState, state: RunState) -> RunState:
-    """`advanced` while the run is active, else `state`; memory always passes through, as selecting would copy it."""
+    """Select the advanced state while the run is active, else the state before.
+
+    The learner's memory is always the advanced one, as selecting would copy it.
+
+    Args:
+        active: Whether the run was active.
+        advanced: The state after an iteration.
+        state: The state before it.
+
+    Returns:
+        The selected state.
+    """
 
     def selectable(state: RunState) -> RunState:
         return state._replace(key=None, learner=state.learner._replace(memory=None))
@@ -148,10 +219,18 @@ def freeze(active: Bool[Array, ""], advanced: RunState, state: RunState) -> RunS
 
 
 def iterations_of(budget: Budget, shape: tuple[int, int], max_episode_steps: int) -> int:
-    """Iterations after which the budget is used up for certain.
+    """Compute the number of iterations after which the budget is used up for certain.
 
     `env_steps` is rounded up to whole iterations. For `episodes` it is the bound that every episode may last
     `max_episode_steps`; runs are usually done earlier.
+
+    Args:
+        budget: The run's budget.
+        shape: (T, N), the steps and actors of one iteration.
+        max_episode_steps: Upper bound on the steps of an episode.
+
+    Returns:
+        The number of iterations.
     """
     steps, actors = shape
     if budget.kind == "epochs":
@@ -163,11 +242,16 @@ def iterations_of(budget: Budget, shape: tuple[int, int], max_episode_steps: int
 
 
 def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tuple[RunState, Log]]:
-    """The whole run as a pure function key -> (RunState, Log[iterations, ...]).
+    """Build a training run as a pure function of a random key, without any checks; see `purejaxrl.make_train`.
 
-    One `lax.scan` of fixed length: jit it, vmap it over keys, differentiate through it. The Log holds one entry per
-    iteration; where `active` is False the run had already ended and the entry means nothing.
-    Nothing is checked here; `purejaxrl.make_train` does that first.
+    Args:
+        agent: The algorithm.
+        config: The agent's hyperparameters.
+        env: The environment.
+
+    Returns:
+        A function key -> (RunState, Log [iterations, ...]). Where the log's `active` is False the run had already
+        ended, and the entry means nothing.
     """
     budget = find_budget(config)
     iterations = iterations_of(budget, agent.rollout_shape(config), env.max_episode_steps)
@@ -177,7 +261,19 @@ def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tup
 def train_run(
     agent: Agent, env: Env, config: Any, budget: Budget, iterations: int, key: ScalarKey
 ) -> tuple[RunState, Log]:
-    """One run from key to end, as a scan. Consumes `key`."""
+    """Train one run from its key to its end, as one scan.
+
+    Args:
+        agent: The algorithm.
+        env: The environment.
+        config: The agent's hyperparameters.
+        budget: The run's budget.
+        iterations: Number of iterations.
+        key: A random key, which is consumed.
+
+    Returns:
+        The final state, and the log [iterations, ...].
+    """
     state = init_run(agent, env, config, key, budget.stop_at)
     return jax.lax.scan(
         lambda state, iteration: iterate(agent, env, config, state, iteration, budget), state, jnp.arange(iterations)
@@ -187,11 +283,22 @@ def train_run(
 def train_chunk(
     agent: Agent, env: Env, budget: Budget, capacity: int, group: int, configs: Any, state: RunState, span: Span
 ) -> tuple[RunState, Log]:
-    """Advance R runs over a span of iterations, `group` runs at a time.
+    """Advance R runs over a span of iterations, a group of runs at a time.
 
-    configs and state are stacked over runs; `group` divides R. The span is data, at most `capacity` long, so that
-    chunks of any length are one compiled program; its amount replaces the budget's. The Log has `capacity` entries
-    [capacity, R, ...], of which the first `span.length` mean something.
+    The span is data, so that chunks of any length are one compiled program; its amount replaces the budget's.
+
+    Args:
+        agent: The algorithm.
+        env: The environment.
+        budget: Budget of each run.
+        capacity: Largest length of a span.
+        group: Number of runs to advance side by side, less than R; it divides R.
+        configs: Stacked configs, [R].
+        state: States of the runs, [R, ...].
+        span: The iterations.
+
+    Returns:
+        The states after the span, and the log [capacity, R, ...], of which the first `span.length` entries are valid.
     """
     runs = state.active.shape[0]
     advance = partial(advance_group, agent, env, budget, capacity)
@@ -216,7 +323,20 @@ def train_chunk(
 def advance_group(
     agent: Agent, env: Env, budget: Budget, capacity: int, configs: Any, state: RunState, span: Span
 ) -> tuple[RunState, Log]:
-    """The runs of one group side by side; it stops early once none of them is active."""
+    """Advance the runs of one group side by side until none of them is active or the span ends.
+
+    Args:
+        agent: The algorithm.
+        env: The environment.
+        budget: Budget of each run.
+        capacity: Largest length of a span.
+        configs: Stacked configs of the group.
+        state: States of its runs.
+        span: The iterations.
+
+    Returns:
+        The states after the span, and the log [capacity, group, ...].
+    """
     # The loop goes on while any run is active: the only one is.
     is_active = state.active.shape[0] == 1
     one_step = partial(iterate, agent, env, budget=budget._replace(amount=span.amount), is_active=is_active)

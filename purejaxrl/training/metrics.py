@@ -34,11 +34,11 @@ Table = dict[str, np.ndarray]
 
 
 class RunStats(NamedTuple):
-    """What is known of runs so far, one entry per run [runs].
+    """Statistics of runs so far, one entry per run [runs].
 
     Attributes:
-        episodes: Finished episodes.
-        env_steps: Env steps of all actors.
+        episodes: Number of finished episodes.
+        env_steps: Number of env steps, counting all actors.
         solved_at_steps: Env steps at the end of the episode that completed the first full window at or above the
             threshold, -1 where there was none.
         return_100: Mean return of the last 100 episodes, NaN where there were fewer.
@@ -62,22 +62,33 @@ class RunStats(NamedTuple):
 
     @staticmethod
     def empty(runs: int) -> RunStats:
-        """The statistics of so many runs that have not begun."""
+        """Return the statistics of runs that have not begun.
+
+        Args:
+            runs: Number of runs.
+
+        Returns:
+            The statistics.
+        """
         zeros, unknown = np.zeros(runs, np.int64), np.full(runs, np.nan)
         return RunStats(zeros, zeros.copy(), zeros - 1, unknown, unknown.copy(), np.zeros(runs, bool))
 
 
 class Tally(NamedTuple):
-    """How often whole numbers came, in bins of `width`: `counts` by the first number of a bin.
+    """Histogram of whole numbers.
 
-    The width is 1 and doubles whenever there would be more than MAX_BINS bins, so memory stays bounded.
+    The width of bins is 1 and doubles whenever there would be more than MAX_BINS bins, so memory stays bounded.
+
+    Attributes:
+        width: Width of a bin.
+        counts: Number of values in each bin, by the first number of the bin.
     """
 
     width: int
     counts: dict[int, int]
 
     def as_dict(self) -> dict[str, Any]:
-        """The tally as summary.json has it."""
+        """Return the histogram in the form of summary.json."""
         return {"bin_width": self.width, "counts": dict(sorted(self.counts.items()))}
 
 
@@ -85,13 +96,29 @@ EMPTY_TALLY = Tally(1, {})
 
 
 def add_to_tally(tally: Tally, values: np.ndarray) -> Tally:
-    """A tally with the whole numbers in `values`, of any shape, counted in."""
+    """Count whole numbers in a histogram.
+
+    Args:
+        tally: The histogram.
+        values: Whole numbers, of any shape.
+
+    Returns:
+        The histogram with the numbers.
+    """
     numbers, counts = np.unique(values // tally.width * tally.width, return_counts=True)
     return merge_tallies(tally, Tally(tally.width, dict(zip(numbers.tolist(), counts.tolist(), strict=True))))
 
 
 def merge_tallies(one: Tally, other: Tally) -> Tally:
-    """The tally of what two have counted."""
+    """Add two histograms.
+
+    Args:
+        one: The first histogram.
+        other: The second histogram.
+
+    Returns:
+        The histogram of what both have counted.
+    """
     width, counts = max(one.width, other.width), _in_bins(one, max(one.width, other.width))
     for value, count in _in_bins(other, width).items():
         counts[value] = counts.get(value, 0) + count
@@ -102,7 +129,7 @@ def merge_tallies(one: Tally, other: Tally) -> Tally:
 
 
 def _in_bins(tally: Tally, width: int) -> dict[int, int]:
-    """The counts of a tally in bins of a larger width."""
+    """Convert the counts of a histogram to bins of a larger width."""
     counts: dict[int, int] = {}
     for value, count in tally.counts.items():
         start = int(value) // width * width
@@ -111,12 +138,26 @@ def _in_bins(tally: Tally, width: int) -> dict[int, int]:
 
 
 def pack_tallies(tallies: dict[str, Tally]) -> dict[str, Any]:
-    """Tallies as JSON holds them."""
+    """Convert histograms to values that JSON can hold.
+
+    Args:
+        tallies: Histograms by name.
+
+    Returns:
+        Lists and numbers by name.
+    """
     return {name: [tally.width, list(tally.counts.items())] for name, tally in tallies.items()}
 
 
 def unpack_tallies(packed: dict[str, Any]) -> dict[str, Tally]:
-    """Tallies from what `pack_tallies` made of them."""
+    """Restore histograms from the values that `pack_tallies` returned.
+
+    Args:
+        packed: Lists and numbers by name.
+
+    Returns:
+        Histograms by name.
+    """
     return {
         name: Tally(int(width), {int(value): int(count) for value, count in counts})
         for name, (width, counts) in packed.items()
@@ -124,7 +165,7 @@ def unpack_tallies(packed: dict[str, Any]) -> dict[str, Tally]:
 
 
 class MetricsSpec(NamedTuple):
-    """What the rows of a batch of runs depend on.
+    """Constants on which the rows of a batch of runs depend.
 
     Attributes:
         runs: The runs' numbers, as they stand in rows [runs].
@@ -144,23 +185,23 @@ class MetricsSpec(NamedTuple):
 
 
 class MetricsState(NamedTuple):
-    """What `record` keeps from chunk to chunk, [runs, ...] each. It is never changed in place.
+    """State that `record` keeps from chunk to chunk, [runs, ...] each; it is never changed in place.
 
     Attributes:
-        episodes: Finished episodes.
+        episodes: Number of finished episodes.
         env_steps: Env steps at the end of the run's last iteration.
         solved_at_steps: As in RunStats.
         is_over: Whether the run has ended.
         recent: Returns of its last 100 episodes, the newest last.
-        area: Sum of return_mean times env steps over the rows handed out.
-        area_steps: The env steps of these.
+        area: Sum of return_mean times env steps over the rows returned so far.
+        area_steps: The env steps of these rows.
         last_mean: The mean return that an interval without episodes takes over.
         closed_at: Env steps at the last row.
         counted: Episodes at the last row.
-        eval_return: An evaluation that the run's next row tells of, NaN for none.
+        eval_return: Result of an evaluation that belongs in the run's next row, NaN for none.
         is_open: Whether the run's last iteration belongs to no row yet.
         interval: Sums over the interval that the last iteration belongs to, by name.
-        tallies: Counts of the metrics that are vectors of whole numbers, over all runs.
+        tallies: Histograms of the metrics that are vectors of whole numbers, over all runs.
     """
 
     episodes: np.ndarray
@@ -189,7 +230,13 @@ class Rows(NamedTuple):
 class Events(NamedTuple):
     """Episodes that ended, sorted by run and then by step and actor, [events] each.
 
-    `iteration` counts within the chunk, `number` is the episode's, from 1.
+    Attributes:
+        run: Index of the run within the batch.
+        iteration: Index of the iteration within the chunk.
+        number: Number of the episode within its run, from 1.
+        env_steps: Env steps of the run at the end of the episode.
+        returns: Return of the episode.
+        length: Length of the episode in steps.
     """
 
     run: np.ndarray
@@ -203,7 +250,11 @@ class Events(NamedTuple):
 class History(NamedTuple):
     """Returns around a chunk: every run's last 100 before it, then its new ones, run after run.
 
-    returns: [100 * runs + events]. starts, ends: [runs], where each run's lie. new: [runs], how many are new.
+    Attributes:
+        returns: The returns, [100 * runs + events].
+        starts: Where each run's returns start, [runs].
+        ends: Where they end, [runs].
+        new: How many of them are new, [runs].
     """
 
     returns: np.ndarray
@@ -212,14 +263,29 @@ class History(NamedTuple):
     new: np.ndarray
 
     def window_means(self, first: np.ndarray) -> np.ndarray:
-        """Means of the windows of 100 that begin at `first`; some at a time, to bound the memory."""
+        """Compute the means of windows of 100 returns, some at a time to bound the memory.
+
+        Args:
+            first: Where each window starts, [windows].
+
+        Returns:
+            The means [windows].
+        """
         windows = np.lib.stride_tricks.sliding_window_view(self.returns, WINDOW)
         parts = [windows[first[at : at + ROWS_AT_ONCE]].mean(axis=1) for at in range(0, len(first), ROWS_AT_ONCE)]
         return np.concatenate(parts) if parts else np.empty(0)
 
 
 def init(spec: MetricsSpec, tallies: dict[str, Tally] | None = None) -> MetricsState:
-    """The state of runs that have not begun; `tallies` are those of earlier batches."""
+    """Initialize the state of runs that have not begun.
+
+    Args:
+        spec: What rows depend on.
+        tallies: Histograms of earlier batches.
+
+    Returns:
+        The state.
+    """
     count = len(spec.runs)
     zeros, unknown = np.zeros(count), np.full(count, np.nan)
     whole, no = np.zeros(count, np.int64), np.zeros(count, bool)
@@ -230,7 +296,14 @@ def init(spec: MetricsSpec, tallies: dict[str, Tally] | None = None) -> MetricsS
 
 
 def stats(state: MetricsState) -> RunStats:
-    """What is known of the runs by now."""
+    """Compute the statistics of the runs so far.
+
+    Args:
+        state: The state after the last chunk.
+
+    Returns:
+        The statistics [runs].
+    """
     known = state.episodes >= WINDOW
     return RunStats(
         state.episodes,
@@ -250,19 +323,19 @@ def record(
     eval_return: np.ndarray | None,
     has_ended: np.ndarray,
 ) -> tuple[MetricsState, Rows]:
-    """Take in a chunk of iterations.
+    """Record a chunk of iterations.
 
     Args:
         spec: What rows depend on.
-        state: What was kept of the chunks before.
+        state: The state after the chunks before.
         start: The chunk's first iteration.
         log: `purejaxrl.training.loop.Log` of host arrays [iterations, runs, ...].
-        eval_return: Mean returns of an evaluation after each run's last iteration [runs], NaN for runs that it left
-            out; None where there was none.
+        eval_return: Mean returns of an evaluation after each run's last iteration [runs], NaN for runs that were not
+            evaluated; None where there was none.
         has_ended: Whether each run has ended by itself, [runs].
 
     Returns:
-        The state, and the rows that the chunk completes.
+        The new state, and the rows that the chunk completes.
     """
     is_active = log.active.astype(bool)
     active = is_active.sum(axis=0)
@@ -307,16 +380,16 @@ def record(
 def close(
     spec: MetricsSpec, state: MetricsState, eval_return: np.ndarray | None = None, is_over: np.ndarray | None = None
 ) -> tuple[MetricsState, Rows]:
-    """Hand out the rows of intervals that are still open, as nothing will follow.
+    """Return the rows of intervals that are still open, because nothing will follow.
 
     Args:
         spec: What rows depend on.
-        state: What was kept of all chunks.
+        state: The state after all chunks.
         eval_return: An evaluation of runs whose budget has ended [runs], NaN for the others; None for none.
         is_over: Whether each run has ended, [runs]; None where training was stopped.
 
     Returns:
-        The state, and the rows; there are no episodes among them.
+        The new state, and the rows; there are no episodes among them.
     """
     nothing = {name: np.empty(0) for name in EPISODE_COLUMNS}
     run = np.nonzero(state.is_open)[0]
@@ -330,7 +403,7 @@ def close(
 
 
 def _find_events(spec: MetricsSpec, state: MetricsState, start: int, log: Any, is_active: np.ndarray) -> Events:
-    """The episodes that ended in a chunk, but for those beyond the budget."""
+    """Find the episodes that ended in a chunk, without those beyond the budget."""
     iteration, run, step, actor = np.nonzero((log.ended.length > 0) & is_active[..., None, None])
     by_run = np.argsort(run, kind="stable")
     iteration, run, step, actor = iteration[by_run], run[by_run], step[by_run], actor[by_run]
@@ -356,7 +429,10 @@ def _join_history(state: MetricsState, events: Events) -> History:
 
 
 def _find_solutions(spec: MetricsSpec, state: MetricsState, events: Events, history: History) -> np.ndarray:
-    """Env steps of the first full window of each run that is at or above the threshold, -1 where there is none."""
+    """Find the env steps at which each run was solved, -1 where it was not.
+
+    A run is solved at the end of its first full window at or above the threshold.
+    """
     if spec.solved_at is None:
         return state.solved_at_steps
     candidates = np.nonzero((events.number >= WINDOW) & (state.solved_at_steps[events.run] < 0))[0]
@@ -406,10 +482,18 @@ def _sum_intervals(state: MetricsState, interval: np.ndarray, log: Any, is_activ
 def _make_rows(
     spec: MetricsSpec, run: np.ndarray, iteration: np.ndarray, episodes: np.ndarray, return_100: np.ndarray, sums: Table
 ) -> Table:
-    """Rows of metrics.csv, one per entry of the arguments; `eval_return` is left unknown.
+    """Build rows of metrics.csv, one per entry of the arguments; `eval_return` is left unknown.
 
-    run: places within the batch. iteration: how many the run has had. episodes: how many it has finished. sums: over
-    the row's interval.
+    Args:
+        spec: What rows depend on.
+        run: Index of the run within the batch.
+        iteration: Number of iterations of the run.
+        episodes: Number of its finished episodes.
+        return_100: Mean return of its last 100 episodes.
+        sums: Sums over the row's interval, by name.
+
+    Returns:
+        The rows, column by column.
     """
     unknown = np.full(len(run), np.nan)
     if not len(run):
@@ -433,11 +517,16 @@ def _make_rows(
 def _place_evaluations(
     pending: np.ndarray, run: np.ndarray, is_last_of_run: np.ndarray, eval_return: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The evaluation that each row tells of, NaN for none, and those [runs] that wait for the next one.
+    """Assign evaluations to rows.
 
-    pending: [runs], evaluations that wait for a run's next row. run: of each row. is_last_of_run: whether the run has
-    no iteration after the row. eval_return: [runs], the new evaluations; each stands in the row that the run's last
-    iteration ends, or waits.
+    Args:
+        pending: Evaluations that wait for a run's next row, [runs].
+        run: Index of each row's run within the batch.
+        is_last_of_run: Whether the run has no iteration after the row.
+        eval_return: New evaluations [runs]; each belongs in the row that the run's last iteration ends, or waits.
+
+    Returns:
+        The evaluation of each row, NaN for none, and those [runs] that wait for the next one.
     """
     is_first = np.zeros(len(run), bool)
     is_first[np.unique(run, return_index=True)[1]] = True
@@ -453,7 +542,7 @@ def _place_evaluations(
 
 
 def _add_areas(state: MetricsState, run: np.ndarray, rows: Table) -> MetricsState:
-    """Add the intervals of some rows, whose runs are given, to the area under each run's curve."""
+    """Add the intervals of rows to the area under each run's learning curve."""
     by_run = np.argsort(run, kind="stable")
     run, env_steps, episodes, return_mean = (
         values[by_run] for values in (run, rows["env_steps"], rows["episodes"], rows["return_mean"])
@@ -477,10 +566,25 @@ def _add_areas(state: MetricsState, run: np.ndarray, rows: Table) -> MetricsStat
 
 
 def rank_within(run: np.ndarray) -> np.ndarray:
-    """How many entries of the same run stand before each; `run` is sorted."""
+    """Count the entries of the same run before each entry.
+
+    Args:
+        run: Indices of runs, sorted.
+
+    Returns:
+        The counts.
+    """
     return np.arange(len(run)) - np.searchsorted(run, run)
 
 
 def divide(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """total / count, NaN where there is nothing."""
+    """Compute total / count, NaN where the count is 0.
+
+    Args:
+        total: Sums.
+        count: Counts, of the same shape.
+
+    Returns:
+        The quotients.
+    """
     return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)

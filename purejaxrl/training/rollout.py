@@ -13,7 +13,7 @@ from purejaxrl.types import Agent, Env, Episode, Progress, PyTree, RunState, Sca
 
 
 class Ended(NamedTuple):
-    """Return and length of the episodes that ended, by step and actor; length 0 where none did."""
+    """Return and length of each episode that ended, by step and actor; the length is 0 where none did."""
 
     returns: Float[Array, "T N"]
     length: Int[Array, "T N"]
@@ -22,9 +22,18 @@ class Ended(NamedTuple):
 def rollout(
     agent: Agent, env: Env, config: Any, state: RunState, progress: Progress, key: ScalarKey
 ) -> tuple[RunState, Transition, Ended]:
-    """Let N actors act for T steps. Consumes `key`; `state.key` is not touched.
+    """Let N actors act for T steps.
 
-    Returns the state after the last step, the transitions [T, N, ...] and the episodes that ended.
+    Args:
+        agent: The algorithm.
+        env: The environment.
+        config: The agent's hyperparameters.
+        state: The run's state; its own key is not used.
+        progress: How much of its budget the run has used.
+        key: A random key, which is consumed.
+
+    Returns:
+        The state after the last step, the transitions [T, N, ...], and the episodes that ended.
     """
     steps, actors = agent.rollout_shape(config)
     act_key, env_key = jax.random.split(key)
@@ -61,7 +70,7 @@ def rollout(
 
 
 def reset_carry(agent: Agent, env: Env, config: Any, carry: PyTree, done: Bool[Array, "*lead"]) -> PyTree:
-    """Start the recurrent state anew where an episode is done.
+    """Reset the recurrent state of actors whose episode is done.
 
     Args:
         agent: The agent, whose `initial_carry` an episode begins with.
@@ -82,7 +91,16 @@ def reset_carry(agent: Agent, env: Env, config: Any, carry: PyTree, done: Bool[A
 
 
 def advance(episode: Episode, reward: Float[Array, " N"], done: Array) -> tuple[Episode, Ended]:
-    """Count one step of every actor's episode; where it is done, hand its totals out and start from zero."""
+    """Add one step to the statistics of every actor's episode, and restart those of episodes that are done.
+
+    Args:
+        episode: Statistics before the step.
+        reward: Rewards of the step, [N].
+        done: Whether the step ended the episode, [N].
+
+    Returns:
+        Statistics after the step, and the episodes that ended.
+    """
     returns, length = episode.returns + reward, episode.length + 1
     ended = Ended(jnp.where(done, returns, 0.0), jnp.where(done, length, 0))
     running = Episode(

@@ -1,6 +1,6 @@
-"""The only loop on the host: it runs a compiled program chunk after chunk, and hands each chunk's numbers out.
+"""The only loop on the host: it runs a compiled program chunk after chunk, and yields the numbers of each chunk.
 
-It knows nothing of files or screens; whoever iterates over `fit` writes and shows.
+It knows nothing of files or displays; whoever iterates over `fit` writes and shows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHUNK_SECONDS = 1.0
 
 
 class ResumePoint(NamedTuple):
-    """Where the training of a batch of runs goes on.
+    """State from which the training of a batch of runs continues.
 
     Attributes:
         state: States of the runs [runs, ...] on the host, keys as their bits.
@@ -40,23 +40,28 @@ class ResumePoint(NamedTuple):
 
 
 class FinalEvaluation(NamedTuple):
-    """Evaluations that are due as the budget ends: mean returns [runs], NaN for other runs, and the best after them."""
+    """Evaluations that are due because the budget ends.
+
+    Attributes:
+        eval_return: Mean returns [runs], NaN for runs that were not evaluated.
+        best: The best params after the evaluations.
+    """
 
     eval_return: np.ndarray
     best: Best
 
 
 class Chunk(NamedTuple):
-    """What one chunk of iterations reports.
+    """Report of one chunk of iterations.
 
     Attributes:
         start: Its first iteration.
         length: Its number of iterations.
-        log: What they report, on the host: arrays [length, runs, ...].
+        log: Logs of the iterations, on the host: arrays [length, runs, ...].
         eval_return: Mean returns of greedy evaluations after the runs' last iterations [runs], NaN for runs that were
             not due; None where no run was.
-        has_ended: Whether each run has ended by itself, [runs]: by a budget of episodes, or as it is solved.
-        is_last: Whether nothing follows, as the budget has ended or all runs have.
+        has_ended: Whether each run has ended by itself, [runs]: by a budget of episodes, or because it is solved.
+        is_last: Whether nothing follows, because the budget or all runs have ended.
         state: The states after it on the devices, padded; the next chunk consumes them.
         best: The best params after it, likewise.
         final: With the last chunk, evaluations of runs that the budget ends.
@@ -84,14 +89,14 @@ def fit(
 ) -> Iterator[Chunk]:
     """Train runs, chunk after chunk, until all have ended.
 
-    The cut into chunks of about `chunk_seconds` never changes a result; stop iterating to stop earlier.
+    The division into chunks of about `chunk_seconds` never changes a result; stop iterating to stop earlier.
 
     Args:
         program: The compiled program.
         configs: Stacked configs [runs], at most `program.width`.
         seeds: Seeds [runs].
         eval_every: Env steps between evaluations, None for none; every run has one more at its end.
-        resume_point: Where to go on, None for the beginning.
+        resume_point: Where to continue, None for the beginning.
         chunk_seconds: How long a chunk should take.
 
     Yields:
@@ -152,7 +157,15 @@ def fit(
 
 
 def place_resume_point(program: Program, point: ResumePoint) -> tuple[RunState, Best | None]:
-    """States and best params from the host on the program's devices, padded, and keys as such again."""
+    """Put the states and best params of a resume point on the program's devices.
+
+    Args:
+        program: The compiled program.
+        point: The resume point.
+
+    Returns:
+        States and best params, padded, with keys restored from their bits.
+    """
 
     def place(shape: jax.ShapeDtypeStruct, leaf: np.ndarray) -> Array:
         placed = place_runs(leaf, program.width, program.mesh)
@@ -162,20 +175,56 @@ def place_resume_point(program: Program, point: ResumePoint) -> tuple[RunState, 
 
 
 def place_runs(tree: Any, width: int, mesh: Mesh) -> Any:
-    """Arrays [runs, ...] as [width, ...] on the devices of the mesh."""
+    """Pad arrays of runs and put them on the devices of a mesh.
+
+    Args:
+        tree: Arrays [runs, ...].
+        width: Number of runs after padding.
+        mesh: The devices.
+
+    Returns:
+        Arrays [width, ...] on the devices.
+    """
     return devices.place(devices.pad_runs(tree, width), mesh)
 
 
 def span_of(start: int, length: int, amount: int) -> Any:
-    """A Span as compiled programs take it."""
+    """Build a Span of the types that compiled programs expect.
+
+    Args:
+        start: The first iteration.
+        length: Number of iterations.
+        amount: The budget's amount.
+
+    Returns:
+        The Span.
+    """
     return Span(*np.array([start, length, amount], np.int32))
 
 
 def trim(log: Log, length: int, runs: int) -> Log:
-    """A chunk's log on the host, without the entries that mean nothing. Waits for the device."""
+    """Copy a chunk's log to the host without its meaningless entries, waiting for the device.
+
+    Args:
+        log: The log [capacity, width, ...].
+        length: Number of iterations.
+        runs: Number of runs.
+
+    Returns:
+        The log [length, runs, ...].
+    """
     return jax.tree.map(lambda leaf: np.asarray(leaf)[:length, :runs], log)
 
 
 def next_length(length: int, seconds: float, target: float) -> int:
-    """Iterations that should take about `target` seconds; growing at most eightfold, as first chunks are slow."""
+    """Compute the length of the next chunk, which grows at most eightfold, as first chunks are slow.
+
+    Args:
+        length: Length of the last chunk, in iterations.
+        seconds: How long it took.
+        target: How long the next one should take, in seconds.
+
+    Returns:
+        The number of iterations.
+    """
     return max(1, min(length * 8, int(length * target / max(seconds, 1e-6))))

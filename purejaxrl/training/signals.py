@@ -1,4 +1,4 @@
-"""Signals that would end a process as something to be asked for, so that what has been learned can be written whole."""
+"""Handling of signals that would end a process, so that what has been learned can be written first."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ NOTICES = tuple(
 
 
 def end_at_once(number: int, _: FrameType | None = None) -> NoReturn:
-    """End the process with the exit code of a signal, by no exception."""
+    """End the process with the exit code of a signal, without an exception.
+
+    Args:
+        number: Number of the signal.
+    """
     os._exit(128 + number)
 
 
 def end_at_signals() -> None:
-    """Let every one of these signals end the process at once, but for those that it was started to ignore.
+    """Let every one of these signals end the process at once, except those that it was started to ignore.
 
     `nohup` has SIGHUP ignored. Only a program may do this; importing the package never does.
     """
@@ -34,11 +38,14 @@ def end_at_signals() -> None:
 
 
 class StopSignals(AbstractContextManager["StopSignals"]):
-    """While entered, signals are noted instead of ending the process; a second SIGINT or SIGTERM ends it at once.
+    """Context manager that records signals in place of ending the process; a second SIGINT or SIGTERM ends it at once.
 
-    SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU are left to who ignores or handles them, and may come as often as they like: a
-    terminal that is closed sends SIGHUP twice. Signals reach Python only in the main thread; elsewhere nothing is
-    changed.
+    SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU are left to programs that ignore or handle them, and may come any number of
+    times: a terminal that is closed sends SIGHUP twice. Signals reach Python only in the main thread; elsewhere nothing
+    is changed.
+
+    Attributes:
+        received: Number of the first signal received, None before.
     """
 
     def __init__(self) -> None:
@@ -46,7 +53,7 @@ class StopSignals(AbstractContextManager["StopSignals"]):
         self._previous: dict[int, Any] = {}
 
     def is_stopping(self) -> bool:
-        """Whether a signal came."""
+        """Check whether a signal has been received."""
         return self.received is not None
 
     def __enter__(self) -> StopSignals:
