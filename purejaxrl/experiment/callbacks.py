@@ -1,6 +1,6 @@
-"""What listens to a training: files, checkpoints, progress, loggers.
+"""Callbacks of a training, which write files and checkpoints, show progress and call loggers.
 
-The runner tells its callbacks, in their order, what happens; none of them changes what is trained.
+The runner calls them in order at every event; none of them changes what is trained.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Content = dict[str, Any]
 
 
 class Event(NamedTuple):
-    """What the runner tells.
+    """Event that the runner reports to its callbacks.
 
     Attributes:
-        tracker: What is known of the training by now.
+        tracker: State of the training so far.
         stage: The training after a chunk.
-        rows: What has been added to episodes.csv and metrics.csv.
-        is_stopping: Whether training stops with this chunk, as a signal came or a run diverged.
+        rows: Rows to be added to episodes.csv and metrics.csv.
+        is_stopping: Whether training stops with this chunk, because of a signal or a diverged run.
         has_diverged: Whether a run has diverged, where that stops the training.
     """
 
@@ -41,33 +41,60 @@ class Event(NamedTuple):
 
 
 class Callback:
-    """Listens to a training, and does nothing. Others replace what they need."""
+    """Base class of callbacks, whose methods do nothing."""
 
     def on_start(self, tracker: RunTracker, config: Content) -> None:
-        """Everything has been checked, and compilation begins. config: what config.json holds."""
+        """Handle the start of a training, after all checks and before compilation.
+
+        Args:
+            tracker: State of the training.
+            config: Content of config.json.
+        """
 
     def on_chunk(self, event: Event) -> None:
-        """A chunk has ended. Rows are those of a training that goes on."""
+        """Handle the end of a chunk.
+
+        Args:
+            event: The chunk, with the rows of a training that continues.
+        """
 
     def on_batch_end(self, event: Event) -> None:
-        """Training of a batch of runs has ended, or stops. Rows are those that are left."""
+        """Handle the end, or an early stop, of a batch of runs.
+
+        Args:
+            event: The last chunk of the batch, with the rows that were left.
+        """
 
     def on_end(self, summary: Content) -> None:
-        """Training has ended, or was stopped. summary: what summary.json holds."""
+        """Handle the end, or an early stop, of the training.
+
+        Args:
+            summary: Content of summary.json.
+        """
 
     def on_close(self) -> None:
-        """Nothing more will come, be it because of an error."""
+        """Release resources after the training, also after an error."""
 
 
 class FileWriter(Callback):
     """Writes episodes.csv, metrics.csv, the last and the best params, and summary.json."""
 
     def __init__(self, folder: RunFolder, tails: Mapping[str, str]) -> None:
-        """Write to a folder. tails: text that follows what its CSV files hold where training goes on."""
+        """Initialize the writer of a run folder.
+
+        Args:
+            folder: The run folder.
+            tails: Text to append to its CSV files where training continues, by file.
+        """
         self.folder, self.tails = folder, tails
 
     def on_start(self, tracker: RunTracker, config: Content) -> None:
-        """Bring the files to where training begins or goes on; rows written after that are dropped."""
+        """Write config.json, and cut CSV files back to where training begins or continues.
+
+        Args:
+            tracker: State of the training.
+            config: Content of config.json.
+        """
         self.folder.write_json("config.json", config)
         logs = self.folder.logs
         logs.rewind()
@@ -77,7 +104,11 @@ class FileWriter(Callback):
             logs.append("episodes.csv", tracker.add_swept(dict.fromkeys(EPISODE_COLUMNS, np.empty(0))))
 
     def on_chunk(self, event: Event) -> None:
-        """Append rows."""
+        """Append rows to the CSV files.
+
+        Args:
+            event: The chunk.
+        """
         tracker, (episodes, metrics) = event.tracker, event.rows
         if tracker.plan.options.episodes_log == "on":
             self.folder.logs.append("episodes.csv", tracker.add_swept(episodes))
@@ -85,7 +116,11 @@ class FileWriter(Callback):
             self.folder.logs.append("metrics.csv", tracker.add_swept(metrics))
 
     def on_batch_end(self, event: Event) -> None:
-        """Append the last rows, and write params."""
+        """Append the last rows of a batch, and write its params.
+
+        Args:
+            event: The last chunk of the batch.
+        """
         self.on_chunk(event)
         stage, tracker = event.stage, event.tracker
         best = stage.chunk.best if stage.chunk.final is None else stage.chunk.final.best
@@ -99,76 +134,126 @@ class FileWriter(Callback):
             self.folder.write_params("best" + suffix, on_host(best.params), facts)
 
     def on_end(self, summary: Content) -> None:
-        """Write summary.json."""
+        """Write summary.json into the run folder.
+
+        Args:
+            summary: Content of summary.json.
+        """
         self.folder.write_json("summary.json", summary)
 
 
 class Finisher(Callback):
-    """Writes further files once training has ended, from what config.json and summary.json hold."""
+    """Calls a function that writes further files once training has ended."""
 
     def __init__(self, folder: RunFolder, write: Callable[[RunFolder, Content, Content], object]) -> None:
         self.folder, self.write = folder, write
 
     def on_start(self, tracker: RunTracker, config: Content) -> None:
-        """Keep what is trained."""
+        """Store the content of config.json for later.
+
+        Args:
+            tracker: State of the training.
+            config: Content of config.json.
+        """
         self.config = config
 
     def on_end(self, summary: Content) -> None:
-        """Write the files."""
+        """Write the files of a training that has ended.
+
+        Args:
+            summary: Content of summary.json.
+        """
         self.write(self.folder, self.config, summary)
 
 
 class ProgressDisplay(Callback):
-    """Shows how far a training is."""
+    """Shows the progress of a training with a Reporter."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.reporter = reporter
 
     def on_start(self, tracker: RunTracker, config: Content) -> None:
-        """Show that compilation begins."""
+        """Show that compilation begins.
+
+        Args:
+            tracker: State of the training.
+            config: Content of config.json.
+        """
         self.reporter.start()
 
     def on_chunk(self, event: Event) -> None:
-        """Show where all runs are."""
+        """Show the progress of all runs, except after the last chunk of a batch.
+
+        Args:
+            event: The chunk.
+        """
         if not event.stage.chunk.is_last:
             self.reporter.advance(event.tracker.stats, event.tracker.seconds())
 
     def on_batch_end(self, event: Event) -> None:
-        """Show where all runs are."""
+        """Show the progress of all runs at the end of a batch.
+
+        Args:
+            event: The last chunk of the batch.
+        """
         self.reporter.advance(event.tracker.stats, event.tracker.seconds())
 
     def on_close(self) -> None:
-        """Show nothing more."""
+        """Close the display."""
         self.reporter.close()
 
 
 class Logging(Callback):
-    """Passes metrics on to loggers, see `purejaxrl.experiment.loggers`."""
+    """Passes metrics to loggers, see `purejaxrl.experiment.loggers`."""
 
     def __init__(self, folder: RunFolder, listeners: Listeners) -> None:
         self.folder, self.listeners = folder, listeners
 
     def on_start(self, tracker: RunTracker, config: Content) -> None:
-        """Pass on what is trained."""
+        """Start the loggers of a training.
+
+        Args:
+            tracker: State of the training.
+            config: Content of config.json.
+        """
         self.listeners.start(config, self.folder.path)
 
     def on_chunk(self, event: Event) -> None:
-        """Pass on rows of metrics.csv."""
+        """Pass rows of metrics.csv to the loggers.
+
+        Args:
+            event: The chunk.
+        """
         self.listeners.log(event.tracker.add_swept(event.rows.metrics))
 
     def on_batch_end(self, event: Event) -> None:
-        """Pass on rows of metrics.csv."""
+        """Pass the last rows of a batch to the loggers.
+
+        Args:
+            event: The last chunk of the batch.
+        """
         self.on_chunk(event)
 
     def on_end(self, summary: Content) -> None:
-        """Pass on what the training has come to."""
+        """Pass the summary of the training to the loggers.
+
+        Args:
+            summary: Content of summary.json.
+        """
         self.listeners.finish(summary)
 
     def on_close(self) -> None:
-        """Let loggers that have not been told of an end close what they have opened."""
+        """Close loggers whose training did not end normally."""
         self.listeners.finish(None)
 
 
 def on_host(tree: PyTree) -> dict[str, np.ndarray]:
-    """Arrays by name, on the host."""
+    """Copy the arrays of a tree to the host.
+
+    Args:
+        tree: The arrays.
+
+    Returns:
+        NumPy arrays by name.
+    """
     return {name: np.asarray(leaf) for name, leaf in named_leaves(tree).items()}

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: when one is written, what it holds, and how a training goes on from it."""
+"""Checkpoints of a training: when they are written, what they hold, and how a training continues from one."""
 
 from __future__ import annotations
 
@@ -36,14 +36,19 @@ OPEN = "interval/"
 
 
 class Snapshot(NamedTuple):
-    """What a checkpoint holds, but for how far the files are written: names and arrays, and facts."""
+    """Content of a checkpoint in memory.
+
+    Attributes:
+        arrays: Arrays by name.
+        facts: Other content, as JSON can hold it.
+    """
 
     arrays: dict[str, Any]
     facts: dict[str, Any]
 
 
 class Checkpointer(Callback):
-    """Writes checkpoints every so many minutes, where training stops, and at its end; none where that is 0."""
+    """Writes checkpoints every few minutes, where training stops, and at its end; none if the interval is 0."""
 
     def __init__(self, folder: RunFolder, minutes: float) -> None:
         self.folder, self.minutes = folder, minutes
@@ -53,11 +58,23 @@ class Checkpointer(Callback):
         self.pending: Snapshot | None = None
 
     def on_start(self, tracker: RunTracker, config: Content) -> None:
-        """Remove what an interrupted checkpoint has left. Raises ResourceError where that fails."""
+        """Remove the remains of an interrupted checkpoint.
+
+        Args:
+            tracker: State of the training.
+            config: Content of config.json.
+
+        Raises:
+            ResourceError: If they cannot be removed.
+        """
         disk.remove_leftovers(self.path)
 
     def on_chunk(self, event: Event) -> None:
-        """Within a batch, write a checkpoint if it is time; keep the end of a training that can be extended."""
+        """Write a checkpoint within a batch if one is due, or keep the end of a training that can be extended.
+
+        Args:
+            event: The chunk.
+        """
         self.pending = None
         if event.has_diverged:
             # The state before is what can still be of use.
@@ -68,7 +85,11 @@ class Checkpointer(Callback):
             self.write(self.snapshot(event.tracker, event.stage))
 
     def on_batch_end(self, event: Event) -> None:
-        """Between batches, write a checkpoint if it is time, else keep what it would hold."""
+        """Write a checkpoint between batches if one is due, or else keep its content.
+
+        Args:
+            event: The last chunk of the batch.
+        """
         position = event.stage.position
         if position.runs or (position.is_finished and event.stage.is_only) or not self.minutes:
             return
@@ -78,16 +99,35 @@ class Checkpointer(Callback):
             self.pending = None
 
     def on_end(self, summary: Content) -> None:
-        """Write the end of a training, or where it stands between two batches."""
+        """Write the checkpoint that was kept for the end of the training.
+
+        Args:
+            summary: Content of summary.json.
+        """
         if self.pending is not None:
             self.write(self.pending)
 
     def is_due(self, event: Event) -> bool:
-        """Whether it is time for a checkpoint."""
+        """Check whether a checkpoint is due.
+
+        Args:
+            event: The chunk.
+
+        Returns:
+            Whether training stops, or the interval has passed since the last checkpoint.
+        """
         return event.is_stopping or time.monotonic() - self.written >= 60 * self.minutes
 
     def snapshot(self, tracker: RunTracker, stage: Stage) -> Snapshot | None:
-        """What a checkpoint of this moment holds; with the states of the batch, if it is not between batches."""
+        """Collect the content of a checkpoint, with the states of the current batch unless it has ended.
+
+        Args:
+            tracker: State of the training.
+            stage: The training after a chunk.
+
+        Returns:
+            The content, None where no checkpoints are written.
+        """
         if not self.minutes:
             return None
         position = stage.position
@@ -113,7 +153,14 @@ class Checkpointer(Callback):
         return Snapshot(arrays, facts)
 
     def write(self, snapshot: Snapshot | None) -> None:
-        """Write a checkpoint. Raises ResourceError where it cannot be written."""
+        """Write a checkpoint to the run folder.
+
+        Args:
+            snapshot: Its content, None to write nothing.
+
+        Raises:
+            ResourceError: If it cannot be written.
+        """
         if snapshot is None:
             return
         started = time.monotonic()
@@ -123,7 +170,15 @@ class Checkpointer(Callback):
 
 
 def batch_arrays(tracker: RunTracker, stage: Stage) -> dict[str, Any]:
-    """States, best params and metrics of a batch, by name."""
+    """Collect the states, best params and metrics of a batch.
+
+    Args:
+        tracker: State of the training.
+        stage: The training after a chunk.
+
+    Returns:
+        Arrays by name.
+    """
     count, state = len(stage.batch.runs), tracker.metrics
     assert state is not None
     carry = named_leaves(stage.chunk.state, "state/") | named_leaves(stage.chunk.best, "best/")
@@ -133,16 +188,26 @@ def batch_arrays(tracker: RunTracker, stage: Stage) -> dict[str, Any]:
 
 
 def find(path: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint of a run folder, and what is wrong with newer ones. Raises CheckpointError."""
+    """Find the newest intact checkpoint of a run folder.
+
+    Args:
+        path: The run folder.
+
+    Returns:
+        The checkpoint, None if there is none, and what is wrong with newer ones.
+
+    Raises:
+        CheckpointError: If no checkpoint is intact.
+    """
     return disk.newest(path / FOLDER)
 
 
 class Restored(NamedTuple):
-    """Where a training goes on.
+    """State from which a training continues.
 
     Attributes:
-        position: Its place in the Plan.
-        resume_point: Where the batch at hand was, None between batches.
+        position: Its position in the Plan.
+        resume_point: State of the current batch, None between batches.
         tails: Text that follows what its CSV files held, by file.
     """
 
@@ -152,15 +217,16 @@ class Restored(NamedTuple):
 
 
 def restore(tracker: RunTracker, folder: RunFolder, found: Checkpoint) -> Restored:
-    """Bring a tracker to where a checkpoint was written. No file is changed yet.
+    """Restore a tracker from a checkpoint without changing any file.
 
     Args:
-        tracker: A fresh one. Its Plan is the checkpoint's, but for what may change: a larger budget is an extension.
+        tracker: A new tracker. Its Plan is the checkpoint's, except for what may change: a larger budget is an
+            extension.
         folder: The run folder.
-        found: The checkpoint, its config brought up to date.
+        found: The checkpoint, its config migrated to the current schema version.
 
     Returns:
-        Where training goes on.
+        Where training continues.
 
     Raises:
         CheckpointError: If checkpoint and Plan do not belong together.
@@ -200,9 +266,17 @@ def restore(tracker: RunTracker, folder: RunFolder, found: Checkpoint) -> Restor
 
 
 def with_present_names(found: Checkpoint, template: Mapping[str, Any], family: str) -> Checkpoint:
-    """A checkpoint of schema version 0 or 1, which named the parts of a Learner differently, see `schema.RENAMED`.
+    """Map the array names of a checkpoint of schema version 0 or 1 to their current names, see `schema.RENAMED`.
 
-    It held whole learners among the best, of which the params are wanted.
+    Such a checkpoint held whole learners among the best, of which only the params are read.
+
+    Args:
+        found: The checkpoint.
+        template: Arrays to read, by their current names.
+        family: The algorithm.
+
+    Returns:
+        The checkpoint with the mapping.
     """
     names = {}
     for name in template:
@@ -220,14 +294,30 @@ def with_present_names(found: Checkpoint, template: Mapping[str, Any], family: s
 
 
 def budgets_in(config: Mapping[str, Any]) -> Any:
-    """The budgets among what config.json holds."""
+    """Collect the budgets in the content of config.json.
+
+    Args:
+        config: Content of config.json.
+
+    Returns:
+        The budgets of the shared config and of each setting.
+    """
     return [[fields.get(name) for name in BUDGETS] for fields in (config["config"], *config.get("settings", []))]
 
 
 def batch_template(shapes: Any, runs: int, found: Mapping[str, str]) -> dict[str, Any]:
-    """Names and shapes of what a checkpoint holds of a batch whose state and best have these shapes.
+    """Return the names and shapes of the arrays that a checkpoint holds of a batch.
 
-    What the open logging interval sums depends on what the agent reports, so its names are those `found`.
+    The sums of the open logging interval depend on the metrics that the agent reports, so their names are taken from
+    the checkpoint.
+
+    Args:
+        shapes: Shapes of the state and the best params of the batch.
+        runs: Number of its runs.
+        found: Descriptions of the checkpoint's arrays, by name.
+
+    Returns:
+        Shapes by name.
     """
     state, best = shapes
     blank = metrics.init(MetricsSpec(np.arange(runs), np.arange(runs), 1, 1, None, None))
@@ -241,7 +331,14 @@ def batch_template(shapes: Any, runs: int, found: Mapping[str, str]) -> dict[str
 
 
 def metrics_state(arrays: Mapping[str, np.ndarray]) -> MetricsState:
-    """The MetricsState of a checkpoint's arrays; its tallies stand elsewhere."""
+    """Restore the MetricsState from the arrays of a checkpoint, with no tallies, which are stored elsewhere.
+
+    Args:
+        arrays: Arrays by name.
+
+    Returns:
+        The state.
+    """
     kept = with_prefix(arrays, "recorder/")
     if "is_open" not in kept:
         kept["is_open"] = ~kept["is_over"] & (kept["env_steps"] > kept["closed_at"])
@@ -250,7 +347,18 @@ def metrics_state(arrays: Mapping[str, np.ndarray]) -> MetricsState:
 
 
 def batch_shapes(plan: Plan, position: BatchPosition) -> Any:
-    """Shapes of state and best of the batch at a position."""
+    """Compute the shapes of the state and the best params of the batch at a position.
+
+    Args:
+        plan: What is trained.
+        position: The position in the plan.
+
+    Returns:
+        Shapes of the state, and of the best params, None where these are not kept.
+
+    Raises:
+        CheckpointError: If the plan has no such position.
+    """
     groups = group_settings([setting.config for setting in plan.settings])
     if position.group >= len(groups):
         raise CheckpointError(f"checkpoint: its group {position.group} is not one of {len(groups)}")
@@ -260,7 +368,16 @@ def batch_shapes(plan: Plan, position: BatchPosition) -> Any:
 
 
 def read_resume_point(shapes: Any, position: BatchPosition, arrays: Mapping[str, np.ndarray]) -> ResumePoint:
-    """The batch's states and best params from arrays by name."""
+    """Restore the states and best params of a batch from the arrays of a checkpoint.
+
+    Args:
+        shapes: Shapes of the state and the best params.
+        position: The position of the batch.
+        arrays: Arrays by name.
+
+    Returns:
+        The state from which the batch continues.
+    """
     trees = []
     for tree, prefix in zip(shapes, ("state/", "best/"), strict=True):
         names = named_leaves(tree, prefix)
@@ -269,10 +386,19 @@ def read_resume_point(shapes: Any, position: BatchPosition, arrays: Mapping[str,
 
 
 def extend(point: ResumePoint, metrics: MetricsState, budget: Budget) -> tuple[ResumePoint, MetricsState]:
-    """Let runs that had used up a budget of episodes go on with a larger one, from the learner as it was then.
+    """Let runs that had used up a budget of episodes continue with a larger one.
 
-    The clock has gone on with the other runs of the batch, so their next episode begins later than their last ended.
-    Budgets of epochs and env steps end with the clock alone; there nothing needs to be changed.
+    Each continues from its learner as it was then. The clock has advanced with the other runs of the batch, so its next
+    episode begins later than its last one ended. Budgets of epochs and env steps end with the clock alone; there
+    nothing needs to be changed.
+
+    Args:
+        point: State of the batch.
+        metrics: Its metrics.
+        budget: The larger budget.
+
+    Returns:
+        The state and the metrics with which training continues.
     """
     if budget.kind != "episodes":
         return point, metrics
@@ -290,13 +416,21 @@ def extend(point: ResumePoint, metrics: MetricsState, budget: Budget) -> tuple[R
 
 
 def with_prefix(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """The arrays of one part, under their names there."""
+    """Select the arrays whose names have a prefix, and remove it.
+
+    Args:
+        arrays: Arrays by name.
+        prefix: The prefix.
+
+    Returns:
+        The selected arrays by the rest of their names.
+    """
     return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
 
 
 @contextmanager
 def _describing(found: Checkpoint) -> Iterator[None]:
-    """Facts that do not describe a training are those of no checkpoint of ours."""
+    """Report content that does not describe a training as a CheckpointError."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

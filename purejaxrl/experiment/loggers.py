@@ -1,6 +1,6 @@
-"""Where else a training's numbers go: TensorBoard, Weights & Biases, or a logger of one's own.
+"""Loggers, which receive the metrics of a training: TensorBoard, Weights & Biases, or one of the user's own.
 
-Loggers are told on the host between two chunks, about once a second, and never from inside a compiled program.
+Loggers are called on the host between two chunks, about once a second, and never from inside a compiled program.
 """
 
 from __future__ import annotations
@@ -26,29 +26,47 @@ MAX_RUNS = 32
 
 @runtime_checkable
 class Logger(Protocol):
-    """What a logger is: any object with these three methods."""
+    """Protocol of loggers: any object with these three methods."""
 
     def start(self, config: dict[str, Any], folder: Path) -> None:
-        """Training begins or goes on. config: what config.json holds; folder: the run folder.
+        """Handle the start, or the continuation, of a training.
 
-        Where training goes on, metrics.csv there holds the rows that stay, see `kept_steps`; `log` is told those that
-        follow, some of them for the second time.
+        Where training continues, metrics.csv in the run folder holds the rows that stay, see `kept_steps`; `log`
+        receives the rows that follow, some of them for the second time.
+
+        Args:
+            config: Content of config.json.
+            folder: The run folder.
         """
 
     def log(self, rows: list[Row]) -> None:
-        """Rows of metrics.csv that a chunk has completed, by column, in order of env steps; NaN for what is unknown."""
+        """Handle the rows of metrics.csv that a chunk has completed.
+
+        Args:
+            rows: Rows in order of env steps, each a dict by column; unknown values are NaN.
+        """
 
     def finish(self, summary: dict[str, Any] | None) -> None:
-        """Nothing more will come. summary: what summary.json holds, None where training ended with an error."""
+        """Handle the end of a training.
+
+        Args:
+            summary: Content of summary.json, None where training ended with an error.
+        """
 
 
 class TensorBoard:
-    """Scalars of metrics.csv by env steps, a subfolder per run: `tensorboard --logdir FOLDER` draws them together.
+    """Logger that writes the columns of metrics.csv as scalars for TensorBoard, one subfolder per run.
 
-    folder: tensorboard/ in the run folder by default. max_runs: runs from this number on are left out.
-    A training that goes on has TensorBoard drop what it was told beyond the row where it does; one that begins has it
-    drop all that an earlier one has left in the same folder.
-    Raises InputError where tensorboardX is not installed.
+    `tensorboard --logdir FOLDER` shows all runs together, by env steps. A training that continues makes TensorBoard
+    drop what was logged beyond the row where it does; one that begins makes it drop everything that an earlier one has
+    left in the same folder.
+
+    Args:
+        folder: Where to write, by default tensorboard/ in the run folder.
+        max_runs: Number of runs to log; runs beyond it are left out.
+
+    Raises:
+        InputError: If tensorboardX is not installed.
     """
 
     def __init__(self, folder: str | Path | None = None, *, max_runs: int = MAX_RUNS) -> None:
@@ -66,13 +84,25 @@ class TensorBoard:
         self._writers: dict[int, Any] = {}
 
     def start(self, config: dict[str, Any], folder: Path) -> None:
-        """Decide where to write."""
+        """Choose the folder, and find the rows that stay where training continues.
+
+        Args:
+            config: Content of config.json.
+            folder: The run folder.
+        """
         warn_of_many(self, config, self.max_runs)
         self._target = self.folder or folder / "tensorboard"
         self._kept = kept_steps(folder)
 
     def log(self, rows: list[Row]) -> None:
-        """Add every number of each row. Raises ResourceError where that cannot be written."""
+        """Write every number of each row as a scalar.
+
+        Args:
+            rows: Rows of metrics.csv.
+
+        Raises:
+            ResourceError: If they cannot be written.
+        """
         try:
             with writing(self._target):
                 for row in rows:
@@ -96,7 +126,7 @@ class TensorBoard:
             self._writers[run].write(self._encode(step=row["env_steps"], summary=self._scalar(name, value)))
 
     def _begin(self, row: Row) -> Any:
-        """An event file for the run of this row, from which on older files count up to where training goes on."""
+        """Open an event file for the run of a row, which replaces older files beyond where training continues."""
         run, label = row["run"], "".join(f",{name}={value}" for name, value in row.items() if isinstance(value, str))
         folder = self._target / f"run_{run}{label}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +142,11 @@ class TensorBoard:
         return encoded
 
     def finish(self, summary: dict[str, Any] | None) -> None:  # noqa: ARG002 (a Logger's signature)
-        """Close the files."""
+        """Close the event files of all runs.
+
+        Args:
+            summary: Not used.
+        """
         with writing(self._target):
             for writer in self._writers.values():
                 writer.close()
@@ -120,13 +154,19 @@ class TensorBoard:
 
 
 class Wandb:
-    """A Weights & Biases run for every run of a training, in one group, with metrics by env steps.
+    """Logger that creates a Weights & Biases run for every run of a training, all in one group.
 
-    project, init: for `wandb.init`, as mode="offline", dir=..., or group=..., the run folder's name by default.
-    max_runs: runs from this number on are left out.
-    A training that goes on begins W&B runs of their own in that group, whose config says `goes_on_after`: rows of the
-    earlier ones beyond so many env steps are told again. W&B can take rows back online only.
-    Raises InputError where wandb is not installed.
+    A training that continues creates new W&B runs in that group, whose config has `goes_on_after`: rows of the earlier
+    runs beyond so many env steps are logged again. W&B can take rows back only online.
+
+    Args:
+        project: Name of the W&B project.
+        max_runs: Number of runs to log; runs beyond it are left out.
+        **init: Other arguments of `wandb.init`, such as mode="offline" or dir=...; group is by default the run folder's
+            name.
+
+    Raises:
+        InputError: If wandb is not installed.
     """
 
     def __init__(self, project: str = "purejaxrl", *, max_runs: int = MAX_RUNS, **init: Any) -> None:
@@ -143,13 +183,22 @@ class Wandb:
         self._runs: dict[int, Any] = {}
 
     def start(self, config: dict[str, Any], folder: Path) -> None:
-        """Note what all runs share."""
+        """Store the config, which all runs share.
+
+        Args:
+            config: Content of config.json.
+            folder: The run folder.
+        """
         warn_of_many(self, config, self.max_runs)
         self._config, self._kept = config, kept_steps(folder)
         self._init.setdefault("group", folder.name)
 
     def log(self, rows: list[Row]) -> None:
-        """Log every row to its run."""
+        """Log every row to the W&B run that it belongs to.
+
+        Args:
+            rows: Rows of metrics.csv.
+        """
         for row in rows:
             run = row["run"]
             if run >= self.max_runs:
@@ -171,7 +220,11 @@ class Wandb:
         return begun
 
     def finish(self, summary: dict[str, Any] | None) -> None:
-        """Add what the summary says of each run, and end it."""
+        """Add the results of each run to its W&B summary, and end it.
+
+        Args:
+            summary: Content of summary.json, None where training ended with an error.
+        """
         for run, begun in self._runs.items():
             for name in ("final_return", "area_under_curve", "env_steps_to_solve"):
                 if summary is not None:
@@ -184,22 +237,32 @@ NAMED = {"tensorboard": TensorBoard, "wandb": Wandb}
 
 
 def named(name: str) -> Logger:
-    """The logger of a name on the command line. Raises InputError."""
+    """Create the logger of a name on the command line.
+
+    Args:
+        name: A key of NAMED.
+
+    Returns:
+        The logger.
+
+    Raises:
+        InputError: If the name is unknown.
+    """
     if name not in NAMED:
         raise InputError(f"--log_to: {name!r} is not allowed; use one of {', '.join(NAMED)}")
     return NAMED[name]()
 
 
 def kept_steps(folder: Path) -> dict[int, int]:
-    """How far the runs of a training that goes on were logged: env steps of each run's last row that stays.
+    """Return the env steps up to which runs of a training that continues have been logged.
 
-    For a logger's `start`, as metrics.csv then holds these rows alone. A training that begins has none.
+    Call it in a logger's `start`, when metrics.csv holds only the rows that stay. A training that begins has none.
 
     Args:
-        folder: the run folder.
+        folder: The run folder.
 
     Returns:
-        Run number -> env steps; runs without such a row are left out.
+        Env steps of each run's last row, by run number; runs without rows are left out.
     """
     file = folder / "metrics.csv"
     if not file.exists():
@@ -212,7 +275,14 @@ def kept_steps(folder: Path) -> dict[int, int]:
 
 
 def numbers_of(row: Row) -> dict[str, float]:
-    """What a row measures and knows."""
+    """Select the known measurements of a row.
+
+    Args:
+        row: A row of metrics.csv.
+
+    Returns:
+        Numbers by column, without run, seed, iteration, env_steps and NaN.
+    """
     return {
         name: value
         for name, value in row.items()
@@ -221,14 +291,27 @@ def numbers_of(row: Row) -> dict[str, float]:
 
 
 def warn_of_many(logger: Logger, config: dict[str, Any], max_runs: int) -> None:
-    """Say that not all runs are logged, if so."""
+    """Warn if a logger does not log all runs.
+
+    Args:
+        logger: The logger.
+        config: Content of config.json.
+        max_runs: Number of runs that it logs.
+    """
     runs = config["seeds"] * len(config.get("settings", [{}]))
     if runs > max_runs:
         warn(f"{type(logger).__name__} takes the first {max_runs} of {runs} runs; give it max_runs for more")
 
 
 def check_loggers(loggers: Any) -> None:
-    """Raise InputError unless these are loggers in a list or tuple."""
+    """Check that a user has given loggers in a list or tuple.
+
+    Args:
+        loggers: What was given.
+
+    Raises:
+        InputError: If it is anything else.
+    """
     if not isinstance(loggers, list | tuple):
         raise InputError(f"loggers: it takes a list of loggers, not a {type(loggers).__name__}")
     for logger in loggers:
@@ -238,23 +321,36 @@ def check_loggers(loggers: Any) -> None:
 
 
 class Listeners:
-    """Loggers that cannot harm a training: one that fails is warned of, and told nothing more."""
+    """Group of loggers that cannot harm a training: one that fails causes a warning and is not called again."""
 
     def __init__(self, loggers: Sequence[Logger]) -> None:
         self.loggers = list(loggers)
 
     def start(self, config: dict[str, Any], folder: Path) -> None:
-        """Tell all that training begins."""
+        """Call `start` of all loggers.
+
+        Args:
+            config: Content of config.json.
+            folder: The run folder.
+        """
         self._tell("start", config, folder)
 
     def log(self, table: dict[str, np.ndarray]) -> None:
-        """Tell all of rows, given column by column."""
+        """Call `log` of all loggers with rows.
+
+        Args:
+            table: The rows, column by column.
+        """
         if self.loggers and len(table["run"]):
             values = zip(*(column.tolist() for column in table.values()), strict=True)
             self._tell("log", [dict(zip(table, row, strict=True)) for row in values])
 
     def finish(self, summary: dict[str, Any] | None) -> None:
-        """Tell all, once, that training has ended."""
+        """Call `finish` of all loggers, only once.
+
+        Args:
+            summary: Content of summary.json, None where training ended with an error.
+        """
         self._tell("finish", summary)
         self.loggers = []
 

@@ -1,4 +1,4 @@
-"""How a training shows that it lives: a bar on a terminal, a line now and then elsewhere, or nothing."""
+"""Display of progress: a bar on a terminal, occasional lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -28,13 +28,25 @@ SWEEP_BAR = "{desc}: {percentage:3.0f}%|{bar:8}| [{elapsed}<{remaining}]{postfix
 
 
 class Extent(NamedTuple):
-    """How long runs may last, one entry per run [runs]: in env steps at most, and in episodes (0: any number)."""
+    """Largest extent of runs, one entry per run [runs].
+
+    Attributes:
+        env_steps: Largest number of env steps.
+        episodes: Largest number of episodes, 0 for any number.
+    """
 
     env_steps: np.ndarray
     episodes: np.ndarray
 
     def fraction(self, stats: RunStats) -> np.ndarray:
-        """Share of each run that is done, in [0, 1]."""
+        """Compute the share of each run that is done.
+
+        Args:
+            stats: Statistics of the runs so far.
+
+        Returns:
+            The shares [runs], in [0, 1].
+        """
         by_episodes = stats.episodes / np.maximum(self.episodes, 1)
         share = np.where(self.episodes > 0, by_episodes, stats.env_steps / self.env_steps)
         return np.where(stats.is_over, 1.0, np.minimum(share, 1.0))
@@ -42,57 +54,84 @@ class Extent(NamedTuple):
 
 @runtime_checkable
 class Reporter(Protocol):
-    """What a training tells as it goes on."""
+    """Protocol of objects that display the progress of a training."""
 
     def start(self) -> None:
-        """Everything has been checked, and compilation begins."""
+        """Handle the start of compilation, after all checks."""
 
     def note(self, text: str) -> None:
-        """Something worth a line of its own, as that the runs are cut into batches."""
+        """Show a message on a line of its own, such as that the runs are split into batches.
+
+        Args:
+            text: The message.
+        """
 
     def advance(self, stats: RunStats, seconds: float) -> None:
-        """A chunk has ended: where all runs stand, so many seconds of training after the first began."""
+        """Handle the end of a chunk.
+
+        Args:
+            stats: Statistics of all runs so far.
+            seconds: Seconds of training since the first run began.
+        """
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Handle the end of the training."""
 
 
 class Silent:
-    """Shows nothing."""
+    """Reporter that shows nothing."""
 
     def start(self) -> None:
         """Do nothing."""
 
     def note(self, text: str) -> None:
-        """Do nothing."""
+        """Show nothing when there is a message.
+
+        Args:
+            text: Not used.
+        """
 
     def advance(self, stats: RunStats, seconds: float) -> None:
-        """Do nothing."""
+        """Show nothing at the end of a chunk.
+
+        Args:
+            stats: Not used.
+            seconds: Not used.
+        """
 
     def close(self) -> None:
         """Do nothing."""
 
 
 class SafeReporter:
-    """A Reporter that cannot harm a training: one that fails is warned of, and told nothing more."""
+    """Wrapper of a Reporter that cannot harm a training: if it fails, it causes a warning and is not called again."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.reporter = reporter
 
     def start(self) -> None:
-        """Tell it."""
+        """Call `start` of the wrapped reporter."""
         self._tell("start")
 
     def note(self, text: str) -> None:
-        """Tell it."""
+        """Call `note` of the wrapped reporter.
+
+        Args:
+            text: The message.
+        """
         self._tell("note", text)
 
     def advance(self, stats: RunStats, seconds: float) -> None:
-        """Tell it."""
+        """Call `advance` of the wrapped reporter.
+
+        Args:
+            stats: Statistics of all runs so far.
+            seconds: Seconds of training since the first run began.
+        """
         self._tell("advance", stats, seconds)
 
     def close(self) -> None:
-        """Tell it."""
+        """Call `close` of the wrapped reporter."""
         self._tell("close")
 
     def _tell(self, method: str, *arguments: Any) -> None:
@@ -108,11 +147,15 @@ class SafeReporter:
 
 
 class Goal(NamedTuple):
-    """What progress is shown against.
+    """Goal that progress is measured against.
 
-    amount, unit: the budget, as "1200 episodes"; unused where settings are given. can_be_solved: whether there is a
-    threshold. hint: what to add of a training that will take long. settings: labels of a sweep's settings, each of so
-    many runs one after another; of these the best so far is shown.
+    Attributes:
+        amount: Amount of the budget, as 1200; unused where settings are given.
+        unit: Unit of the budget, as "episodes".
+        extent: Largest extent of the runs.
+        can_be_solved: Whether a threshold counts as solved.
+        hint: Text to add if training will take long.
+        settings: Labels of a sweep's settings, each with equally many consecutive runs; the best of them is shown.
     """
 
     amount: int
@@ -124,10 +167,14 @@ class Goal(NamedTuple):
 
 
 class AboveTheBar(logging.Handler):
-    """Shows what the package logs on standard error, above a bar if there is one."""
+    """Logging handler that writes to standard error, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
+        """Write one line for a log record.
+
+        Args:
+            record: The log record.
+        """
         try:
             tqdm.write(self.format(record), file=sys.stderr)
         except Exception:
@@ -135,10 +182,14 @@ class AboveTheBar(logging.Handler):
 
 
 class Terminal:
-    """A progress bar, or plain lines where there is no terminal.
+    """Reporter that shows a progress bar, or plain lines where there is no terminal.
 
-    title: said first, if anything. label: before the bar. stream: standard error by default. is_live: whether what is
-    shown there can be drawn anew, by default whether it is a terminal.
+    Args:
+        title: Text of the first line, empty for none.
+        label: Text before the bar.
+        goal: What progress is measured against.
+        stream: Where to write, by default standard error.
+        is_live: Whether output there can be redrawn, by default whether it is a terminal.
     """
 
     def __init__(self, title: str, label: str, goal: Goal, *, stream: Any = None, is_live: bool | None = None) -> None:
@@ -150,7 +201,7 @@ class Terminal:
         self.bar: tqdm | None = None
 
     def start(self) -> None:
-        """Say what begins, and draw the bar."""
+        """Print the title, and draw the bar."""
         if self.title:
             print(f"{self.title}: compiling ...", file=self.stream, flush=True)
         self.bar = tqdm(
@@ -163,11 +214,20 @@ class Terminal:
         )
 
     def note(self, text: str) -> None:
-        """Write a line above the bar."""
+        """Print a message above the bar.
+
+        Args:
+            text: The message.
+        """
         tqdm.write(f"{self.label}: {text}", file=self.stream)
 
     def advance(self, stats: RunStats, seconds: float) -> None:
-        """Redraw the bar, or write a line if the last one is some time ago."""
+        """Redraw the bar, or print a line if the last one was some time ago.
+
+        Args:
+            stats: Statistics of all runs so far.
+            seconds: Seconds of training since the first run began.
+        """
         self._warn_if_long(stats, seconds)
         share = float(self.goal.extent.fraction(stats).mean())
         done = share * self.goal.amount
@@ -185,7 +245,7 @@ class Terminal:
             print(f"{self.label}: {shown}, {', '.join(facts)}", file=self.stream, flush=True)
 
     def _standing(self, stats: RunStats) -> str:
-        """The mean return, or how many runs are done and the best setting so far."""
+        """Format the mean return, or the number of finished runs and the best setting so far."""
         settings = self.goal.settings
         mean = mean_of_settings(stats.return_100, max(len(settings), 1))
         if not settings:
@@ -198,12 +258,12 @@ class Terminal:
         return [f"solved {solved}/{len(stats.solved_at_steps)}"] if self.goal.can_be_solved else []
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Close the bar and leave it on the screen."""
         if self.bar is not None:
             self.bar.close()
 
     def _warn_if_long(self, stats: RunStats, seconds: float) -> None:
-        """Once, when the rate is known: how long at most, if that is long."""
+        """Print once how long training will take at most, when the rate is known and if that is long."""
         if seconds < 3 or not self.may_warn:
             return
         extent = self.goal.extent
@@ -218,7 +278,15 @@ class Terminal:
 
 
 def mean_of_settings(values: np.ndarray, settings: int) -> np.ndarray:
-    """Mean of the known values of each setting [settings], NaN where none is known; values: [settings * seeds]."""
+    """Compute the mean of the known values of each setting.
+
+    Args:
+        values: Values of the runs, [settings * seeds], NaN where unknown.
+        settings: Number of settings.
+
+    Returns:
+        The means [settings], NaN where no value is known.
+    """
     values = values.reshape(settings, -1)
     known = ~np.isnan(values)
     total = np.where(known, values, 0.0).sum(axis=1)
@@ -226,7 +294,14 @@ def mean_of_settings(values: np.ndarray, settings: int) -> np.ndarray:
 
 
 def plan_extent(plan: Plan) -> Extent:
-    """How long the runs of a plan may last."""
+    """Compute the largest extent of the runs of a plan.
+
+    Args:
+        plan: What is trained.
+
+    Returns:
+        The extent [runs].
+    """
     budgets = [setting.budget for setting in plan.settings]
     env_steps = [setting.max_env_steps for setting in plan.settings]
     episodes = [budget.amount if budget.kind == "episodes" else 0 for budget in budgets]
@@ -234,10 +309,18 @@ def plan_extent(plan: Plan) -> Extent:
 
 
 def reporter_of(progress: Any, plan: Plan) -> Reporter:
-    """What `progress` asks for.
+    """Create the Reporter that a `progress` argument asks for.
 
-    None: a bar where somebody looks on, else nothing. True or False: a bar or not. A Reporter, or a function
-    (Plan) -> Reporter, is taken as it is. Raises InputError for all else.
+    Args:
+        progress: None for a bar in interactive sessions and nothing elsewhere, True or False for a bar or nothing, a
+            Reporter, or a function (Plan) -> Reporter.
+        plan: What is trained.
+
+    Returns:
+        The Reporter.
+
+    Raises:
+        InputError: If `progress` is anything else.
     """
     if progress is None:
         progress = is_watched()
@@ -252,14 +335,21 @@ def reporter_of(progress: Any, plan: Plan) -> Reporter:
 
 
 def is_watched() -> bool:
-    """Whether somebody sits before this Python: in a notebook, in IPython or at the interpreter's own prompt."""
+    """Check whether this Python is interactive: a notebook, IPython or the interpreter's own prompt."""
     return hasattr(builtins, "__IPYTHON__") or hasattr(sys, "ps1")
 
 
 def bar_of(plan: Plan) -> Reporter:
-    """One line that is drawn again and again; in a notebook on standard output, as its errors have a red ground.
+    """Create a bar that is redrawn on one line.
 
-    Where a program has no such stream, as pythonw has none, nothing is shown.
+    In a notebook it is on standard output, as standard error has a red background there. If a program has no such
+    stream, as with pythonw, nothing is shown.
+
+    Args:
+        plan: What is trained.
+
+    Returns:
+        The Reporter.
     """
     stream = sys.stdout if "ipykernel" in sys.modules else sys.stderr
     if stream is None:
@@ -268,7 +358,14 @@ def bar_of(plan: Plan) -> Reporter:
 
 
 def terminal_of(plan: Plan) -> Terminal:
-    """What the command line shows."""
+    """Create the Reporter of the command line.
+
+    Args:
+        plan: What is trained.
+
+    Returns:
+        The Reporter.
+    """
     seeds, kind = counted(plan.options.seeds, "seed"), plan.options.preset
     title = f"{plan.agent.name} on {plan.env}, preset {kind}, {seeds}"
     if plan.is_sweep:
@@ -279,7 +376,14 @@ def terminal_of(plan: Plan) -> Terminal:
 
 
 def goal_of(plan: Plan) -> Goal:
-    """What progress is shown against, and which preset would be quicker."""
+    """Return the goal that progress of a plan is measured against.
+
+    Args:
+        plan: What is trained.
+
+    Returns:
+        The goal, with a hint where another preset is faster.
+    """
     first = plan.settings[0]
     is_tuned = tuned_key(plan.agent, plan.env, str(plan.options.observation_type), as_dict(first.config)) in TUNED
     return Goal(
