@@ -1,4 +1,4 @@
-"""Settings in words, as tables, pictures and CSV files have them."""
+"""Text for settings and values, as used in tables, plots and CSV files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ MAX_NAMED = 20
 
 
 def show(value: Any) -> str:
-    """A hyperparameter's value as tables and labels have it: 0.001, 32x32, off; of an object its description."""
+    """Format the value of a hyperparameter as tables and labels show it: 0.001, 32x32, off.
+
+    Args:
+        value: The value.
+
+    Returns:
+        The text; for an object, its description.
+    """
     if value is None:
         return "off"
     if isinstance(value, tuple | list):
@@ -27,9 +34,16 @@ def show(value: Any) -> str:
 
 
 def describe(value: Any) -> str:
-    """An object in a word, the same in every process: its name or its type's; a dataclass with what it sets.
+    """Describe an object in one word, the same in every process: by its name or that of its type.
 
-    `Torso(width=16 activation=relu)`. Defaults and fields that are not shown otherwise are left out.
+    A dataclass is described with the fields that it sets, as in `Torso(width=16 activation=relu)`, without defaults and
+    fields that its repr does not show.
+
+    Args:
+        value: The object.
+
+    Returns:
+        The text.
     """
     name = type(value).__name__
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
@@ -47,35 +61,79 @@ def _is_default(value: Any, field: dataclasses.Field) -> bool:
 
 
 def is_same(value: Any, other: Any) -> bool:
-    """Whether two values of a hyperparameter are the same; numbers as far as float32 can tell."""
+    """Check whether two values of a hyperparameter are the same, comparing numbers with the precision of float32.
+
+    Args:
+        value: The first value.
+        other: The second value.
+
+    Returns:
+        Whether they are.
+    """
     numbers = [isinstance(one, int | float | np.number) and not isinstance(one, bool) for one in (value, other)]
     return math.isclose(value, other, rel_tol=1e-6) if all(numbers) else show(value) == show(other)
 
 
 def label_of(values: dict[str, Any]) -> str:
-    """A setting in words: lr=0.001 hidden_sizes=32x32."""
+    """Format a setting as text, as in lr=0.001 hidden_sizes=32x32.
+
+    Args:
+        values: Hyperparameters by name.
+
+    Returns:
+        The text.
+    """
     return " ".join(f"{name}={show(value)}" for name, value in values.items())
 
 
 def columns_of(values: Iterable[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """The swept hyperparameters as columns of text [settings]."""
+    """Convert the swept hyperparameters of settings to columns of text.
+
+    Args:
+        values: Hyperparameters by name, one dict per setting.
+
+    Returns:
+        Columns [settings] by name.
+    """
     rows = list(values)
     return {name: np.array([show(row[name]) for row in rows]) for name in (rows[0] if rows else {})}
 
 
 def name_runs(runs: Sequence[int]) -> str:
-    """Runs by number; those beyond MAX_NAMED are counted."""
+    """List runs by number, up to MAX_NAMED of them.
+
+    Args:
+        runs: Numbers of the runs.
+
+    Returns:
+        The text, which ends with the count of those not listed.
+    """
     more = len(runs) - MAX_NAMED
     return ", ".join(map(str, runs[:MAX_NAMED])) + (f" and {more} more" if more > 0 else "")
 
 
 def counted(number: int, noun: str) -> str:
-    """1 run, 2 runs."""
+    """Format a count with its noun, as in 1 run or 2 runs.
+
+    Args:
+        number: The count.
+        noun: The noun in the singular.
+
+    Returns:
+        The text.
+    """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def typed(values: Iterable[Any]) -> np.ndarray:
-    """A hyperparameter's values as a column: numbers and truth values as such, all else as text, as `show` has it."""
+    """Convert the values of a hyperparameter to a column, which keeps the type of numbers and booleans.
+
+    Args:
+        values: One value per setting.
+
+    Returns:
+        The column [settings]; values of other or mixed types are text, formatted by `show`.
+    """
     values = list(values)
     is_plain = {type(value) for value in values} in ({int}, {float}, {int, float}, {bool})
     return np.array(values if is_plain else [show(value) for value in values])

@@ -1,4 +1,4 @@
-"""What is to be trained, checked before anything compiles: from keyword arguments to a Plan."""
+"""Plans: what is to be trained, checked before anything compiles, from keyword arguments to a Plan."""
 
 from __future__ import annotations
 
@@ -59,7 +59,16 @@ PACKAGES = ("purejaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 
 
 class Training(NamedTuple):
-    """One setting of a plan. `values` are its swept hyperparameters; shape is the agent's (T, N)."""
+    """One setting of a plan.
+
+    Attributes:
+        values: Its swept hyperparameters by name.
+        config: Its Config.
+        env: The environment.
+        budget: The budget of each run.
+        shape: (T, N), the steps and actors of one iteration.
+        log_every: Env steps of a logging interval.
+    """
 
     values: dict[str, Any]
     config: Any
@@ -70,18 +79,18 @@ class Training(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """Env steps of one iteration."""
+        """Number of env steps of one iteration."""
         return self.shape[0] * self.shape[1]
 
     @property
     def max_env_steps(self) -> int:
-        """Env steps after which the budget is used up for certain."""
+        """Number of env steps after which the budget is used up for certain."""
         return iterations_of(self.budget, self.shape, self.env.max_episode_steps) * self.steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is asked beside hyperparameters; each takes one value.
+    """Options of a training besides hyperparameters, each with one value.
 
     `purejaxrl.train` and `sweep` take and describe them, with the same defaults.
     """
@@ -110,9 +119,15 @@ class Options:
 
 
 class Plan(NamedTuple):
-    """What has been checked and not yet started: nothing in it has been compiled.
+    """Training that has been checked and not yet started; nothing in it has been compiled.
 
     Run r has setting r // seeds, and starts from jax.random.key(seed + r % seeds).
+
+    Attributes:
+        agent: The algorithm.
+        settings: The settings.
+        options: The options.
+        is_sweep: Whether it is a sweep.
     """
 
     agent: Agent
@@ -122,26 +137,26 @@ class Plan(NamedTuple):
 
     @property
     def env(self) -> str:
-        """The environment's name."""
+        """Name of the environment."""
         return self.settings[0].env.name
 
     @property
     def solved_at(self) -> float | None:
-        """The mean return that counts as solved."""
+        """Mean return that counts as solved, None for none."""
         return self.settings[0].env.solved_at
 
     @property
     def runs(self) -> int:
-        """All runs of all settings."""
+        """Number of runs of all settings."""
         return self.options.seeds * len(self.settings)
 
     @property
     def labels(self) -> list[str]:
-        """The settings in words."""
+        """Labels of the settings."""
         return [label_of(setting.values) or self.options.preset for setting in self.settings]
 
     def as_dict(self) -> dict[str, Any]:
-        """What config.json holds: everything needed to repeat the training."""
+        """Return the content of config.json, with everything needed to repeat the training."""
         configs = [recorded(self.agent, presets.as_dict(setting.config)) for setting in self.settings]
         own = [name for name in configs[0] if any(config[name] != configs[0][name] for config in configs)]
         own += [name for name in self.settings[0].values if name not in own]
@@ -167,21 +182,43 @@ class Plan(NamedTuple):
 
 
 def is_built_in(agent: Agent) -> bool:
-    """Whether its name suffices to find this agent again; one that was pickled is equal to ours, and not the same."""
+    """Check whether an agent is built in, so that it can be found by its name.
+
+    Args:
+        agent: The agent.
+
+    Returns:
+        Whether it is; an agent that was pickled is equal to the built-in one, not identical.
+    """
     return AGENTS.get(agent.name) == agent
 
 
 def label_object(value: Any, name: str, is_own: bool) -> str | None:
-    """How config.json names an object: by its name where that suffices to find it again, else as one to be given."""
+    """Return the text that stands for an object in config.json.
+
+    Args:
+        value: The object.
+        name: Its name.
+        is_own: Whether the name is enough to find the object again.
+
+    Returns:
+        The name, marked as that of a user's own object unless `is_own`; None for None.
+    """
     if value is None:
         return None
     return name if is_own else f"{CUSTOM}{name}"
 
 
 def recorded_params(env: Any, given: Any) -> dict[str, Any] | str | None:
-    """How config.json has env_params: by value; by a label where they are not plain, and so must be given again.
+    """Convert env_params to their form in config.json.
 
-    None where they are the defaults that a name stands for, or that are not plain, and of an Env, which has none.
+    Args:
+        env: The environment as the user gave it.
+        given: The user's env_params.
+
+    Returns:
+        Values by name; a label where they are not plain and must be given again. None where they are the defaults that
+        a name stands for, or that are not plain, and for an Env, which has none.
     """
     if isinstance(env, Env) or (isinstance(env, str) and given is None):
         return None
@@ -191,7 +228,15 @@ def recorded_params(env: Any, given: Any) -> dict[str, Any] | str | None:
 
 
 def recorded(agent: Agent, values: dict[str, Any]) -> dict[str, Any]:
-    """Hyperparameters as files have them: objects of a user's own by a label."""
+    """Convert hyperparameters to their form in files, where labels stand for a user's own objects.
+
+    Args:
+        agent: The algorithm.
+        values: Hyperparameters by name.
+
+    Returns:
+        Their recorded values by name.
+    """
     specs = field_specs(agent.Config)
     return {
         name: label_object(value, show(value), is_own=False) if specs[name].is_object else value
@@ -200,7 +245,18 @@ def recorded(agent: Agent, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def plan_train(algorithm: str | Agent, **arguments: Any) -> Plan:
-    """Check a training of one setting. Arguments as for `purejaxrl.train`. Raises InputError."""
+    """Check the arguments of `purejaxrl.train` and plan the training.
+
+    Args:
+        algorithm: Name of an algorithm, or an Agent.
+        **arguments: Options and hyperparameters, as for `purejaxrl.train`.
+
+    Returns:
+        The Plan.
+
+    Raises:
+        InputError: If an argument is not allowed.
+    """
     options, hyperparameters = split_options(arguments)
     agent = agent_of(algorithm)
     specs = field_specs(agent.Config)
@@ -213,7 +269,18 @@ def plan_train(algorithm: str | Agent, **arguments: Any) -> Plan:
 
 
 def plan_sweep(algorithm: str | Agent, **arguments: Any) -> Plan:
-    """Check a sweep. Arguments as for `purejaxrl.sweep`. Raises InputError."""
+    """Check the arguments of `purejaxrl.sweep` and plan the sweep.
+
+    Args:
+        algorithm: Name of an algorithm, or an Agent.
+        **arguments: Options and hyperparameters, as for `purejaxrl.sweep`.
+
+    Returns:
+        The Plan.
+
+    Raises:
+        InputError: If an argument is not allowed.
+    """
     options, hyperparameters = split_options(arguments)
     runs = options.seeds * count_settings(hyperparameters, options.random)
     if runs > MAX_RUNS and not options.yes:
@@ -222,15 +289,15 @@ def plan_sweep(algorithm: str | Agent, **arguments: Any) -> Plan:
 
 
 def refuse_unknown(function: Callable, given: Collection[str], fields: Collection[str] = ()) -> None:
-    """Check the names that a function has received as `**`.
+    """Check the names of the arguments that a function has received as `**`.
 
     Args:
-        function: It, whose keyword-only arguments are what may have been meant.
+        function: The function, whose keyword-only arguments are suggested in place of unknown ones.
         given: The names.
-        fields: Those that are allowed.
+        fields: Names that are allowed.
 
     Raises:
-        InputError: For the first that is not, naming the closest argument that there is, else all.
+        InputError: If a name is not allowed, naming the closest argument that there is, else all.
     """
     options = [it.name for it in inspect.signature(function).parameters.values() if it.kind is it.KEYWORD_ONLY]
     known = [*fields, *options]
@@ -244,16 +311,34 @@ def refuse_unknown(function: Callable, given: Collection[str], fields: Collectio
 
 
 def refuse_unknown_objects(function: Callable, given: Collection[str], agent: Any) -> None:
-    """`refuse_unknown`, where fields of an agent of a user's own that hold objects are allowed, if there is one."""
+    """Check names like `refuse_unknown`, allowing the fields of a user's own agent that hold objects.
+
+    Args:
+        function: The function that received them.
+        given: The names.
+        agent: The user's agent, or None.
+
+    Raises:
+        InputError: If a name is not allowed.
+    """
     if given:
         specs = {} if agent is None else field_specs(agent_of(agent).Config)
         refuse_unknown(function, given, [name for name, spec in specs.items() if spec.is_object])
 
 
 def split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
-    """Keyword arguments as checked Options and hyperparameters. Raises InputError.
+    """Split keyword arguments into checked Options and hyperparameters.
 
-    NumPy's vectors count as lists, as np.logspace(-4, -2, 5) makes them.
+    One-dimensional NumPy arrays count as lists, such as those of np.logspace(-4, -2, 5).
+
+    Args:
+        arguments: Options and hyperparameters by name.
+
+    Returns:
+        The Options, and the hyperparameters by name.
+
+    Raises:
+        InputError: If an option is not allowed.
     """
     arguments = {
         name: value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
@@ -269,12 +354,26 @@ def split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
 
 
 def with_whole_counts(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments with ints for those Options that are whole numbers, where these were written as 1e5."""
+    """Convert options that are whole numbers to ints, where they were written as 1e5.
+
+    Args:
+        arguments: Options by name.
+
+    Returns:
+        The converted options.
+    """
     return {name: as_whole(value) if name in COUNTS else value for name, value in arguments.items()}
 
 
 def check_options(options: Options) -> None:
-    """Raise InputError for the first option that is not allowed; the environment and the preset are checked later."""
+    """Check the values of options, except the environment and the preset, which are checked later.
+
+    Args:
+        options: The options.
+
+    Raises:
+        InputError: If an option is not allowed, naming the first.
+    """
     check_counts(options.seeds, options.seed, options.devices)
     check_logging(options.log_every, options.eval_every, options.eval_episodes, options.episodes_log)
     check_number("solved_at", options.solved_at)
@@ -289,7 +388,20 @@ def check_options(options: Options) -> None:
 
 
 def make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *, is_sweep: bool) -> Plan:
-    """A Plan of checked Options. Raises InputError where the preset or a setting does not allow something."""
+    """Build a Plan from checked Options.
+
+    Args:
+        agent: The algorithm.
+        options: The checked options.
+        hyperparameters: Values, lists of alternatives, and ranges by name.
+        is_sweep: Whether it is a sweep.
+
+    Returns:
+        The Plan.
+
+    Raises:
+        InputError: If the preset or a setting does not allow something.
+    """
     observation_type = presets.observation_type_of(agent, options.preset, options.observation_type)
     if options.renderer is not None and observation_type != "img":
         raise InputError("--renderer: it draws images; give observation_type='img'")
@@ -307,7 +419,20 @@ def make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *
 
 @standard_jax()
 def plan_settings(agent: Agent, options: Options, chosen: list[Setting], is_sweep: bool) -> Plan:
-    """A Plan of checked Options and settings whose Configs are complete. Raises InputError as `make_plan` does."""
+    """Build a Plan from checked Options and settings whose Configs are complete.
+
+    Args:
+        agent: The algorithm.
+        options: The checked options.
+        chosen: The settings.
+        is_sweep: Whether it is a sweep.
+
+    Returns:
+        The Plan.
+
+    Raises:
+        InputError: If a setting or the environment is not allowed.
+    """
     made: dict[Any, Env] = {}
     checked = set()
     settings = []
@@ -341,7 +466,21 @@ def plan_settings(agent: Agent, options: Options, chosen: list[Setting], is_swee
 
 
 def plan_setting(agent: Agent, options: Options, values: dict[str, Any], config: Any, env: Env) -> Training:
-    """Check one setting. Raises InputError."""
+    """Check one setting and determine its budget and logging interval.
+
+    Args:
+        agent: The algorithm.
+        options: The checked options.
+        values: The swept hyperparameters by name.
+        config: The Config.
+        env: The environment.
+
+    Returns:
+        The checked setting.
+
+    Raises:
+        InputError: If it is not allowed.
+    """
     validate(agent, config, env)
     budget = find_budget(config)
     if options.stop_when_solved:
@@ -356,7 +495,16 @@ def plan_setting(agent: Agent, options: Options, values: dict[str, Any], config:
 
 
 def validate(agent: Agent, config: Any, env: Env) -> None:
-    """Check a Config's values, and that it fits the environment. Raises InputError naming the first that does not."""
+    """Check the values of a Config, and that it fits the environment.
+
+    Args:
+        agent: The algorithm.
+        config: The Config.
+        env: The environment.
+
+    Raises:
+        InputError: If a value is not allowed or does not fit, naming the first.
+    """
     check_fields(config)
     find_budget(config)
     check_network(config, env.input_shape)
@@ -371,19 +519,43 @@ def validate(agent: Agent, config: Any, env: Env) -> None:
 
 
 def images_of(config: Any) -> Images | None:
-    """The image observations that a Config asks for, None for vectors."""
+    """Return the image observations that a Config asks for.
+
+    Args:
+        config: The Config.
+
+    Returns:
+        The images, None for vectors.
+    """
     if getattr(config, "image", None) is None:
         return None
     return Images(config.image, config.frames, config.frame_spacing, config.image_size, config.channels)
 
 
 def show_source(value: Any) -> str:
-    """A list or range as a user may have written it."""
+    """Format a list or range as a user may have written it.
+
+    Args:
+        value: The list or range.
+
+    Returns:
+        The text.
+    """
     return str(value) if isinstance(value, Range) else ",".join(map(show, value)) or "an empty list"
 
 
 def agent_of(algorithm: str | Agent) -> Agent:
-    """An Agent by name, or as given. Raises InputError for an unknown name, and where an Agent lacks something."""
+    """Return the Agent of a name, or check an Agent that was given.
+
+    Args:
+        algorithm: Name of an algorithm, or an Agent.
+
+    Returns:
+        The Agent.
+
+    Raises:
+        InputError: If the name is unknown, or the Agent lacks something.
+    """
     if isinstance(algorithm, Agent):
         check_record(algorithm)
         return algorithm
@@ -393,7 +565,16 @@ def agent_of(algorithm: str | Agent) -> Agent:
 
 
 def check_counts(seeds: Any, seed: Any, devices: Any) -> None:
-    """Raise InputError unless seeds are whole numbers that 32 bits hold, and there is a number of devices, if any."""
+    """Check that seeds are whole numbers of 32 bits, and that the number of devices is valid.
+
+    Args:
+        seeds: Number of seeds.
+        seed: The first seed.
+        devices: Number of devices, or None.
+
+    Raises:
+        InputError: If a number is not allowed.
+    """
     check_whole("seeds", seeds, at_least=1)
     check_whole("seed", seed, at_least=0, at_most=2**32 - seeds)
     if devices is not None:
@@ -401,7 +582,17 @@ def check_counts(seeds: Any, seed: Any, devices: Any) -> None:
 
 
 def check_logging(log_every: Any, eval_every: Any, eval_episodes: Any, episodes_log: Any) -> None:
-    """Raise InputError unless what is logged, and how often, makes sense together."""
+    """Check that the options of logging and evaluation make sense together.
+
+    Args:
+        log_every: Env steps between rows of metrics.csv, or None.
+        eval_every: Env steps between evaluations, or None.
+        eval_episodes: Episodes of an evaluation.
+        episodes_log: `on`, `off` or `auto`.
+
+    Raises:
+        InputError: If they do not.
+    """
     for name, value in (("log_every", log_every), ("eval_every", eval_every)):
         if value is not None:
             check_whole(name, value, at_least=1)
@@ -415,7 +606,16 @@ def check_logging(log_every: Any, eval_every: Any, eval_episodes: Any, episodes_
 
 
 def check_number(name: str, value: Any, *, above: float = -np.inf) -> None:
-    """Raise InputError unless value is None or a finite number above a bound."""
+    """Check that a value is None or a finite number above a bound.
+
+    Args:
+        name: Name of the option.
+        value: The value.
+        above: The bound, which is not allowed itself.
+
+    Raises:
+        InputError: If it is not.
+    """
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if value is not None and not (is_number and np.isfinite(value) and value > above):
         limits = f" above {above:g}" if np.isfinite(above) else ""
@@ -423,14 +623,30 @@ def check_number(name: str, value: Any, *, above: float = -np.inf) -> None:
 
 
 def check_minutes(value: Any) -> None:
-    """Raise InputError unless value is a number of minutes, 0 included."""
+    """Check that a value is a number of minutes, 0 included.
+
+    Args:
+        value: The value.
+
+    Raises:
+        InputError: If it is not.
+    """
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not (is_number and np.isfinite(value) and value >= 0):
         raise InputError(f"--checkpoint_every: {in_brief(value)} is not allowed; it takes minutes, or 0 for never")
 
 
 def check_extent(budget: Budget, shape: tuple[int, int], env: Env) -> None:
-    """Raise InputError where env steps would pass int32, within one iteration or over the budget."""
+    """Check that the number of env steps fits int32, within one iteration and over the budget.
+
+    Args:
+        budget: The budget of each run.
+        shape: (T, N), the steps and actors of one iteration.
+        env: The environment.
+
+    Raises:
+        InputError: If it does not.
+    """
     steps = shape[0] * shape[1]
     if steps > MAX_ENV_STEPS:
         raise InputError(
@@ -445,7 +661,17 @@ def check_extent(budget: Budget, shape: tuple[int, int], env: Env) -> None:
 
 
 def check_whole(name: str, value: Any, *, at_least: int, at_most: int = MAX_INT) -> None:
-    """Raise InputError unless value is a whole number within bounds."""
+    """Check that a value is a whole number within bounds.
+
+    Args:
+        name: Name of the option.
+        value: The value.
+        at_least: The lower bound.
+        at_most: The upper bound.
+
+    Raises:
+        InputError: If it is not.
+    """
     is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not is_whole or not at_least <= value <= at_most:
         limits = f"at least {at_least} and at most {at_most}"
@@ -453,5 +679,5 @@ def check_whole(name: str, value: Any, *, at_least: int, at_most: int = MAX_INT)
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
+    """Return the versions of Python and of the packages that influence results."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}

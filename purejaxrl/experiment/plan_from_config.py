@@ -1,4 +1,4 @@
-"""From the config.json of a run folder to its Plan again, and what may differ from the one before.
+"""Restoring a Plan from the config.json of a run folder, and checking what may differ from the Plan before.
 
 Names in the file are looked up in fixed tables; objects of a user's own, which have only labels there, must be given.
 """
@@ -64,12 +64,23 @@ def replan(
     renderer: Any = None,
     **changes: Any,
 ) -> Plan:
-    """The Plan of a config.json's content, of any schema version up to the present one.
+    """Restore the Plan from the content of a config.json, of any schema version up to the current one.
 
-    Raises InputError where it holds what is not allowed, lacks an object, or was written by a newer version.
+    Args:
+        content: Content of config.json.
+        extend: A larger budget, in its own unit, or None.
+        agent: The user's own agent, where config.json only names it.
+        env: The user's own environment, where config.json only names it.
+        env_params: Its parameters, where config.json does not hold them by value.
+        renderer: The user's own renderer, where config.json only names it.
+        **changes: Options that replace the recorded ones, and objects among hyperparameters, such as `network`, of
+            which config.json only has labels (a list where they were swept); None for no change.
 
-    extend: a larger budget, in its own unit. changes: Options that take the place of those recorded, and the objects
-    among hyperparameters, as `network`, which have only labels there (a list where they were swept); None for none.
+    Returns:
+        The Plan.
+
+    Raises:
+        InputError: If the content is not allowed, lacks an object, or was written by a newer version.
     """
     refuse_newer(content)
     agent = find_agent(content, agent)
@@ -94,7 +105,14 @@ def replan(
 
 
 def refuse_newer(content: dict[str, Any]) -> None:
-    """Raise InputError that names the unknown fields of a config.json whose schema version is newer than ours."""
+    """Check that the schema version of a config.json is not newer than the current one.
+
+    Args:
+        content: Content of config.json.
+
+    Raises:
+        InputError: If it is newer, naming the fields that are unknown.
+    """
     if schema.version_of(content) > schema.SCHEMA_VERSION:
         label = content.get("algorithm")
         agent = AGENTS.get(label) if isinstance(label, str) else None
@@ -102,7 +120,15 @@ def refuse_newer(content: dict[str, Any]) -> None:
 
 
 def unknown_names(content: dict[str, Any], agent: Agent | None) -> list[str]:
-    """What config.json holds that is no option of ours, and no hyperparameter of the agent, if that is known."""
+    """Find the fields of a config.json that are neither options nor hyperparameters of the agent.
+
+    Args:
+        content: Content of config.json.
+        agent: The agent; None leaves hyperparameters unchecked.
+
+    Returns:
+        The names.
+    """
     unknown = sorted(content.keys() - KNOWN)
     settings = content.get("settings")
     parts = [content.get("config"), *(settings if isinstance(settings, list) else [])]
@@ -111,10 +137,20 @@ def unknown_names(content: dict[str, Any], agent: Agent | None) -> list[str]:
 
 
 def up_to_date(content: dict[str, Any], agent: Agent) -> dict[str, Any]:
-    """A content of config.json as the present version of the package, and of the agent, would have it.
+    """Migrate the content of a config.json to the current version of the package and of the agent.
 
-    What an agent of a user's own has gained since is filled in with its defaults, as nothing else says what it was.
-    Raises InputError naming the fields that are unknown.
+    Fields that a user's own agent has gained since are filled in with its defaults, as nothing else records their
+    values.
+
+    Args:
+        content: Content of config.json.
+        agent: The agent.
+
+    Returns:
+        The migrated content.
+
+    Raises:
+        InputError: If it has unknown fields, naming them.
     """
     family = family_of(agent)
     is_ours = family in AGENTS and issubclass(agent.Config, AGENTS[family].Config)
@@ -134,7 +170,18 @@ def up_to_date(content: dict[str, Any], agent: Agent) -> dict[str, Any]:
 
 
 def find_agent(content: dict[str, Any], agent: Agent | None) -> Agent:
-    """The Agent that a config.json names, or the one given where it is custom. Raises InputError."""
+    """Return the Agent that a config.json names, or the user's own agent.
+
+    Args:
+        content: Content of config.json.
+        agent: The user's own agent, where config.json only names it, else None.
+
+    Returns:
+        The Agent.
+
+    Raises:
+        InputError: If the agent is unknown, is missing, has another name, or is given although none is needed.
+    """
     label = content.get("algorithm")
     if isinstance(label, str) and label.startswith(CUSTOM):
         name = label.removeprefix(CUSTOM)
@@ -153,7 +200,20 @@ def find_agent(content: dict[str, Any], agent: Agent | None) -> Agent:
 
 
 def found_objects(content: dict[str, Any], env: Any, env_params: Any, renderer: Any) -> dict[str, Any]:
-    """Environment and renderer, by name or as given. Raises InputError where one is missing, or given in vain."""
+    """Return the environment and renderer that a config.json names, or the user's own.
+
+    Args:
+        content: Content of config.json.
+        env: The user's own environment, or None.
+        env_params: Its parameters, or None.
+        renderer: The user's own renderer, or None.
+
+    Returns:
+        Values of the options env, env_params and renderer.
+
+    Raises:
+        InputError: If an object is missing, or given although none is needed.
+    """
     found: dict[str, Any] = {}
     for name, given in (("env", env), ("renderer", renderer)):
         label = content.get(name)
@@ -170,9 +230,18 @@ def found_objects(content: dict[str, Any], env: Any, env_params: Any, renderer: 
 
 
 def found_params(content: dict[str, Any], env: Any, given: Any) -> Any:
-    """The env_params that the training had, None for the defaults; those given where config.json cannot tell.
+    """Return the env_params of a training, or the user's where config.json does not hold them.
 
-    Raises InputError where they are missing, or those given are not the same.
+    Args:
+        content: Content of config.json.
+        env: The environment, by name or as an object.
+        given: The user's env_params, or None.
+
+    Returns:
+        The env_params, None for the defaults.
+
+    Raises:
+        InputError: If they are missing, or those given are not the same.
     """
     recorded = content.get("env_params")
     if env is None or isinstance(env, Env):
@@ -199,7 +268,14 @@ def found_params(content: dict[str, Any], env: Any, given: Any) -> Any:
 
 
 def objects_of(plan: Plan) -> dict[str, Any]:
-    """The objects of a user's own that `replan` needs beside config.json to make this Plan."""
+    """Collect the user's own objects that `replan` needs besides config.json to restore a Plan.
+
+    Args:
+        plan: The plan.
+
+    Returns:
+        Arguments of `replan` by name.
+    """
     given = {name: getattr(plan.options, name) for name in ("env", "env_params", "renderer")}
     given["env"] = None if isinstance(given["env"], str) else given["env"]
     if not isinstance(recorded_params(plan.options.env, plan.options.env_params), str):
@@ -212,7 +288,17 @@ def objects_of(plan: Plan) -> dict[str, Any]:
 
 
 def recorded_options(content: dict[str, Any]) -> dict[str, Any]:
-    """Options as config.json has them. Raises InputError where one is missing."""
+    """Read the options from the content of a config.json.
+
+    Args:
+        content: Content of config.json.
+
+    Returns:
+        Options by name.
+
+    Raises:
+        InputError: If one is missing or is not a text.
+    """
     missing = [name for name in RECORDED if name not in content]
     if missing:
         raise InputError(f"config.json: {missing[0]} is missing")
@@ -227,7 +313,17 @@ def recorded_options(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def recorded_settings(content: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Swept values and all fields of each setting. Raises InputError where they are no settings."""
+    """Read the settings from the content of a config.json.
+
+    Args:
+        content: Content of config.json.
+
+    Returns:
+        Swept hyperparameters and all fields of each setting.
+
+    Raises:
+        InputError: If it does not describe settings.
+    """
     shared, settings, swept = content.get("config"), content.get("settings", [{}]), content.get("swept", [])
     is_sound = (
         isinstance(shared, dict)
@@ -245,9 +341,18 @@ def recorded_settings(content: dict[str, Any]) -> list[tuple[dict[str, Any], dic
 def with_objects(
     content: dict[str, Any], agent: Agent, given: dict[str, Any]
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """`recorded_settings` with the objects that are given where labels stand.
+    """Read the settings like `recorded_settings`, with the user's own objects in place of their labels.
 
-    Raises InputError where one is missing, is not what the label says, or is given in vain.
+    Args:
+        content: Content of config.json.
+        agent: The agent.
+        given: The objects by hyperparameter.
+
+    Returns:
+        Swept hyperparameters and all fields of each setting.
+
+    Raises:
+        InputError: If an object is missing, does not match its label, or is given although none is needed.
     """
     settings = recorded_settings(content)
     for name in [name for name, spec in field_specs(agent.Config).items() if spec.is_object]:
@@ -271,7 +376,18 @@ def with_objects(
 
 
 def config_of(agent: Agent, fields: dict[str, Any]) -> Any:
-    """A Config of recorded fields; its values are checked with the plan. Raises InputError where one is missing."""
+    """Build the Config of recorded fields, whose values are checked with the plan.
+
+    Args:
+        agent: The agent.
+        fields: Hyperparameters by name.
+
+    Returns:
+        The Config.
+
+    Raises:
+        InputError: If one is missing.
+    """
     for name in field_specs(agent.Config):
         if name not in fields:
             raise InputError(f"config.json: {name} is missing among {agent.name}'s fields")
@@ -279,7 +395,18 @@ def config_of(agent: Agent, fields: dict[str, Any]) -> Any:
 
 
 def extend_budget(config: Any, amount: Any) -> Any:
-    """The Config with a larger budget. Raises InputError where it is not larger."""
+    """Replace the budget of a Config with a larger one.
+
+    Args:
+        config: The Config.
+        amount: The larger amount, in the budget's own unit.
+
+    Returns:
+        The Config with the larger budget.
+
+    Raises:
+        InputError: If it is not larger.
+    """
     budget, amount = find_budget(config), as_whole(amount)
     check_whole("extend", amount, at_least=1)
     if amount <= budget.amount:
@@ -288,9 +415,15 @@ def extend_budget(config: Any, amount: Any) -> Any:
 
 
 def check_extendable(plan: Plan) -> None:
-    """Raise InputError where a schedule of the agent depends on the budget, so that a larger one would be another run.
+    """Check that no schedule of the agent depends on the budget, so that a larger one keeps the training so far valid.
 
-    That is seen in the agent's own program, which no agent can forget to declare.
+    Dependence is detected in the agent's own program, so no agent needs to declare it.
+
+    Args:
+        plan: The plan.
+
+    Raises:
+        InputError: If one does.
     """
     for setting in plan.settings:
         name = uses_fraction(plan.agent, setting.config, setting.env)
@@ -302,9 +435,14 @@ def check_extendable(plan: Plan) -> None:
 
 
 def check_same(plan: Plan, earlier: dict[str, Any]) -> None:
-    """Raise CheckpointError naming every field that differs from what a checkpoint has, but for those that may.
+    """Check that a Plan agrees with a checkpoint, except in the fields that may change.
 
-    earlier: what the checkpoint holds of config.json, `up_to_date`.
+    Args:
+        plan: The plan.
+        earlier: Content of config.json in the checkpoint, `up_to_date`.
+
+    Raises:
+        CheckpointError: If they differ, naming every field that does.
     """
     now = plain(plan.as_dict())
     # Those of a user's own environment were not recorded at first.
@@ -317,7 +455,16 @@ def check_same(plan: Plan, earlier: dict[str, Any]) -> None:
 
 
 def may_differ(name: str, before: Any, now: Any) -> bool:
-    """Whether this field may change from one value to another while a training is interrupted."""
+    """Check whether a field may change while a training is interrupted.
+
+    Args:
+        name: Name of the field, as in `flat`.
+        before: Its value before.
+        now: Its value now.
+
+    Returns:
+        Whether it may: some options always, budgets if they grow.
+    """
     parts = name.split("/")
     if parts[0] in MAY_CHANGE:
         return True
@@ -326,7 +473,15 @@ def may_differ(name: str, before: Any, now: Any) -> bool:
 
 
 def flat(content: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts and lists as one dict: settings/0/lr."""
+    """Flatten nested dicts and lists into one dict, with names such as settings/0/lr.
+
+    Args:
+        content: Dicts, lists and other values.
+        prefix: Beginning of all names.
+
+    Returns:
+        Values by name.
+    """
     if not isinstance(content, dict | list) or not content:
         return {prefix: content}
     items = content.items() if isinstance(content, dict) else enumerate(content)

@@ -1,4 +1,4 @@
-"""Presets: `original` are the defaults of each Config; `tuned` is what learned fastest in our measurements."""
+"""Presets of hyperparameters: `original`, the defaults of each Config, and `tuned`, the fastest found in benchmarks."""
 
 from __future__ import annotations
 
@@ -101,9 +101,21 @@ TUNED: dict[tuple[str, ...], dict[str, Any]] = {
 
 
 def resolve(agent: Agent, env_name: str, observation_type: str, preset: str, overrides: dict[str, Any]) -> Any:
-    """The Config of a preset with overrides; a budget among them replaces the preset's.
+    """Build the Config of a preset with overrides.
 
-    Raises InputError for an unknown preset or field, a value that is not allowed, a missing `tuned` entry, two budgets.
+    Args:
+        agent: The algorithm.
+        env_name: Name of the environment.
+        observation_type: `default` or `img`.
+        preset: One of PRESETS.
+        overrides: Hyperparameters that replace those of the preset; a budget replaces the preset's budget.
+
+    Returns:
+        The Config.
+
+    Raises:
+        InputError: If a preset or field is unknown, a value is not allowed, `tuned` has no entry, or there are two
+            budgets.
     """
     if preset not in PRESETS:
         raise InputError(f"--preset: {preset!r} is unknown; use one of {', '.join(PRESETS)}")
@@ -135,15 +147,34 @@ def resolve(agent: Agent, env_name: str, observation_type: str, preset: str, ove
 
 
 def family_of(agent: Agent) -> str:
-    """The algorithm whose presets are an agent's: the one whose Config it uses or extends, else its own name.
+    """Return the algorithm whose presets apply to an agent: the built-in one whose Config it uses or extends.
 
-    A preset is a choice of values for the fields of a Config, so it goes with the Config, whatever the agent is called.
+    A preset is a choice of values for the fields of a Config, so it belongs to the Config, whatever the agent is
+    called.
+
+    Args:
+        agent: The agent.
+
+    Returns:
+        Name of the algorithm, else the agent's own name.
     """
     return next((name for name, own in AGENTS.items() if issubclass(agent.Config, own.Config)), agent.name)
 
 
 def observation_type_of(agent: Agent, preset: str, given: str | None) -> str:
-    """What is observed: what a user asks for, else what the preset has. Raises InputError for an unknown type."""
+    """Return the type of observations: the one that the user gives, else that of the preset.
+
+    Args:
+        agent: The algorithm.
+        preset: One of PRESETS.
+        given: The user's choice, None for that of the preset.
+
+    Returns:
+        `default` or `img`.
+
+    Raises:
+        InputError: If the type is unknown.
+    """
     if given is None:
         return ORIGINAL_OBSERVATION.get(family_of(agent), "default") if preset == "original" else "default"
     if given not in OBSERVATION_TYPES:
@@ -152,7 +183,16 @@ def observation_type_of(agent: Agent, preset: str, given: str | None) -> str:
 
 
 def check_image_settings(config: Any, observation_type: str, overrides: dict[str, Any]) -> None:
-    """Raise InputError where settings of images are missing, contradict each other, or would not be looked at."""
+    """Check that image hyperparameters are complete, consistent and used.
+
+    Args:
+        config: The resolved Config.
+        observation_type: `default` or `img`.
+        overrides: Hyperparameters that the user gave.
+
+    Raises:
+        InputError: If one is missing, contradicts another, or would have no effect.
+    """
     if not isinstance(config, ImageConfig):
         if observation_type == "img":
             raise InputError(f"--observation_type: img needs a Config that extends {ImageConfig.__name__}")
@@ -176,14 +216,37 @@ def check_image_settings(config: Any, observation_type: str, overrides: dict[str
 
 
 def tuned_key(agent: Agent, env_name: str, observation_type: str, overrides: dict[str, Any]) -> tuple[str, ...]:
-    """Where TUNED would hold the settings for this training."""
+    """Return the key of TUNED for a training, whether or not it has an entry.
+
+    Args:
+        agent: The algorithm.
+        env_name: Name of the environment.
+        observation_type: `default` or `img`.
+        overrides: Hyperparameters that the user gave.
+
+    Returns:
+        The key.
+    """
     key = (family_of(agent), env_name, observation_type)
     variant = VARIANTS.get(key[0])
     return key if variant is None else (*key, str(overrides.get(variant, getattr(agent.Config(), variant))))
 
 
 def tuned_entry(agent: Agent, env_name: str, observation_type: str, overrides: dict[str, Any]) -> dict[str, Any]:
-    """The entry of TUNED. Raises InputError listing those there are."""
+    """Return the entry of TUNED for a training.
+
+    Args:
+        agent: The algorithm.
+        env_name: Name of the environment.
+        observation_type: `default` or `img`.
+        overrides: Hyperparameters that the user gave.
+
+    Returns:
+        Hyperparameters that differ from `original`.
+
+    Raises:
+        InputError: If there is no entry, listing those there are.
+    """
     key = tuned_key(agent, env_name, observation_type, overrides)
     if key not in TUNED:
         known = "; ".join(" ".join(key) for key in TUNED)
@@ -193,5 +256,12 @@ def tuned_entry(agent: Agent, env_name: str, observation_type: str, overrides: d
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """A Config's fields and values, for config.json and for people."""
+    """Convert a Config to a dict, as for config.json.
+
+    Args:
+        config: The Config.
+
+    Returns:
+        Values by field.
+    """
     return {name: getattr(config, name) for name in field_specs(config)}

@@ -1,4 +1,4 @@
-"""What the content of config.json says of a training, as far as tables and pictures need it; the rest is `replan`'s."""
+"""Typed view of config.json for tables and plots; `plan_from_config.replan` restores the whole Plan."""
 
 from __future__ import annotations
 
@@ -15,9 +15,19 @@ CUSTOM = "custom: "
 
 
 class Recorded(NamedTuple):
-    """A training as config.json has it. settings: the swept values of each setting, {} for the one of `train`.
+    """Training as described by config.json.
 
     Run r belongs to setting r // seeds and has the seed `seed + r % seeds`.
+
+    Attributes:
+        algorithm: Name of the algorithm.
+        env: Name of the environment.
+        preset: Name of the preset.
+        seeds: Number of seeds per setting.
+        seed: The first seed.
+        solved_at: Mean return that counts as solved, None for none.
+        settings: Swept hyperparameters of each setting by name, one empty dict without a sweep.
+        is_sweep: Whether it is a sweep.
     """
 
     algorithm: str
@@ -31,17 +41,17 @@ class Recorded(NamedTuple):
 
     @property
     def runs(self) -> int:
-        """All runs of all settings."""
+        """Number of runs of all settings."""
         return self.seeds * len(self.settings)
 
     @property
     def title(self) -> str:
-        """What stands above its pictures."""
+        """Title of its plots."""
         return f"{self.algorithm} on {self.env}, {self.preset}"
 
     @property
     def labels(self) -> list[str]:
-        """The settings in words."""
+        """Labels of the settings."""
         return [label_of(values) or self.preset for values in self.settings]
 
     @property
@@ -50,16 +60,40 @@ class Recorded(NamedTuple):
         return list(self.settings[0])
 
     def setting_of(self, runs: np.ndarray) -> np.ndarray:
-        """The setting of each run."""
+        """Return the setting that each run belongs to.
+
+        Args:
+            runs: Numbers of runs.
+
+        Returns:
+            Indices of their settings.
+        """
         return runs // self.seeds
 
     def seed_of(self, runs: np.ndarray) -> np.ndarray:
-        """The seed of each run."""
+        """Return the seed that each run has.
+
+        Args:
+            runs: Numbers of runs.
+
+        Returns:
+            Their seeds.
+        """
         return self.seed + runs % self.seeds
 
 
 def recorded_of(content: dict[str, Any]) -> Recorded:
-    """Raises InputError where something is missing or not what it should be, or a newer version wrote it."""
+    """Read the description of a training from the content of config.json.
+
+    Args:
+        content: Content of config.json.
+
+    Returns:
+        The description.
+
+    Raises:
+        InputError: If something is missing or invalid, or a newer version wrote it.
+    """
     content = migrate(content)
     texts = [content.get(name) for name in ("algorithm", "env", "preset")]
     seeds: Any = content.get("seeds")
@@ -85,10 +119,24 @@ def recorded_of(content: dict[str, Any]) -> Recorded:
 
 
 def without_mark(value: Any) -> Any:
-    """An object of a user's own by its name alone; anything else as it is."""
+    """Remove the mark of a user's own objects from a name.
+
+    Args:
+        value: Any value of config.json.
+
+    Returns:
+        The object's name alone; values without the mark are unchanged.
+    """
     return value.removeprefix(CUSTOM) if isinstance(value, str) else value
 
 
 def as_tuple(value: Any) -> Any:
-    """JSON's lists as tuples."""
+    """Convert a list, as JSON has it, to a tuple.
+
+    Args:
+        value: Any value of config.json.
+
+    Returns:
+        The tuple; values that are not lists are unchanged.
+    """
     return tuple(value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Versions of what config.json holds, and how the content of an older one becomes that of the present one.
+"""Schema versions of config.json, and the migration of older content to the current version.
 
 Every run folder records its `schema_version`; those written before there was one have version 0. Whoever adds, renames
 or removes a hyperparameter or an option appends a function to MIGRATIONS, which raises the version by one:
@@ -20,12 +20,15 @@ Content = dict[str, Any]
 
 
 def migrate(content: Content, family: str | None = None) -> Content:
-    """The content of a config.json, of any version up to the present one, as the present version would have it.
+    """Migrate the content of a config.json of any older version to the current version.
 
     Args:
-        content: What config.json holds, or what a checkpoint holds of it; it is left as it is.
-        family: The built-in algorithm whose hyperparameters those of the content are, where it is another than its own
-            `algorithm`: that of an agent of a user's own whose Config extends a built-in one.
+        content: Content of config.json, also as held by a checkpoint; it is not modified.
+        family: The built-in algorithm that the hyperparameters belong to, where it is not the content's own
+            `algorithm`: for a user's agent whose Config extends a built-in one.
+
+    Returns:
+        The content of the current version.
 
     Raises:
         InputError: If a newer version of the package wrote it, or `schema_version` is no version.
@@ -40,7 +43,17 @@ def migrate(content: Content, family: str | None = None) -> Content:
 
 
 def version_of(content: Content) -> int:
-    """The schema version of a config.json's content. Raises InputError where that is no version."""
+    """Return the schema version of a config.json's content.
+
+    Args:
+        content: Content of config.json.
+
+    Returns:
+        The version, 0 if none is recorded.
+
+    Raises:
+        InputError: If it is not a whole number from 0.
+    """
     version = content.get("schema_version", 0)
     if type(version) is not int or version < 0:
         raise InputError(
@@ -51,7 +64,15 @@ def version_of(content: Content) -> int:
 
 
 def newer(content: Content, unknown: list[str] | None = None) -> str:
-    """What to say of a content whose version is newer than the present one. unknown: its fields that are not known."""
+    """Build the error message for content of a newer version.
+
+    Args:
+        content: Content of config.json.
+        unknown: Fields that the current version does not know.
+
+    Returns:
+        The message.
+    """
     names = f", and does not know {', '.join(map(in_brief, unknown))}" if unknown else ""
     return (
         f"config.json: schema_version is {version_of(content)}, as {writer(content)} wrote it; this version reads up "
@@ -60,19 +81,42 @@ def newer(content: Content, unknown: list[str] | None = None) -> str:
 
 
 def writer(content: Content) -> str:
-    """The package and the version of it that wrote a content, in words."""
+    """Name the package version that wrote the content of a config.json.
+
+    Args:
+        content: Content of config.json.
+
+    Returns:
+        The name, for messages.
+    """
     versions = content.get("versions")
     version = versions.get("purejaxrl") if isinstance(versions, dict) else None
     return f"purejaxrl {in_brief(version)}" if isinstance(version, str) else "purejaxrl of an unknown version"
 
 
 def with_options(content: Content, values: Content) -> Content:
-    """A content with these values of the options that it lacks."""
+    """Add options that the content of a config.json lacks.
+
+    Args:
+        content: Content of config.json.
+        values: Values of the options.
+
+    Returns:
+        The completed content.
+    """
     return {**values, **content}
 
 
 def with_hyperparameters(content: Content, values: Content) -> Content:
-    """A content with these values of the hyperparameters that it lacks. In a sweep all settings share them."""
+    """Add hyperparameters that the content of a config.json lacks, for all settings of a sweep.
+
+    Args:
+        content: Content of config.json.
+        values: Values of the hyperparameters.
+
+    Returns:
+        The completed content.
+    """
     shared, settings = content.get("config"), content.get("settings", [])
     if not isinstance(shared, dict) or not isinstance(settings, list):
         # Whoever reads it says what is wrong.
@@ -100,7 +144,7 @@ _GAINED = {"vpg": _OF_ALL, "a3c": _OF_ALL, "dqn": {**_OF_ALL, "n_steps": 1}}
 
 
 def _to_1(content: Content, family: str | None) -> Content:
-    """Version 0 is all that was written before versions were recorded; what came meanwhile may be missing."""
+    """Migrate version 0, all that was written before versions were recorded; later fields may be missing."""
     content = with_options(content, {"renderer": None, "checkpoint_every": 5.0, "fail_on_nan": False})
     env, settings = content.get("env"), content.get("settings")
     if isinstance(env, str) and not env.startswith("custom: "):
@@ -112,7 +156,7 @@ def _to_1(content: Content, family: str | None) -> Content:
 
 
 def _to_2(content: Content, family: str | None) -> Content:
-    """Version 2 names the arrays of learners differently, see RENAMED."""
+    """Migrate version 1, which names the arrays of learners differently, see RENAMED."""
     return content
 
 
@@ -149,7 +193,15 @@ RENAMED = {
 
 
 def earlier_name(name: str, family: str) -> str:
-    """What an array of a Learner, as params/q/kernel_0, was called before version 2."""
+    """Return the name that an array of a Learner had before version 2.
+
+    Args:
+        name: Current name, such as params/q/kernel_0.
+        family: The algorithm.
+
+    Returns:
+        The earlier name.
+    """
     for present, earlier in RENAMED.get(family, {}).items():
         if name.startswith(present):
             return earlier + name.removeprefix(present)
@@ -157,7 +209,7 @@ def earlier_name(name: str, family: str) -> str:
 
 
 def rename_params(arrays: dict[str, Any], family: str, version: int) -> dict[str, Any]:
-    """The params that a file of params/ holds under their present names.
+    """Rename the params that a file of params/ holds to their current names.
 
     Args:
         arrays: The file's arrays by name. Before version 2 it held other parts of the learner, too.

@@ -1,6 +1,6 @@
-"""The settings of a sweep: every combination of the alternatives given, or some drawn from ranges.
+"""Settings of a sweep: every combination of the given alternatives, or samples from ranges.
 
-In Python a list holds alternatives and a `Range` is drawn from; a tuple is one value.
+In Python a list holds alternatives, a `Range` is sampled from, and a tuple is one value.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_RUNS = 100_000
 
 
 class Range(NamedTuple):
-    """Numbers between `low` and `high`, drawn uniformly, or (`log`) uniformly in their logarithm.
+    """Range of numbers between `low` and `high` to sample uniformly or, with `log`, uniformly in their logarithm.
 
     >>> print(Range(1e-4, 1e-2, log=True))  # as the command line has it
     0.0001..0.01:log
@@ -37,7 +37,12 @@ class Range(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """One point of a sweep: the swept hyperparameters, and the whole Config with them."""
+    """One point of a sweep.
+
+    Attributes:
+        values: The swept hyperparameters by name.
+        config: The complete Config.
+    """
 
     values: dict[str, Any]
     config: Any
@@ -53,11 +58,23 @@ def resolve_settings(
     random: int | None = None,
     seed: int = 0,
 ) -> list[Setting]:
-    """The settings of a sweep, checked one by one. Without lists and ranges there is one, with nothing swept.
+    """Build and check the settings of a sweep; without lists and ranges there is one, with nothing swept.
 
-    random: draw so many settings, every range and list anew for each, from numpy's generator of `seed`; without it all
-    combinations of the lists are taken, the last hyperparameter varying fastest.
-    Raises InputError for an empty list, a value given twice, a wrong range, and whatever a preset does not allow.
+    Args:
+        agent: The algorithm.
+        env_name: Name of the environment.
+        observation_type: `default` or `img`.
+        preset: Name of the preset.
+        hyperparameters: Values, lists of alternatives, and ranges by name.
+        random: Number of settings to sample, each from all lists and ranges; None takes all combinations of the lists,
+            the last hyperparameter varying fastest.
+        seed: Seed of the NumPy generator that samples.
+
+    Returns:
+        The settings.
+
+    Raises:
+        InputError: If a list is empty, a value is given twice, a range is wrong, or the preset does not allow a value.
     """
     specs = field_specs(agent.Config)
     hyperparameters = with_whole_numbers(hyperparameters, specs)
@@ -80,27 +97,61 @@ def resolve_settings(
 
 
 def count_settings(hyperparameters: dict[str, Any], random: int | None) -> int:
-    """How many settings `resolve_settings` would return."""
+    """Count the settings that `resolve_settings` would return.
+
+    Args:
+        hyperparameters: Values, lists of alternatives, and ranges by name.
+        random: Number of settings to sample, None for all combinations.
+
+    Returns:
+        The number of settings.
+    """
     if random is not None:
         return random
     return math.prod(len(value) for value in hyperparameters.values() if isinstance(value, list))
 
 
 def combinations(lists: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every combination, the last name varying fastest."""
+    """Generate every combination of alternatives, the last name varying fastest.
+
+    Args:
+        lists: Lists of alternatives by name.
+
+    Yields:
+        One value per name.
+    """
     for values in itertools.product(*lists.values()):
         yield dict(zip(lists, values, strict=True))
 
 
 def draws(swept: dict[str, Any], specs: dict[str, Spec], count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """`count` settings drawn independently."""
+    """Sample settings independently.
+
+    Args:
+        swept: Lists of alternatives and ranges by name.
+        specs: Specifications of the hyperparameters.
+        count: Number of settings.
+        seed: Seed of the NumPy generator.
+
+    Yields:
+        One value per name.
+    """
     generator = np.random.default_rng(seed)
     for _ in range(count):
         yield {name: draw(generator, value, specs[name].kind) for name, value in swept.items()}
 
 
 def draw(generator: np.random.Generator, source: list[Any] | Range, kind: type) -> Any:
-    """One of a list's values, or a number of a range: whole, ends included, where the hyperparameter is whole."""
+    """Sample one of a list's values, or a number of a range.
+
+    Args:
+        generator: The random generator.
+        source: The list or range.
+        kind: Type of the hyperparameter; whole numbers are sampled where it is int, ends included.
+
+    Returns:
+        The value.
+    """
     if not isinstance(source, Range):
         return source[generator.integers(len(source))]
     # Whole numbers get equal shares of the range around them.
@@ -112,18 +163,43 @@ def draw(generator: np.random.Generator, source: list[Any] | Range, kind: type) 
 
 
 def rounded(number: float, source: Range) -> float:
-    """A number with four digits that matter, so that it can be read and typed again; within its range still."""
+    """Round a number to four significant digits within a range, so that it can be read and typed again.
+
+    Args:
+        number: The number.
+        source: The range.
+
+    Returns:
+        The rounded number.
+    """
     scale = min(source.high - source.low, abs(number) or math.inf)
     return min(max(round(number, 3 - math.floor(math.log10(scale))), source.low), source.high)
 
 
 def takes_range(spec: Spec) -> bool:
-    """Whether a hyperparameter is one number."""
+    """Check whether a hyperparameter is a single number, so that it can be sampled from a range.
+
+    Args:
+        spec: Specification of the hyperparameter.
+
+    Returns:
+        Whether it is.
+    """
     return spec.length is None and not spec.choices and spec.kind not in (bool, object)
 
 
 def check_range(name: str, value: Range, spec: Spec, random: int | None) -> None:
-    """Raise InputError where a range is empty, cannot be drawn from, or is not drawn from."""
+    """Check that a range is valid for a hyperparameter, and that a number of samples was given.
+
+    Args:
+        name: Name of the hyperparameter.
+        value: The range.
+        spec: Specification of the hyperparameter.
+        random: Number of settings to sample, None for all combinations.
+
+    Raises:
+        InputError: If it is empty, exceeds what is allowed, or would not be sampled from.
+    """
     if not takes_range(spec):
         raise InputError(f"--{name}: {value} is a range; it takes {spec.allowed}")
     if random is None:
@@ -147,7 +223,16 @@ def check_range(name: str, value: Range, spec: Spec, random: int | None) -> None
 
 
 def check_entries(name: str, values: list[Any], spec: Spec) -> None:
-    """Raise InputError where a list holds the numbers of a tuple."""
+    """Check that a list of alternatives is not meant as a tuple.
+
+    Args:
+        name: Name of the hyperparameter.
+        values: The list.
+        spec: Specification of the hyperparameter.
+
+    Raises:
+        InputError: If it holds the numbers of a tuple.
+    """
     if spec.length is not None and values and all(isinstance(value, int | float | np.number) for value in values):
         raise InputError(
             f"--{name}: {in_brief(values)} is a list, which holds alternatives; a tuple is one value: "
@@ -156,7 +241,16 @@ def check_entries(name: str, values: list[Any], spec: Spec) -> None:
 
 
 def check_alternatives(name: str, values: list[Any], spec: Spec) -> None:
-    """Raise InputError where there is no alternative, or one twice; objects need labels that tell them apart."""
+    """Check that a list holds at least one alternative, and none twice; objects are compared by their labels.
+
+    Args:
+        name: Name of the hyperparameter.
+        values: The list.
+        spec: Specification of the hyperparameter.
+
+    Raises:
+        InputError: If it is empty, or an alternative is repeated or not allowed.
+    """
     if not values:
         raise InputError(f"--{name}: an empty list; give one value or more")
     check_entries(name, values, spec)

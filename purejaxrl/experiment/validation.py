@@ -1,7 +1,7 @@
-"""Whether an Agent or an Env of a user's own is what the rest of the package takes it for.
+"""Checks that a user's own Agent or Env satisfies the contract that the rest of the package relies on.
 
-Everything is checked on the host, by shapes alone (`jax.eval_shape`), before anything compiles. An InputError says in a
-line whose function it is, what was found and what is expected; an exception of the function's own is its cause.
+Everything is checked on the host, by shapes alone (`jax.eval_shape`), before anything compiles. An InputError says in
+one line whose function it is, what was found and what is expected; an exception raised by the function is its cause.
 """
 
 from __future__ import annotations
@@ -37,7 +37,14 @@ FUNCTIONS = {
 
 
 def check_record(agent: Agent) -> None:
-    """Raise InputError where a part of an Agent is missing or of another kind."""
+    """Check that every part of an Agent is there and of the right type.
+
+    Args:
+        agent: The agent.
+
+    Raises:
+        InputError: If a part is missing or of another type.
+    """
     if not isinstance(agent.name, str) or not agent.name:
         raise InputError(f"agent {agent.name!r}: name is a {type(agent.name).__name__}; it must be a text")
     if not isinstance(agent.summary, str):
@@ -65,7 +72,14 @@ def check_record(agent: Agent) -> None:
 
 
 class Inputs(NamedTuple):
-    """Shapes of what the functions of an agent are called with, for one run."""
+    """Shapes of the arguments with which the functions of an agent are called, for one run.
+
+    Attributes:
+        config: The Config, with shapes as leaves.
+        key: A random key.
+        progress: The progress of the run.
+        observation: (*lead) -> observations with these leading axes.
+    """
 
     config: Any
     key: Any
@@ -74,7 +88,15 @@ class Inputs(NamedTuple):
 
 
 def input_shapes(config: Any, env: Env) -> Inputs:
-    """Shapes of what the functions of an agent are called with; `observation(*lead)` is that of a batch."""
+    """Return the shapes of the arguments with which the functions of an agent are called.
+
+    Args:
+        config: The agent's Config.
+        env: The environment.
+
+    Returns:
+        The shapes.
+    """
     whole: Any = jax.ShapeDtypeStruct((), jnp.int32)
     real: Any = as_shape(0.0)
     # A number of a Config is real inside a program, however it was written.
@@ -88,9 +110,17 @@ def input_shapes(config: Any, env: Env) -> Inputs:
 
 
 def check_agent(agent: Agent, config: Any, env: Env) -> None:
-    """Call the functions of an Agent for shapes, and raise InputError for the first that does not fit the others.
+    """Call the functions of an Agent for shapes, and check that their results fit together.
 
-    The package's own agents are not looked at.
+    Built-in agents are not checked.
+
+    Args:
+        agent: The agent.
+        config: Its Config.
+        env: The environment.
+
+    Raises:
+        InputError: If the result of a function does not fit, naming the first.
     """
     if AGENTS.get(agent.name) is agent:
         return
@@ -145,7 +175,17 @@ def check_agent(agent: Agent, config: Any, env: Env) -> None:
 
 
 def rollout_shapes(env: Env, observation: Callable[..., Any], acted: ActorOutput, lead: tuple[int, int]) -> Transition:
-    """Shapes of the transitions [T, N, ...] of a rollout whose `act` returns these shapes [N, ...]."""
+    """Return the shapes of the transitions of a rollout.
+
+    Args:
+        env: The environment.
+        observation: (*lead) -> shape of observations with these leading axes.
+        acted: Shapes that `act` returns, [N, ...].
+        lead: (T, N), the steps and actors of the rollout.
+
+    Returns:
+        Shapes of the transitions, [T, N, ...].
+    """
     action, extras = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((lead[0], *leaf.shape), leaf.dtype), (acted.action, acted.extras)
     )
@@ -155,15 +195,15 @@ def rollout_shapes(env: Env, observation: Callable[..., Any], acted: ActorOutput
 
 
 def uses_fraction(agent: Agent, config: Any, env: Env) -> str | None:
-    """Which of an agent's functions, `act` or `update`, depends on `progress.fraction` for some Config, if one does.
+    """Find out which of an agent's functions, `act` or `update`, depends on `progress.fraction`.
 
     Args:
         agent: The agent.
-        config: Its Config, whose static fields decide; values of leaves are not looked at.
+        config: Its Config, of which only the static fields matter, not the values of leaves.
         env: The environment.
 
     Returns:
-        The function's name, or None.
+        Name of the first function that does, or None.
     """
     steps, actors = agent.rollout_shape(config)
     config, key, progress, observation = input_shapes(config, env)
@@ -189,7 +229,15 @@ def uses_fraction(agent: Agent, config: Any, env: Env) -> str | None:
 
 
 def is_used(program: Any, variable: Any) -> bool:
-    """Whether any operation of a jaxpr takes a variable, but for calls of functions that do not use it themselves."""
+    """Check whether any operation of a jaxpr uses a variable.
+
+    Args:
+        program: The jaxpr.
+        variable: The variable.
+
+    Returns:
+        Whether one does; a call of a function counts only if the function uses it.
+    """
     for equation in program.eqns:
         for place, operand in enumerate(equation.invars):
             if operand is variable:
@@ -200,7 +248,18 @@ def is_used(program: Any, variable: Any) -> bool:
 
 
 def check_rollout_shape(agent: Agent, config: Any) -> tuple[int, int]:
-    """Steps and actors of an iteration. Raises InputError unless they are two whole numbers from 1."""
+    """Check the steps and actors that an agent declares for an iteration.
+
+    Args:
+        agent: The agent.
+        config: Its Config.
+
+    Returns:
+        (T, N), the steps and actors.
+
+    Raises:
+        InputError: If they are not two whole numbers from 1.
+    """
     where = f"agent {agent.name!r}"
     try:
         shape = agent.rollout_shape(config)
@@ -215,7 +274,20 @@ def check_rollout_shape(agent: Agent, config: Any) -> tuple[int, int]:
 
 
 def shapes_of(words: str, function: Callable[..., Any], *arguments: Any, look: Callable[[Any], None]) -> Any:
-    """Shapes of what a function returns. `look` sees it before. Raises InputError where it fails or holds no arrays."""
+    """Compute the shapes of the arrays that a function returns.
+
+    Args:
+        words: Description of the function, for messages.
+        function: The function.
+        *arguments: Shapes of its arguments.
+        look: Called with the result before its shapes are taken, to check it.
+
+    Returns:
+        The shapes.
+
+    Raises:
+        InputError: If the function fails, or returns anything but arrays.
+    """
 
     def traced(*arguments: Any) -> Any:
         found = function(*arguments)
@@ -235,7 +307,17 @@ def shapes_of(words: str, function: Callable[..., Any], *arguments: Any, look: C
 
 
 def check_action(words: str, action: Any, env: Env, lead: tuple[int, ...]) -> None:
-    """Raise InputError unless these are actions of an environment, with leading axes as given."""
+    """Check that actions have the shape and type of the environment's action space.
+
+    Args:
+        words: Description of the function that returned them, for messages.
+        action: The actions.
+        env: The environment.
+        lead: Expected leading axes.
+
+    Raises:
+        InputError: If they do not.
+    """
     space = env.action_space
     is_discrete = isinstance(space, Discrete)
     shape = lead if isinstance(space, Discrete) else (*lead, *space.shape)
@@ -246,7 +328,18 @@ def check_action(words: str, action: Any, env: Env, lead: tuple[int, ...]) -> No
 
 
 def check_same(words: str, what: str, before: PyTree, after: PyTree, origin: str) -> None:
-    """Raise InputError naming the first array in which two trees differ."""
+    """Check that a function has kept the structure, shapes and types of a tree.
+
+    Args:
+        words: Description of the function, for messages.
+        what: Name of the tree, for messages.
+        before: The tree before.
+        after: The tree that the function returned.
+        origin: Name of the function that made the tree before.
+
+    Raises:
+        InputError: If it has not, naming the first array that differs.
+    """
     was, now = named_leaves(before), named_leaves(after)
     for name in [*was, *(name for name in now if name not in was)]:
         old, new = (describe(tree[name]) if name in tree else "nothing" for tree in (was, now))
@@ -259,7 +352,15 @@ def check_same(words: str, what: str, before: PyTree, after: PyTree, origin: str
 
 
 def check_metrics(where: str, metrics: dict[Any, Any]) -> None:
-    """Raise InputError unless metrics are numbers, or vectors of whole numbers, under names of their own."""
+    """Check that metrics are numbers, or vectors of whole numbers, with valid names that are not used otherwise.
+
+    Args:
+        where: Description of the agent, for messages.
+        metrics: Metrics by name.
+
+    Raises:
+        InputError: If they are not.
+    """
     for name, value in metrics.items():
         if not isinstance(name, str) or not name or set(name) & set(',"\n'):
             raise InputError(f"{where}: update reports a metric {name!r}; a name must be a text without commas")
@@ -276,7 +377,14 @@ def check_metrics(where: str, metrics: dict[Any, Any]) -> None:
 
 
 def check_env(env: Env) -> None:
-    """Call `reset` and `step` of an Env for shapes. Raises InputError where these do not fit its fields."""
+    """Call `reset` and `step` of an Env for shapes, and check that these fit its fields.
+
+    Args:
+        env: The environment.
+
+    Raises:
+        InputError: If they do not.
+    """
     where, real = f"--env: {env.name}", as_shape(0.0)
     key = jax.eval_shape(lambda: unrolled(jax.random.key(0)))
     if type(env.max_episode_steps) is not int or env.max_episode_steps < 1:
@@ -311,17 +419,38 @@ def check_env(env: Env) -> None:
 
 
 def as_shape(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Shape and type of a number or an array."""
+    """Return the shape and type of a number or an array.
+
+    Args:
+        leaf: The number or array.
+
+    Returns:
+        The shape.
+    """
     return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
 
 
 def described(found: Any) -> str:
-    """An array by type and shape, anything else by its kind."""
+    """Describe an array by type and shape, anything else by its kind.
+
+    Args:
+        found: The array or object.
+
+    Returns:
+        The description, for messages.
+    """
     return describe(found) if hasattr(found, "shape") and hasattr(found, "dtype") else kind_of(found)
 
 
 def kind_of(found: Any) -> str:
-    """What something is, in a few words."""
+    """Describe the kind of an object in a few words.
+
+    Args:
+        found: The object.
+
+    Returns:
+        The description, for messages.
+    """
     if isinstance(found, tuple) and type(found) is tuple:
         return f"{len(found)} values"
     return "None" if found is None else f"a {type(found).__name__}"
