@@ -1,1 +1,1 @@
-"""A training from its plan to its last file."""
+"""Experiments: planning, running, recording and resuming a training."""

@@ -1,4 +1,4 @@
-"""From a Plan to a run folder: compiling, training, and what a signal does to that."""
+"""Running a Plan in a run folder: compiling, training, and stopping at a signal."""
 
 from __future__ import annotations
 
@@ -33,9 +33,15 @@ from purejaxrl.types import RunState
 
 
 class Outcome(NamedTuple):
-    """What a training leaves: its folder, what config.json and summary.json hold, and the state of its runs.
+    """Outcome of a training.
 
-    state: None where nothing was trained, or several batches were. stopped_by: the signal that came, if one did.
+    Attributes:
+        path: The run folder.
+        config: Content of config.json.
+        summary: Content of summary.json.
+        plan: What was trained.
+        state: States of the runs, None where nothing was trained, or several batches were.
+        stopped_by: Number of the signal that was received, None if there was none.
     """
 
     path: Path
@@ -47,9 +53,13 @@ class Outcome(NamedTuple):
 
 
 class Finishers(NamedTuple):
-    """What is written once training has ended: tables before the last checkpoint, plots after everything else.
+    """Functions that write files once training has ended.
 
-    Each is called with the folder, and what config.json and summary.json hold.
+    Each is called with the run folder, and the contents of config.json and summary.json.
+
+    Attributes:
+        tables: Writes tables, before the last checkpoint.
+        plots: Writes plots, after everything else.
     """
 
     tables: Callable[[RunFolder, Content, Content], object]
@@ -66,18 +76,18 @@ def run_experiment(
     loggers: Sequence[Logger] = (),
     found: Checkpoint | None = None,
 ) -> Outcome:
-    """Train a Plan, and write its run folder; a signal stops it, with everything learned so far.
+    """Train a Plan and write its run folder; a signal stops it, and everything learned so far is kept.
 
     Args:
         plan: What to train.
         folder: The run folder, locked.
-        finishers: What is written from config.json and summary.json once training has ended.
-        progress: Shows how far training is, None for nothing.
-        loggers: Where else metrics go.
-        found: The checkpoint to go on from, None for the beginning.
+        finishers: Functions that write files once training has ended.
+        progress: Shows the progress of training, None to show nothing.
+        loggers: Additional destinations for metrics.
+        found: The checkpoint to continue from, None for the beginning.
 
     Returns:
-        What the training has come to.
+        The outcome of the training.
 
     Raises:
         CheckpointError: If checkpoint and Plan do not belong together.
@@ -142,10 +152,21 @@ def run_experiment(
 
 
 def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> tuple[Plan, Checkpoint | None]:
-    """What `purejaxrl.resume` would do: the Plan, and the checkpoint that it starts from, if there is one.
+    """Plan what `purejaxrl.resume` would do, without changing any file.
 
-    restart: begin anew, although there are results and no checkpoint. Warns of damaged checkpoints that were passed
-    over, and of versions that differ.
+    It warns of damaged checkpoints that are skipped, and of versions that differ.
+
+    Args:
+        path: The run folder.
+        restart: Whether to begin anew although there are results and no checkpoint.
+        **arguments: As for `purejaxrl.experiment.plan_from_config.replan`.
+
+    Returns:
+        The Plan, and the checkpoint to start from, None if there is none.
+
+    Raises:
+        InputError: If an argument is not allowed, or results of an earlier training would be lost.
+        CheckpointError: If no checkpoint is intact, or config.json differs from what it was written with.
     """
     content = read_json(path / "config.json")
     # Earlier versions could.
@@ -180,7 +201,14 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
 
 
 def check_nothing_is_lost(path: Path) -> None:
-    """Raise InputError where a training that begins anew would replace results of an earlier one."""
+    """Check that a training that begins anew would not replace results of an earlier one.
+
+    Args:
+        path: The run folder.
+
+    Raises:
+        InputError: If it would.
+    """
     results = run_folder.find_results(path)
     if run_folder.has_ended(path):
         found = "has ended and holds no checkpoint to go on from"
@@ -199,14 +227,14 @@ def train_groups(
     note: Callable[[str], None],
     restored: Restored,
 ) -> Iterator[Stage]:
-    """Train a Plan: group after group, compiling each; batch after batch, as they fit in memory.
+    """Train a Plan group after group, compiling each, and batch after batch, as they fit in memory.
 
     Args:
         plan: What to train.
         local: The devices.
         should_stop: Whether to stop.
         note: Shows a line to the user.
-        restored: Where training goes on.
+        restored: Where training continues.
 
     Yields:
         A Stage after every chunk.
@@ -271,7 +299,7 @@ def train_groups(
 
 
 def position_after(begun: BatchPosition, ended: BatchPosition | None, chunk: Chunk) -> BatchPosition:
-    """Where a training stands after a chunk.
+    """Return the position of a training after a chunk.
 
     Args:
         begun: Its position at the beginning of the batch.

@@ -1,4 +1,4 @@
-"""What is known of a training so far: the one thing that changes while it goes on."""
+"""State of a training on the host: the only thing that changes while it runs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from purejaxrl.types import PyTree, RunState
 
 
 class BatchPosition(NamedTuple):
-    """Where in a Plan a training stands.
+    """Position of a training in its Plan.
 
     Attributes:
-        group: Its group of settings, which share a program.
-        done: The runs of earlier batches of that group.
-        runs: The runs of the batch that is being trained, 0 between batches.
+        group: Index of the group of settings, which share a program.
+        done: Number of runs in earlier batches of that group.
+        runs: Number of runs in the batch that is being trained, 0 between batches.
         iteration: The next iteration of that batch.
         is_finished: Whether nothing is left.
     """
@@ -39,14 +39,14 @@ class BatchPosition(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A training after a chunk of one batch of runs.
+    """Training after a chunk of one batch of runs.
 
     Attributes:
         setting: The first of the batch's settings.
         batch: Its runs.
-        program: What trains them.
-        chunk: What the chunk reports.
-        position: Where the training stands after it.
+        program: The program that trains them.
+        chunk: Report of the chunk.
+        position: Position of the training after the chunk.
         is_only: Whether no other batch belongs to the training.
     """
 
@@ -59,7 +59,7 @@ class Stage(NamedTuple):
 
 
 class RunTracker:
-    """Everything that is known of a training so far, chunk after chunk. Only the runner changes it."""
+    """State of a training so far, recorded chunk after chunk; only the runner changes it."""
 
     def __init__(self, plan: Plan, devices: int) -> None:
         self.plan, self.devices = plan, devices
@@ -76,7 +76,14 @@ class RunTracker:
         self.state: RunState | None = None
 
     def record(self, stage: Stage) -> Rows:
-        """Take in a chunk, and return the rows that it completes."""
+        """Record a chunk.
+
+        Args:
+            stage: The training after the chunk.
+
+        Returns:
+            The rows that the chunk completes.
+        """
         if stage.batch is not self.batch:
             self.batches += 1
             if self.batch is not None or self.metrics is None:
@@ -95,7 +102,14 @@ class RunTracker:
         return rows
 
     def close(self, stage: Stage) -> Rows:
-        """End the batch at hand, which has come to its end or is stopped, and return its last rows."""
+        """Close the current batch, which has come to its end or is stopped.
+
+        Args:
+            stage: The training after the last chunk of the batch.
+
+        Returns:
+            Its last rows.
+        """
         chunk = stage.chunk
         is_over = np.ones(len(stage.batch.runs), bool) if chunk.is_last else None
         eval_return = None if chunk.final is None else chunk.final.eval_return
@@ -115,11 +129,17 @@ class RunTracker:
         self.run_seconds = self.seconds()
 
     def seconds(self) -> float:
-        """How long training has gone on by now, compiling apart."""
+        """Return how many seconds training has taken so far, without compilation."""
         return time.perf_counter() - self.started - self.compile_seconds
 
     def restore(self, facts: dict[str, Any], stats: RunStats, state: MetricsState | None) -> None:
-        """Take in what a checkpoint tells; `state` is that of the batch with which training goes on, if any."""
+        """Restore the state from a checkpoint.
+
+        Args:
+            facts: Counts and times that `Checkpointer.snapshot` recorded.
+            stats: Statistics of all runs.
+            state: Metrics of the batch with which training continues, None between batches.
+        """
         self.stats = stats
         self.failed = [int(run) for run in facts["failed"]]
         self.batches, self.programs = int(facts["batches"]), int(facts["programs"])
@@ -129,14 +149,28 @@ class RunTracker:
         self.started = time.perf_counter() - self.compile_seconds - self.run_seconds
 
     def add_swept(self, table: Table) -> Table:
-        """A table of runs with the swept hyperparameters beside it; as swept_NAME where it has a NAME already."""
+        """Add columns of the swept hyperparameters to a table of runs.
+
+        Args:
+            table: The table, with a column `run`.
+
+        Returns:
+            The table; a hyperparameter whose NAME is a column already becomes swept_NAME.
+        """
         settings = table["run"].astype(np.int64) // self.plan.options.seeds
         swept = columns_of(setting.values for setting in self.plan.settings)
         return table | {f"swept_{name}" if name in table else name: values[settings] for name, values in swept.items()}
 
 
 def metrics_spec(stage: Stage) -> MetricsSpec:
-    """What the rows of a batch depend on."""
+    """Return the constants on which the rows of a batch depend.
+
+    Args:
+        stage: The training after a chunk of the batch.
+
+    Returns:
+        The constants.
+    """
     setting, budget = stage.setting, stage.setting.budget
     return MetricsSpec(
         stage.batch.runs,
@@ -149,12 +183,27 @@ def metrics_spec(stage: Stage) -> MetricsSpec:
 
 
 def without_padding(tree: PyTree, stage: Stage) -> PyTree:
-    """The first entries of arrays [width, ...], which are those of the batch's runs."""
+    """Remove the padding from arrays of runs.
+
+    Args:
+        tree: Arrays [width, ...].
+        stage: The training after a chunk of the batch.
+
+    Returns:
+        Arrays [runs, ...] of the batch's runs.
+    """
     return jax.tree.map(lambda leaf: leaf[: len(stage.batch.runs)], tree)
 
 
 def diverged_runs(stage: Stage) -> np.ndarray:
-    """The runs of a batch whose learners, but for their memory, hold a NaN or an infinity."""
+    """Find the runs of a batch whose learners, without their memory, hold a NaN or an infinity.
+
+    Args:
+        stage: The training after a chunk of the batch.
+
+    Returns:
+        Numbers of the runs.
+    """
     leaves = jax.tree.leaves(without_padding(stage.chunk.state.learner._replace(memory=None), stage))
     is_fine = np.ones(len(stage.batch.runs), bool)
     for leaf in map(np.asarray, leaves):
@@ -163,10 +212,17 @@ def diverged_runs(stage: Stage) -> np.ndarray:
 
 
 def area_per_run(plan: Plan, stats: RunStats) -> np.ndarray:
-    """Area under each run's learning curve, divided by its length: mean training return per env step [runs].
+    """Compute the area under each run's learning curve, divided by its length.
 
-    A run that was stopped because it was solved goes on at the threshold to the end of its budget, where that is
-    counted in env steps: learning sooner must not look worse.
+    A run that was stopped because it was solved counts as continuing at the threshold to the end of its budget, where
+    that is counted in env steps: learning sooner must not look worse.
+
+    Args:
+        plan: What is trained.
+        stats: Statistics of the runs.
+
+    Returns:
+        Mean training return per env step, [runs].
     """
     if not plan.options.stop_when_solved:
         return stats.area
@@ -178,7 +234,16 @@ def area_per_run(plan: Plan, stats: RunStats) -> np.ndarray:
 
 
 def summarize(tracker: RunTracker, device: str, stopped_by: int | None) -> dict[str, Any]:
-    """What summary.json holds. Returns are means of the last 100 episodes, null where a run had fewer."""
+    """Return the content of summary.json.
+
+    Args:
+        tracker: State of the training.
+        device: Kind of the devices.
+        stopped_by: Number of the signal that stopped it, or None.
+
+    Returns:
+        The content. Returns are means of the last 100 episodes, NaN where a run had fewer.
+    """
     plan, stats, seconds = tracker.plan, tracker.stats, tracker.run_seconds
     begun, env_steps = int(stats.has_begun.sum()), int(stats.env_steps.sum())
     solved = stats.solved_at_steps >= 0
