@@ -1,4 +1,4 @@
-"""Training as a call: what the command line and notebooks share."""
+"""Training from Python, by the functions that the command line and notebooks share."""
 
 from __future__ import annotations
 

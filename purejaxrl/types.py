@@ -1,4 +1,4 @@
-"""The words that every part of the package shares.
+"""Types shared by all parts of the package.
 
 Axes: R runs, T time, N parallel actors, B batch, A actions. Arrays are time-major.
 """

@@ -1,4 +1,4 @@
-"""Networks: the only module that knows Flax Linen."""
+"""Neural networks; the only module that uses Flax Linen."""
 
 from __future__ import annotations
 

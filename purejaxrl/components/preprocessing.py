@@ -1,4 +1,4 @@
-"""What networks are given: images rendered, observations normalized; and rewards as they are learned from.
+"""Preprocessing for learning: rendering images, normalizing observations and scaling rewards.
 
 `config` is any Config with `normalize_observations` and `reward_scale`, and with the fields of `ImageConfig` where
 observations are images.

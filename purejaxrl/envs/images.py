@@ -1,4 +1,4 @@
-"""Images as observations, rendered late: what travels is the few numbers that an image is rendered from.
+"""Image observations, rendered late: an observation is the few numbers that an image is rendered from.
 
 A `stack` holds the last frames side by side on the channel axis, oldest first; after a reset the first frame fills it.
 A `difference` is the newest frame minus the one before: zero at an episode's first observation, where there is none

@@ -1,4 +1,4 @@
-"""Images as observations of a gymnax environment, for agents of one's own."""
+"""Image observations of a gymnax environment, for users with agents outside of this package."""
 
 from __future__ import annotations
 

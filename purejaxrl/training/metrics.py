@@ -1,12 +1,12 @@
-"""From what training reports to the rows of episodes.csv and metrics.csv, as pure functions.
+"""Pure functions from the logs of training to the rows of episodes.csv and metrics.csv.
 
     state = init(spec)
     state, rows = record(spec, state, start, log, ...)    after every chunk
     state, rows = close(spec, state)                      when nothing will follow
 
-`record` says nothing of the future: the row of an interval is handed out once the next iteration has begun, or the run
-has ended before it. `close` hands out what is left. So a checkpoint that is taken before `close` is that of a training
-that goes on, and a larger budget gives the rows of a training that had it from the start.
+`record` assumes nothing about the future: the row of an interval is returned once the next iteration has begun, or the
+run has ended before it. `close` returns the rows that are left. So a checkpoint taken before `close` is that of a
+training that continues, and a larger budget gives the rows of a training that had it from the start.
 
 Rows do not depend on how training was cut into chunks: whatever is summed is summed in one order, entry after entry.
 What is kept is bounded: the returns of each run's last 100 episodes, and sums over the interval that is still open.
