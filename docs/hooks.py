@@ -103,8 +103,8 @@ def reference(package: str) -> str:
     first = ["train", "sweep", "resume", "load", "make_train", "Result"]
     names = [name for name in first if name in purejaxrl.__all__]
     names += sorted(set(purejaxrl.__all__) - {"AGENTS", *first})
-    homes = {name: getattr(purejaxrl, name).__module__ for name in names}
-    elsewhere = (f"{package}.types", f"{package}.errors")
+    homes = {name: purejaxrl.HOMES[name] for name in names}
+    elsewhere = (f"{package}.types", f"{package}.errors", f"{package}.components.hyperparameters")
     return "\n".join(f"::: {home}.{name}" for name, home in homes.items() if home not in elsewhere)
 
 

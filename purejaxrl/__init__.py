@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+# The module that each name of the package is imported from when it is first used.
+HOMES = {
     "ActorOutput": "purejaxrl.types",
     "Agent": "purejaxrl.types",
     "AGENTS": "purejaxrl.agents",
@@ -83,14 +84,14 @@ _HOMES = {
     "Wandb": "purejaxrl.experiment.loggers",
 }
 
-__all__ = [*_HOMES]
+__all__ = [*HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in HOMES:
         raise AttributeError(f"module 'purejaxrl' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *HOMES])

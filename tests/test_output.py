@@ -219,7 +219,9 @@ def test_a_terminal_that_is_closed_ends_a_training_with_a_checkpoint(tmp_path):
     here, there = pty.openpty()
     fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
     code = (
-        "import fcntl, os, sys, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        "import fcntl, os, signal, sys, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        # The suite itself may run under nohup.
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "os.execv(sys.executable, [sys.executable, '-m', 'purejaxrl', *sys.argv[1:]])"
     )
     words = [sys.executable, "-c", code, *TINY_VPG, "--epochs", "10000000", "--out", "run"]

@@ -219,7 +219,6 @@ def check_nothing_is_lost(path: Path) -> None:
     raise InputError(f"{path} {found}; --restart trains anew and replaces what is there")
 
 
-@standard_jax()
 def train_groups(
     plan: Plan,
     local: list[jax.Device],
