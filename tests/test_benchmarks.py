@@ -45,7 +45,7 @@ def test_the_floor_of_vpg_by_hand():
     assert floor.VPG_EPOCH.flops == flops
     assert floor.VPG_EPOCH.tanh == 4000 * 64 * (1 + 2 + 1 + 80)
     # A sample's four numbers in 3 passes forward, and there and back in one policy and 80 value steps; 12 numbers a
-    # transition, written and read; 1,282 (policy) and 1,249 (value) parameters and two moments, read and written.
+    # transition, written and read; 1,282 (policy) and 1,249 (value) parameters and Adam's averages, read and written.
     moved = 4000 * (4 * (3 + 2 + 160) + 24) + 6 * (1282 + 80 * 1249)
     assert floor.VPG_EPOCH.bytes == 4 * moved
 

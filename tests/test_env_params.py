@@ -204,9 +204,9 @@ def test_a_training_of_before_goes_on(tmp_path):
     config = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps(before_they_were_recorded(config)))
     found, _ = checkpointing.find(out)
-    facts = json.loads((found.path / "facts.json").read_text())
-    facts["config"] = before_they_were_recorded(facts["config"])
-    (found.path / "facts.json").write_text(json.dumps(facts))
+    metadata = json.loads((found.path / "facts.json").read_text())
+    metadata["config"] = before_they_were_recorded(metadata["config"])
+    (found.path / "facts.json").write_text(json.dumps(metadata))
     sums = [(name, checkpoint._file_hash(found.path / name)) for name in ("arrays.safetensors", "facts.json")]
     (found.path / "SHA256SUMS").write_text(checkpoint._sums_text(sums))
     with pytest.warns(UserWarning, match="schema_version 0 -> "):

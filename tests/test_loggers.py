@@ -168,7 +168,7 @@ class StopAfter(Silent):
     def __init__(self, chunks):
         self.left = chunks
 
-    def advance(self, records, seconds):
+    def advance(self, stats, seconds):
         self.left -= 1
         if not self.left:
             signal.raise_signal(signal.SIGTERM)
@@ -180,7 +180,7 @@ class KilledAfter(Silent):
     def __init__(self, chunks):
         self.left = chunks
 
-    def advance(self, records, seconds):
+    def advance(self, stats, seconds):
         self.left -= 1
         if not self.left:
             raise KeyboardInterrupt

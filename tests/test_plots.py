@@ -142,7 +142,7 @@ def test_a_setting_without_returns_has_a_row_but_no_curve():
     assert len(final.collections[-1].get_offsets()) == 1
 
 
-def test_rows_and_colours_follow_the_rank():
+def test_rows_and_colors_follow_the_rank():
     """Runs that ended once they were solved: the setting with the lower returns was the sooner, another diverged."""
     curves = [[4, 4], [8, 9], [9, 9], [7, 5]]
     steps, is_ok = [np.inf, 200, 200, 100], [False, True, True, True]

@@ -163,7 +163,7 @@ def test_a_curve_is_the_mean_of_its_runs(result):
     assert result.plot(axes) is axes
 
 
-def test_settings_have_a_colour_and_a_name_each_the_best_first(result):
+def test_settings_have_a_color_and_a_name_each_the_best_first(result):
     axes = result.plot()
     handles, labels = axes.get_legend_handles_labels()
     order = ["lr=0.0003 hidden_sizes=8", "lr=0.001 hidden_sizes=4x4", "lr=0.001 hidden_sizes=8"]
@@ -264,7 +264,7 @@ def test_a_home_that_nobody_knows_is_one_line(home, capsys):
 class Moving(Silent):
     """Changes the current folder as a training goes on."""
 
-    def advance(self, records, seconds):
+    def advance(self, stats, seconds):
         os.chdir("..")
 
 

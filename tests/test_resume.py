@@ -51,7 +51,7 @@ class StopAfter(Silent):
     def __init__(self, chunks, number=signal.SIGTERM):
         self.left, self.number = chunks, number
 
-    def advance(self, records, seconds):
+    def advance(self, stats, seconds):
         self.left -= 1
         if self.left == 0:
             signal.raise_signal(self.number)
@@ -103,8 +103,8 @@ def test_interrupted_trainings_end_bitwise_as_others(arguments, files, tmp_path)
 class StopTwiceAfter(StopAfter):
     """Sends it once more with the next chunk."""
 
-    def advance(self, records, seconds):
-        super().advance(records, seconds)
+    def advance(self, stats, seconds):
+        super().advance(stats, seconds)
         if self.left == 0:
             signal.raise_signal(self.number)
 
@@ -512,11 +512,11 @@ def test_an_environment_of_ones_own_is_asked_for(tmp_path):
         purejaxrl.resume(tmp_path / "cut", env=env, agent=vpg.agent)
 
 
-def test_facts_that_describe_nothing_are_refused(folder, monkeypatch):
+def test_metadata_that_describes_nothing_is_refused(folder, monkeypatch):
     found, _ = disk.newest(folder / "checkpoints")
     for name, value in (("position", {"group": -1}), ("position", None), ("ledger", {}), ("files", 3), ("tails", [])):
-        facts = {**found.metadata, name: value}
-        monkeypatch.setattr(disk, "newest", lambda _, facts=facts: (found._replace(metadata=facts), []))
+        metadata = {**found.metadata, name: value}
+        monkeypatch.setattr(disk, "newest", lambda _, metadata=metadata: (found._replace(metadata=metadata), []))
         before = contents(folder)
         with pytest.raises(CheckpointError, match="does not describe this training"):
             purejaxrl.resume(folder)
@@ -526,8 +526,8 @@ def test_facts_that_describe_nothing_are_refused(folder, monkeypatch):
 def test_a_checkpoint_that_does_not_say_of_what_is_refused(folder, monkeypatch):
     found, _ = disk.newest(folder / "checkpoints")
     for config in (None, {}, {"versions": []}):
-        facts = {**found.metadata, "config": config}
-        monkeypatch.setattr(disk, "newest", lambda _, facts=facts: (found._replace(metadata=facts), []))
+        metadata = {**found.metadata, "config": config}
+        monkeypatch.setattr(disk, "newest", lambda _, metadata=metadata: (found._replace(metadata=metadata), []))
         with pytest.raises(CheckpointError, match="does not say what it is a checkpoint of"):
             purejaxrl.resume(folder)
 

@@ -139,7 +139,7 @@ def test_words_between_commas_are_one_value(planned):
     assert planned("dqn", "--eps_vals", "1", "0.5", "0.1")["config"]["eps_vals"] == [1, 0.5, 0.1]
 
 
-def test_a_dry_run_of_draws(planned):
+def test_a_dry_run_of_random_settings(planned):
     words = ["dqn", "--lr", "1e-4..1e-2:log", "--batch_size", "16..64", "--random", "5", "--seeds", "3"]
     content = planned(*words)
     assert [list(values) for values in content["settings"]] == [["batch_size", "lr"]] * 5
