@@ -146,6 +146,6 @@ def render_brightness(numbers, height, width, channels):
     return jnp.broadcast_to(image, (*numbers.shape[:-1], height, width, channels))
 
 
-# The first number observed, as it is; and how CartPole's pole leans, grey where it stands upright.
+# The first number observed, as it is; and how CartPole's pole leans, gray where it stands upright.
 FIRST_NUMBER = Renderer(lambda observation: observation[..., :1], render_brightness)
 LEANING_POLE = Renderer(lambda observation: 0.5 + observation[..., 2:3], render_brightness)

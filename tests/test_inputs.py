@@ -207,8 +207,8 @@ def test_reward_scale_of_dqn():
     assert np.max(log.ended.returns) == 20
 
 
-# Three frames, oldest first, of one row of two grey pixels: one stays dark, one turns from white over grey to black.
-GREY = [[[0.1, 0.1, 0.1], [1.0, 0.4, 0.0]]]
+# Three frames, oldest first, of one row of two gray pixels: one stays dark, one turns from white over gray to black.
+GRAY = [[[0.1, 0.1, 0.1], [1.0, 0.4, 0.0]]]
 # Two RGB frames of one pixel; only green changes.
 COLORED = [[[1.0, 0.6, 0.2, 1.0, 0.5, 0.2]]]
 
@@ -216,10 +216,10 @@ COLORED = [[[1.0, 0.6, 0.2, 1.0, 0.5, 0.2]]]
 @pytest.mark.parametrize(
     ("config", "rendered", "expected"),
     [
-        ({"image": "stack", "frames": 3, "channels": 1}, GREY, [[[0.9, 0.9, 0.9], [0.0, 0.6, 1.0]]]),
+        ({"image": "stack", "frames": 3, "channels": 1}, GRAY, [[[0.9, 0.9, 0.9], [0.0, 0.6, 1.0]]]),
         (
             {"image": "stack", "frames": 3, "channels": 1, "motion_scale": 5.0},
-            GREY,
+            GRAY,
             [[[0.0, 0.0, 0.9], [5.0, 2.0, 1.0]]],
         ),
         ({"image": "stack", "frames": 2, "channels": 3}, COLORED, [[[0.0, 0.4, 0.8, 0.0, 0.5, 0.8]]]),

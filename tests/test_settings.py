@@ -138,7 +138,7 @@ def test_logarithmic_draws():
 
 
 def test_rounding_leads_out_of_no_range():
-    """Between two neighbouring numbers exp(log(x)) is below 1e-4 or above it, but never one of them."""
+    """Between two neighboring numbers exp(log(x)) is below 1e-4 or above it, but never one of them."""
     low, high = 1e-4, math.nextafter(1e-4, 1)
     assert math.exp(math.log(low)) not in (low, high)
     assert set(drawn(Range(low, high, log=True), count=20)) <= {low, high}
