@@ -107,7 +107,7 @@ def test_quotes_are_up_to_date():
         assert quotes.with_rows(text, table) == text, name
 
 
-def test_what_is_quoted_stands_in_the_results():
+def test_quoted_tables_are_in_the_results():
     results = (BENCHMARKS / "RESULTS.md").read_text()
     head, *rows = quotes.table_of(results, "### At a glance")
     readme = (BENCHMARKS.parent / "README.md").read_text().splitlines()

@@ -107,7 +107,7 @@ def test_any_cut_or_longer_file_is_detected(tmp_path):
         file.write_bytes(whole)
 
 
-def test_the_one_before_stands_in_for_a_damaged_one(tmp_path):
+def test_the_previous_checkpoint_replaces_a_damaged_one(tmp_path):
     for value in (1.0, 2.0, 3.0):
         write_small(tmp_path, value)
     assert disk.numbers(tmp_path) == [3, 2]

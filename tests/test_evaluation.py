@@ -179,7 +179,7 @@ def test_gymnasium_plays_cartpole_only(tmp_path):
         purejaxrl.evaluate(result.path, backend="gymnasium")
 
 
-def test_an_agent_of_ones_own_is_asked_for(tmp_path):
+def test_a_custom_agent_must_be_passed(tmp_path):
     agent = dqn.agent._replace(name="mine")
     result = purejaxrl.train(agent, **SMALL, out=tmp_path / "run")
     with pytest.raises(InputError, match="give it as agent="):

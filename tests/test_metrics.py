@@ -230,7 +230,7 @@ def test_solved_is_the_first_full_window_at_or_above():
     assert accumulator.stats().solved_at_steps.tolist() == [100]
 
 
-def test_evaluations_stand_in_the_row_that_closes_next():
+def test_evaluations_are_in_the_row_that_closes_next():
     accumulator = Accumulator(2, steps=1, log_every=4)
     log = log_of(np.zeros((2, 2, 1, 1), int))
     no, yes = np.zeros(2, bool), np.ones(2, bool)

@@ -207,7 +207,7 @@ def test_what_is_no_network_is_refused_before_anything_compiles(network, words):
         assert "\n" not in str(caught.value)
 
 
-def test_who_has_an_nnx_module_is_told_how_to_wrap_it():
+def test_the_error_for_nnx_modules_says_how_to_wrap_them():
     from flax import nnx
 
     class Torso(nnx.Module):
@@ -319,8 +319,8 @@ def test_convolutions_are_not_refused():
     check_body(plain_function(lambda _, layer, x: layer(nn.Conv(4, (3, 3))(x).mean((1, 2)))), (8, 8, 3))
 
 
-def test_rows_are_looked_at_within_a_transformation_too():
-    """As when a training is differentiated; and under whatever JAX is told to look for."""
+def test_rows_are_checked_inside_transformations_too():
+    """As when a training is differentiated; also with JAX's checks for NaN and the like."""
 
     def slope(lr, network):
         config = vpg.Config(network=network, epochs=1, steps_per_epoch=8, actors=2, train_v_iters=1, pi_lr=lr)

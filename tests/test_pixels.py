@@ -228,7 +228,7 @@ def test_agents_train_on_a_pixel_observation(torso, first_layer):
     assert np.all(end[first_layer] != start[first_layer])
 
 
-def test_a_find_renderer_ones_own():
+def test_stacks_of_a_custom_renderer():
     """Counter observes the steps of an episode of 3: two steps apart these are 0 0, 0 1, 0 2 and, at its end, 1 3."""
     env = make(Counter(length=3), max_ep_len=9, images=Images("stack", 2, 2, SIZE, 3), renderer=FIRST_NUMBER)
     first_image, images, next_images = render_all(env, *play(env))
@@ -242,7 +242,7 @@ def test_a_find_renderer_ones_own():
         np.testing.assert_array_equal(given, np.broadcast_to(flat_colors, given.shape))
 
 
-def test_images_of_ones_own_are_learned_from():
+def test_custom_images_can_be_learned_from():
     """The coin that Signal shows is the action that it rewards: nothing but the image tells which."""
     result = purejaxrl.train(
         "vpg", env=Signal(), max_ep_len=5, observation_type="img", renderer=FIRST_NUMBER, image="stack", frames=1,

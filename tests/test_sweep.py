@@ -30,7 +30,7 @@ SWEPT = {"lr": [1e-3, 1e-4], "hidden_sizes": [(8,), (4, 4)]}
 
 
 class Notes:
-    """A progress that keeps what it is told."""
+    """A reporter that keeps what it receives."""
 
     def __init__(self):
         self.notes, self.stats = [], None
@@ -115,7 +115,7 @@ def test_a_sweep_of_one_program_keeps_its_state():
     assert result.frame()["lr"].unique().tolist() == [1e-3, 1e-4, 1e-5]
 
 
-def test_swept_names_that_files_have_already_stand_beside_them():
+def test_swept_names_that_files_already_have_get_a_prefix():
     """The budget's name is that of a column of both files, the loss's that of a metric."""
     result = purejaxrl.sweep(
         "dqn", env_steps=[200, 400], loss=["mse"], hidden_sizes=(8,), batch_size=16, memory_size=64, **VECTORS

@@ -305,7 +305,7 @@ def test_every_row_is_an_env_step(env, start):
             assert batch.truncated[t, n] == (length == 200)
 
 
-def test_batches_go_on_where_they_ended():
+def test_batches_are_resumed_where_they_ended():
     batch = rollout.empty_batch(5, 2)
     step = rollout.start_vector(2, 0, batch.observation[0])
     layers = networks.layers_of(networks.mlp(4, 2, torch.nn.Tanh), "cpu")

@@ -105,7 +105,7 @@ def test_a_policy_of_images_is_rendered_from_its_newest_frame(tmp_path):
     assert result.policy()(observations).shape == (len(observations),)
 
 
-def test_a_renderer_of_ones_own_renders(tmp_path):
+def test_a_custom_renderer_renders(tmp_path):
     def render(numbers, height, width, channels):
         return jnp.full((*numbers.shape[:-1], height, width, channels), 0.4)
 
@@ -224,7 +224,7 @@ def test_wrong_input_is_one_line(result, words, text, capsys, monkeypatch, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_no_file_can_be_it_is_said(tmp_path):
+def test_a_video_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "taken.gif").mkdir()
     (tmp_path / "file").write_text("")
     frames = [np.zeros((2, 2, 3), np.uint8)]
