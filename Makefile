@@ -38,7 +38,7 @@ demo: $(INSTALLED) ## train DQN, VPG and A3C, 8 seeds each, and say where the cu
 	$(BIN)/purejaxrl train vpg --preset tuned --seeds 8 --out results/demo-vpg --overwrite
 	$(BIN)/purejaxrl train a3c --preset tuned --seeds 8 --out results/demo-a3c --overwrite
 
-# Most of the suite's time is compiling; test-full has all of XLA's optimisations.
+# Most of the suite's time is compiling; test-full has all of XLA's optimizations.
 quickly = XLA_FLAGS="$(XLA_FLAGS) $(shell $(1)/python tests/quickly.py)"
 
 test: $(INSTALLED) ## the test suite, under ten minutes on two cores
@@ -122,7 +122,7 @@ bench-parity: $(BENCH) ## do we learn as PyTorch does, and how soon; goes on whe
 	$(BIN)/python benchmarks/solved.py
 	$(BIN)/python benchmarks/report.py
 
-figures: $(INSTALLED) ## train and draw docs/figures, five minutes on two cores
+figures: $(INSTALLED) ## train and plot docs/figures, five minutes on two cores
 	$(BIN)/python benchmarks/figures.py
 
 docs: $(INSTALLED) ## the documentation as pages in site/, warnings as errors

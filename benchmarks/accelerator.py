@@ -29,7 +29,7 @@ import sweeps
 FILE = Path(__file__).with_name("accelerator.json")
 KIND = "cuda"
 SEEDS = (1, 64, 1024, 4096)
-# A batch of 512 differences of pictures takes 22 MB a seed, and a gradient needs several.
+# A batch of 512 differences of images takes 22 MB a seed, and a gradient needs several.
 SEEDS_OF = {"DQN, images": (1, 64, 256)}
 COMPILERS = 8
 SECONDS = 0.5
@@ -100,7 +100,7 @@ def measure_ours(results: Results) -> None:
 
 
 def measure_alone(results: Results) -> None:
-    """The environment under a random policy, and pictures."""
+    """The environment under a random policy, and rendering."""
     import environment
     import frames
 

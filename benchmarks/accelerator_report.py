@@ -84,7 +84,7 @@ def command_lines(commands: dict[str, Any]) -> list[str]:
 
 
 def alone_lines(found: dict[str, Any]) -> list[str]:
-    """The environment under a random policy, and pictures."""
+    """The environment under a random policy, and rendering."""
     text = "What `make bench` measures on CPUs, on the accelerator: median (slowest to fastest) of 5."
     lines = section("### Environment and pictures alone", text, ["", "per second"])
 

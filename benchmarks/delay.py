@@ -2,7 +2,7 @@
 
 CartPole-v1, the preset `tuned` with 1, 4, 16 and 64 actors; async with fixed and with random order, and sync. Each is
 tried with several learning rates, 16 seeds each, and reported at the one with the highest mean return over training.
-Results go to delay.json one by one; then `python benchmarks/report.py` writes RESULTS.md and the picture.
+Results go to delay.json one by one; then `python benchmarks/report.py` writes RESULTS.md and the figure.
 """
 
 from __future__ import annotations

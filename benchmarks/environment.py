@@ -1,6 +1,6 @@
 """CartPole alone under a random policy: this project's scan of gymnax's step, and gymnasium's vector environment.
 
-Both take turns, with the same number of environments side by side, on one core and on all; actions are drawn as part of
+Both take turns, with the same number of environments side by side, on one core and on all; sampling actions is part of
 what is timed, and episodes end and begin anew. `python benchmarks/environment.py --out benchmarks/environment.json`.
 """
 
@@ -18,7 +18,7 @@ import machine
 
 ENVIRONMENTS = 1024  # side by side on each core
 OURS, THEIRS = 20_000, 3000  # steps of each, a second or so
-DRAWN = 200  # steps whose actions and keys are drawn at once, as in a rollout
+AT_ONCE = 200  # steps whose actions and keys are sampled at once, as in a rollout
 CORES = os.cpu_count() or 1
 
 
@@ -40,12 +40,12 @@ def play_ours(devices: list[Any], environments: int = ENVIRONMENTS, steps: int =
     def play(seeds: Any) -> Any:
         reset_key, step_key = jax.random.split(unrolled(jax.random.key(seeds[0])))
         _, state = jax.vmap(env.reset)(jax.random.split(reset_key, environments))
-        bits, as_key = split_for_scan(step_key, steps // DRAWN)
+        bits, as_key = split_for_scan(step_key, steps // AT_ONCE)
 
         def rollout(carry: Any, bits: Any) -> tuple[Any, None]:
             action_key, env_key = jax.random.split(as_key(bits))
-            action = jax.random.bernoulli(action_key, shape=(DRAWN, environments)).astype(jnp.int32)
-            return jax.lax.scan(step, carry, (split_for_scan(env_key, (DRAWN, environments))[0], action))
+            action = jax.random.bernoulli(action_key, shape=(AT_ONCE, environments)).astype(jnp.int32)
+            return jax.lax.scan(step, carry, (split_for_scan(env_key, (AT_ONCE, environments))[0], action))
 
         def step(carry: Any, inputs: Any) -> tuple[Any, None]:
             (state, total), (bits, action) = carry, inputs

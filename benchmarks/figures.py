@@ -1,7 +1,7 @@
-"""The pictures of README.md and the documentation: learning curves of the presets `tuned`, and a sweep.
+"""The figures of README.md and the documentation: learning curves of the presets `tuned`, and a sweep.
 
-`make figures` trains what they show, about five minutes on two cores, and draws docs/figures/*.png. Run folders are
-left in results/figures. The same versions on the same machine give the same pictures, byte for byte.
+`make figures` trains what they show, about five minutes on two cores, and plots docs/figures/*.png. Run folders are
+left in results/figures. The same versions on the same machine give the same figures, byte for byte.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SWEEP: dict[str, Any] = {
 }
 
 
-def draw_curves(results: dict[str, purejaxrl.Result]) -> Figure:
+def plot_curves(results: dict[str, purejaxrl.Result]) -> Figure:
     """One panel per training: mean return of each log interval, by seed and over all, with one standard deviation."""
     figure = Figure(figsize=(9, 5.6), dpi=120, layout="constrained")
     panels = figure.subplots(2, 2, sharey=True).flat
@@ -50,8 +50,8 @@ def draw_curves(results: dict[str, purejaxrl.Result]) -> Figure:
     return figure
 
 
-def draw_sweep(result: purejaxrl.Result) -> Figure:
-    """What every sweep draws, in the size of a page."""
+def plot_sweep(result: purejaxrl.Result) -> Figure:
+    """The figure of every sweep, in the size of a page."""
     plan = result.plan
     figure = plots.sweep(
         result.frame(),
@@ -66,16 +66,16 @@ def draw_sweep(result: purejaxrl.Result) -> Figure:
 
 
 def main() -> None:
-    """Train and draw."""
+    """Train and plot."""
     FIGURES.mkdir(parents=True, exist_ok=True)
     swept = purejaxrl.sweep("a3c", preset="tuned", log_every=5000, out=RUNS / "sweep", overwrite=True, **SWEEP)
-    draw_sweep(swept).savefig(FIGURES / "sweep.png", metadata={"Software": None})
+    plot_sweep(swept).savefig(FIGURES / "sweep.png", metadata={"Software": None})
     results = {}
     for name, (title, training) in CURVES.items():
         print(f"training {title}")
         settings = {"preset": "tuned", "seeds": SEEDS, **training}
         results[name] = purejaxrl.train(**settings, out=RUNS / name, overwrite=True)
-    draw_curves(results).savefig(FIGURES / "curves.png", metadata={"Software": None})
+    plot_curves(results).savefig(FIGURES / "curves.png", metadata={"Software": None})
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@
 Flops are those of the networks' matrix products: 2 n m for n inputs and m outputs of a layer and sample, three times
 that with gradients, less the first layer's gradient with respect to its inputs. Bytes are what must be moved even if
 everything within a network stayed in registers: transitions, each written and read once, the inputs of every pass (of
-a picture the few numbers that it is drawn from), and parameters with Adam's two moments, read and written at every
-step. Everything else (arithmetic of Adam and losses, the environment, drawing) is left out, so this is a lower bound.
+an image the few numbers that it is rendered from), and parameters with Adam's two averages, read and written at every
+step. Everything else (arithmetic of Adam and losses, the environment, rendering) is left out, so this is a lower bound.
 `python benchmarks/floor.py` writes floor.json.
 """
 
@@ -67,7 +67,7 @@ def gradient(inputs: int, outputs: int, *, tanh: bool) -> Work:
 
 
 def adam(inputs: int, outputs: int) -> Work:
-    """One step: parameters and both moments, read and written."""
+    """One step: parameters and both running averages, read and written."""
     layers = itertools.pairwise((inputs, *HIDDEN, outputs))
     return Work(bytes=6 * FLOAT * sum(m * (n + 1) for n, m in layers))
 
@@ -75,7 +75,7 @@ def adam(inputs: int, outputs: int) -> Work:
 # Two observations of four numbers, action, reward, two flags: written and read.
 TRANSITION = Work(bytes=2 * FLOAT * (2 * STATE + 4))
 
-# One action of two is a comparison of one random number; what resets draw is left out.
+# One action of two is a comparison of one random number; random numbers of resets are left out.
 VPG_EPOCH = plus(
     times(
         4000,
@@ -103,7 +103,7 @@ A3C_ENV_STEP = plus(
 
 
 def dqn_env_step(inputs: int) -> Work:
-    """Acting, and one gradient step on 512 transitions; pictures travel as no more numbers than states do."""
+    """Acting, and one gradient step on 512 transitions; images travel as no more numbers than states do."""
     return plus(
         TRANSITION,
         adam(inputs, Q),

@@ -1,7 +1,7 @@
-"""Pictures per second: the small ones that agents see, the full-size one, and gymnasium's own, on the same machine.
+"""Frames per second: the small images that agents see, full-size frames, and gymnasium's own, on the same machine.
 
 `python benchmarks/frames.py --out benchmarks/frames.json`; `--quick` prints only, with fewer repetitions. Every frame
-is consumed: multiplied with weights and summed, so that none can be optimised away.
+is consumed: multiplied with weights and summed, so that none can be optimized away.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SECONDS = 0.5
 
 
 class Case(NamedTuple):
-    """Pictures of one size; channels 0 is the full-size picture, 400 x 600 RGB in whole numbers."""
+    """Images of one size; channels 0 means full-size frames, 400 x 600 RGB in whole numbers."""
 
     height: int
     width: int
@@ -39,7 +39,7 @@ CASES = {
 
 
 def consume(case: Case) -> Callable[..., Any]:
-    """A function of (x, theta)[batches, BATCH] that draws all of them and returns a number per frame."""
+    """A function of (x, theta)[batches, BATCH] that renders all of them and returns a number per frame."""
     import jax
     import jax.numpy as jnp
 
@@ -48,7 +48,7 @@ def consume(case: Case) -> Callable[..., Any]:
 
     weights = jnp.linspace(0.5, 1.5, case.height * case.width * max(case.channels, 3 * (case.channels == 0)))
 
-    def draw(states: Any) -> Any:
+    def render_batch(states: Any) -> Any:
         x, theta = states
         if case.channels:
             frames = render_observation(x, theta, case.height, case.width, case.channels)
@@ -56,11 +56,11 @@ def consume(case: Case) -> Callable[..., Any]:
             frames = render_rgb(x, theta)
         return frames.reshape(len(x), -1).astype(jnp.float32) @ weights
 
-    return lambda x, theta: jax.lax.map(draw, (x, theta))
+    return lambda x, theta: jax.lax.map(render_batch, (x, theta))
 
 
 def measure(case: Case, repetitions: int, kind: str = "cpu", at_once: int = BATCH) -> dict[str, float]:
-    """Frames per second of all devices together. at_once: small pictures that are drawn side by side on each."""
+    """Frames per second of all devices together. at_once: how many small images are rendered side by side on each."""
     import jax
     import numpy as np
     from jax.sharding import NamedSharding, PartitionSpec

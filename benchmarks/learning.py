@@ -88,7 +88,7 @@ def first_epoch_at(metrics: pd.DataFrame, threshold: float, window: int = 20) ->
 
 
 def random_return(env_name: str, episodes: int = 1000) -> float:
-    """Mean return of actions drawn uniformly between the bounds of a continuous action space."""
+    """Mean return of actions sampled uniformly between the bounds of a continuous action space."""
     env = make(env_name)
     low, high, shape = env.action_space.low, env.action_space.high, env.action_space.shape
 

@@ -1,7 +1,7 @@
 """Learning from pixels: what matters, one factor at a time; images beside states; the presets `original`.
 
 Run all with `python benchmarks/pixels.py`, some with their names as arguments. Results go to pixels.json one by one, so
-an interrupted run loses only what it was at; then `python benchmarks/report.py` writes RESULTS.md and the pictures.
+an interrupted run loses only what it was at; then `python benchmarks/report.py` writes RESULTS.md and the figures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sweeps
 FILE = Path(__file__).with_name("pixels.json")
 
 ABLATED = "train dqn --env CartPole-v0 --preset tuned --observation_type img --seeds 4 --log_every 2000"
-# What differs from the preset `tuned`, whose own value is the empty one; a factor is a panel of the picture.
+# What differs from the preset `tuned`, whose own value is the empty one; a factor is a panel of the figure.
 ABLATION = {
     "observation": {"stack of 2 frames": "", "difference": "--image difference"},
     "frames": {"1": "--frames 1", "2": "", "3": "--frames 3", "4": "--frames 4"},

@@ -1,4 +1,4 @@
-"""The part of RESULTS.md on learning from pixels, and its pictures, from pixels.json."""
+"""The part of RESULTS.md on learning from pixels, and its figures, from pixels.json."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ORIGINALS_DQN = 91  # after 1200 episodes, read off the published figure
 STACK = "stack of 2 frames, grey, 8 x 60"
 
 
-def write_pictures(pixels: dict[str, Any]) -> None:
-    """Draw what has been measured."""
-    draw_ablation(pixels).savefig(HERE / "pixels-ablation.png", metadata={"Software": None})
-    draw_side_by_side(pixels).savefig(HERE / "pixels-and-states.png", metadata={"Software": None})
+def write_figures(pixels: dict[str, Any]) -> None:
+    """Plot what has been measured."""
+    plot_ablation(pixels).savefig(HERE / "pixels-ablation.png", metadata={"Software": None})
+    plot_side_by_side(pixels).savefig(HERE / "pixels-and-states.png", metadata={"Software": None})
     if any(name in pixels for name in ORIGINAL):
-        draw_original(pixels).savefig(HERE / "pixels-original.png", metadata={"Software": None})
+        plot_original(pixels).savefig(HERE / "pixels-original.png", metadata={"Software": None})
 
 
 def pixel_lines(pixels: dict[str, Any]) -> list[str]:
@@ -176,7 +176,7 @@ def row_of(pixels: dict[str, Any], factor: str, label: str, words: str) -> dict[
     return pixels.get(f"{factor} {label}" if words else "tuned")
 
 
-def draw_ablation(pixels: dict[str, Any]) -> Figure:
+def plot_ablation(pixels: dict[str, Any]) -> Figure:
     """A panel per factor; the preset's own setting is black in all."""
     figure, panels = grid_of_panels(len(ABLATION), columns=4)
     for axes, (factor, settings) in zip(panels, ABLATION.items(), strict=True):
@@ -197,25 +197,25 @@ def draw_ablation(pixels: dict[str, Any]) -> Figure:
     return figure
 
 
-def draw_side_by_side(pixels: dict[str, Any]) -> Figure:
+def plot_side_by_side(pixels: dict[str, Any]) -> Figure:
     """A panel per algorithm, states and images in each."""
     algorithms = list(dict.fromkeys(name.split(", ")[0] for name in SIDE_BY_SIDE))
     figure, panels = grid_of_panels(len(algorithms), columns=2)
     for axes, algorithm in zip(panels, algorithms, strict=True):
         for color, kind, label in ((COLORS[0], "default", "states"), (COLORS[1], "img", "images")):
             if f"{algorithm}, {kind}" in pixels:
-                draw_seeds(axes, pixels[f"{algorithm}, {kind}"], "env_steps", color, label)
+                plot_seeds(axes, pixels[f"{algorithm}, {kind}"], "env_steps", color, label)
         style(axes, algorithm, "env steps")
         legend(axes, "lower right")
     return figure
 
 
-def draw_original(pixels: dict[str, Any]) -> Figure:
+def plot_original(pixels: dict[str, Any]) -> Figure:
     """A panel per algorithm, against episodes."""
     figure, panels = grid_of_panels(len(ORIGINAL), columns=3)
     for axes, name in zip(panels, ORIGINAL, strict=True):
         if name in pixels:
-            draw_seeds(axes, pixels[name], "episodes", COLORS[0], "this project")
+            plot_seeds(axes, pixels[name], "episodes", COLORS[0], "this project")
         style(axes, name, "episodes")
         if name.startswith("dqn"):
             axes.plot(1200, ORIGINALS_DQN, "x", color=COLORS[1], markersize=9, mew=2, label="the PyTorch original")
@@ -247,7 +247,7 @@ def on_one_grid(row: dict[str, Any], column: str) -> tuple[np.ndarray, np.ndarra
     return grid, np.stack([np.interp(grid, places, np.array(values, float)) for places, values in runs])
 
 
-def draw_seeds(axes: Axes, row: dict[str, Any], column: str, color: str, label: str) -> None:
+def plot_seeds(axes: Axes, row: dict[str, Any], column: str, color: str, label: str) -> None:
     """Thin lines of the seeds and a thick one of their mean."""
     grid, values = on_one_grid(row, column)
     axes.plot(grid, values.T, color=color, alpha=0.3, linewidth=0.8)

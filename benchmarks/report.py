@@ -13,10 +13,10 @@ from accelerator_report import accelerator_lines
 from checkpoints import ROUNDS, SEEDS
 from learning import EXPERIMENTS
 from matplotlib.figure import Figure
-from pixels_report import pixel_lines, write_pictures
+from pixels_report import pixel_lines, write_figures
 from quotes import update_quotes
-from rivals_report import draw_parity, environment_lines, parity_lines, rival_lines, solved_lines
-from scaling_report import draw_scaling, scaling_lines
+from rivals_report import environment_lines, parity_lines, plot_parity, rival_lines, solved_lines
+from scaling_report import plot_scaling, scaling_lines
 from speed import UNITS
 from tables import ON_AN_ACCELERATOR, machine_line, section, shown, table_line
 
@@ -49,8 +49,8 @@ def main() -> None:
     frames = json.loads((HERE / "frames.json").read_text())
     delay = json.loads((HERE / "delay.json").read_text())
     pixels = json.loads((HERE / "pixels.json").read_text())
-    draw_delay(delay).savefig(HERE / "delay.png", metadata={"Software": None})
-    write_pictures(pixels)
+    plot_delay(delay).savefig(HERE / "delay.png", metadata={"Software": None})
+    write_figures(pixels)
     lines = [
         "# Results",
         "",
@@ -91,10 +91,10 @@ def against_pytorch() -> list[str]:
     if environment:
         lines += [*environment_lines(environment), ""]
     if scaling:
-        draw_scaling(scaling).savefig(HERE / "scaling.png", metadata={"Software": None})
+        plot_scaling(scaling).savefig(HERE / "scaling.png", metadata={"Software": None})
         lines += [*scaling_lines(scaling), ""]
     if parity:
-        draw_parity(parity).savefig(HERE / "parity.png", metadata={"Software": None})
+        plot_parity(parity).savefig(HERE / "parity.png", metadata={"Software": None})
         lines += [*parity_lines(parity), ""]
     if solved:
         lines += [*solved_lines(solved), ""]
@@ -295,7 +295,7 @@ def checkpoint_lines(found: dict[str, Any]) -> list[str]:
 
 
 def frame_lines(frames: dict[str, Any]) -> list[str]:
-    """Pictures per second."""
+    """Rendered frames per second."""
     cases = frames["cases"]
     lines = [
         "## Pictures",
@@ -360,7 +360,7 @@ def delay_lines(delay: dict[str, Any]) -> list[str]:
     return [*lines, "", machine_line(delay["machine"])]
 
 
-def draw_delay(delay: dict[str, Any]) -> Figure:
+def plot_delay(delay: dict[str, Any]) -> Figure:
     """Median and quartiles of env steps to solve against the number of actors, one line per variant."""
     figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""The part of RESULTS.md on PyTorch and other libraries, and its pictures, from their JSON files."""
+"""The part of RESULTS.md on PyTorch and other libraries, and its figures, from their JSON files."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def dates_of(parity: dict[str, Any]) -> str:
     return f"Ours were trained on {' and '.join(ours)}, PyTorch's on {' and '.join(theirs)}."
 
 
-def draw_parity(parity: dict[str, Any]) -> Figure:
+def plot_parity(parity: dict[str, Any]) -> Figure:
     """A panel per contest: means of both, and the middle half of their seeds."""
     figure = Figure(figsize=(3.4 * max(len(parity), 1), 3.2), dpi=120, layout="constrained")
     panels = figure.subplots(1, max(len(parity), 1), squeeze=False)[0]

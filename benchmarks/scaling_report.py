@@ -1,4 +1,4 @@
-"""The part of RESULTS.md on cost per seed, and its picture, from scaling.json."""
+"""The part of RESULTS.md on cost per seed, and its figure, from scaling.json."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def cost_of(row: dict[str, Any] | None) -> str:
     return "not measured" if row is None else microseconds(1 / row["env_steps_per_second"])
 
 
-def draw_scaling(scaling: dict[str, Any]) -> Figure:
+def plot_scaling(scaling: dict[str, Any]) -> Figure:
     """Cost per env step against seeds and against actors."""
     figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)

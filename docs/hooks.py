@@ -45,7 +45,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Equations as MathML, which browsers draw themselves."""
+    """Equations as MathML, which browsers render themselves."""
     content = INLINE.sub(lambda match: convert(html.unescape(match[1])), content)
     return BLOCK.sub(lambda match: convert(html.unescape(match[1]), display="block"), content)
 
@@ -97,7 +97,7 @@ def flags(command: str) -> str:
 
 
 def reference(package: str) -> str:
-    """What the package offers, each from its docstring; the types and errors have places of their own."""
+    """The public names of the package, but for types, hyperparameters and errors, which are documented elsewhere."""
     import purejaxrl
 
     first = ["train", "sweep", "resume", "load", "make_train", "Result"]

@@ -2,7 +2,7 @@
 
 import json
 
-# Two step sizes and two networks, two seeds each: run r has setting r // 2 and seed 7 + r % 2.
+# Two learning rates and two networks, two seeds each: run r has setting r // 2 and seed 7 + r % 2.
 CONFIG = {
     "algorithm": "dqn", "env": "CartPole-v0", "preset": "original", "seeds": 2, "seed": 7, "solved_at": 195.0,
     "swept": ["lr", "hidden_sizes"],

@@ -85,8 +85,8 @@ def compiled_once():
 
 
 @pytest.fixture(scope="session")
-def draw_by_gymnasium():
-    """gymnasium's picture of a state: (x, theta) -> [400, 600, 3]."""
+def render_by_gymnasium():
+    """gymnasium's frame of a state: (x, theta) -> [400, 600, 3]."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SDL_VIDEODRIVER", "dummy")
         patch.setenv("SDL_AUDIODRIVER", "dummy")
@@ -95,9 +95,9 @@ def draw_by_gymnasium():
 
         env = CartPoleEnv(render_mode="rgb_array")
 
-        def draw(x, theta):
+        def render(x, theta):
             env.state = (float(x), 0.0, float(theta), 0.0)
             return env.render()
 
-        yield draw
+        yield render
         env.close()

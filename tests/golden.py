@@ -81,8 +81,8 @@ def train(checkout, case, folder):
 def load_params(file):
     """Parameters by their present names."""
     with safe_open(file, "np") as opened:
-        facts = json.loads(opened.metadata()["purejaxrl"])
-    return rename_params(load_file(file), facts["algorithm"], facts.get("schema_version", 0))
+        metadata = json.loads(opened.metadata()["purejaxrl"])
+    return rename_params(load_file(file), metadata["algorithm"], metadata.get("schema_version", 0))
 
 
 def differences(before, after):

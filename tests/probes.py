@@ -139,13 +139,13 @@ class Dictionary(Endless):
         return spaces.Dict({"a": spaces.Discrete(2)})
 
 
-def draw_brightness(numbers, height, width, channels):
-    """A picture as bright everywhere as its only number says; RGB is that in full, 3/4 and half."""
+def render_brightness(numbers, height, width, channels):
+    """An image as bright everywhere as its only number says; RGB is that at full, 3/4 and half strength."""
     shades = jnp.linspace(1.0, 0.5, channels)
-    picture = numbers[..., None, None, :] * shades.reshape((1,) * (numbers.ndim + 1) + (-1,))
-    return jnp.broadcast_to(picture, (*numbers.shape[:-1], height, width, channels))
+    image = numbers[..., None, None, :] * shades.reshape((1,) * (numbers.ndim + 1) + (-1,))
+    return jnp.broadcast_to(image, (*numbers.shape[:-1], height, width, channels))
 
 
-# The first number observed, as it is; and how CartPole's pole leans, grey where it stands upright.
-FIRST_NUMBER = Renderer(lambda observation: observation[..., :1], draw_brightness)
-LEANING_POLE = Renderer(lambda observation: 0.5 + observation[..., 2:3], draw_brightness)
+# The first number observed, as it is; and how CartPole's pole leans, gray where it stands upright.
+FIRST_NUMBER = Renderer(lambda observation: observation[..., :1], render_brightness)
+LEANING_POLE = Renderer(lambda observation: 0.5 + observation[..., 2:3], render_brightness)

@@ -1,6 +1,6 @@
 """XLA's flags for a suite whose time is mostly compiling: `make test` sets what this prints.
 
-Without LLVM's optimisations and XLA's fusion emitters that takes a third as long, and nothing changes but rounding.
+Without LLVM's optimizations and XLA's fusion emitters that takes a third as long, and nothing changes but rounding.
 """
 
 import importlib.metadata

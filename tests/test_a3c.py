@@ -223,7 +223,7 @@ def test_delays_in_steady_state(actors):
     np.testing.assert_array_equal(delays, np.broadcast_to(expected, (6, actors)))
 
 
-def test_epsilon_of_rmsprop_stands_under_the_root():
+def test_epsilon_of_rmsprop_is_under_the_root():
     config = dataclasses.replace(BASE, optimizer="rmsprop", rmsprop_eps=0.5, rmsprop_decay=0.75, lr=0.1)
     optimizer = a3c.make_optimizer(config)
     gradient = jnp.array([2.0, -0.1])

@@ -362,14 +362,14 @@ def test_only_names_lose_their_dashes(written, shown):
     assert str(InputError()) == ""
 
 
-def test_saving_and_filming_name_their_own_argument(tmp_path):
+def test_saving_and_rendering_a_video_name_their_own_argument(tmp_path):
     result = purejaxrl.train("dqn", **VECTORS)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(InputError, match=r"^path: .*taken exists; use overwrite to replace it, or give another folder"):
         result.save(tmp_path / "taken")
-    with pytest.raises(InputError, match=r"^path: .*film.avi is not allowed; a video's name ends in"):
-        result.video(tmp_path / "film.avi")
+    with pytest.raises(InputError, match=r"^path: .*video.avi is not allowed; a video's name ends in"):
+        result.video(tmp_path / "video.avi")
 
 
 def test_a_network_for_an_agent_that_has_none(tmp_path):

@@ -16,7 +16,7 @@ from purejaxrl.types import Continuous, Discrete, Transition
 
 STEPS, LONGER, NEVER = jnp.ones((5, 2)), jnp.ones((6, 2)), jnp.zeros((5, 2), bool)
 CARTPOLE = make("CartPole-v0")
-MOMENTS = preprocessing.RunningStatistics(jnp.float32(1), jnp.zeros(4), jnp.ones(4))
+STATISTICS = preprocessing.RunningStatistics(jnp.float32(1), jnp.zeros(4), jnp.ones(4))
 ROWS = ring.Replay(jnp.zeros((6, 3)))
 FIRST = jnp.int32(0)
 KEY = np.array([0, 1], np.uint32)
@@ -124,8 +124,8 @@ WRONG = [
     (ring.sample, (KEY, ROWS, 1, 6, 4, FIRST), "the block that init_replay was given"),
     (ring.sample, (KEY, ROWS, 1, 6, 2, jnp.zeros(2, int)), "the clock that all runs share"),
     (ring.sample, (KEY, ring.Replay(jnp.zeros(6)), 1, 6, 2, FIRST), r"rows of a Replay are \[slots, width\]"),
-    (preprocessing.update_statistics, (MOMENTS, jnp.ones((4, 5))), "inputs end in the axes of one input"),
-    (preprocessing.normalize, (MOMENTS, jnp.ones((5, 1))), "observations of images are rendered first"),
+    (preprocessing.update_statistics, (STATISTICS, jnp.ones((4, 5))), "inputs end in the axes of one input"),
+    (preprocessing.normalize, (STATISTICS, jnp.ones((5, 1))), "observations of images are rendered first"),
     (enhanced, (jnp.ones((5, 4, 4, 2)),), "a stack has its frames side by side in the last axis"),
     (preprocessed, (jnp.ones((5, 4)), jnp.ones((6, 4))), "observation and next_observation have one entry per step"),
     (convolved, (jnp.ones((4, 4, 3)),), r"a single one is image\[None\]"),
@@ -152,7 +152,7 @@ RIGHT = [
     (distributions.gaussian_log_prob, (jnp.zeros((5, 2)), jnp.zeros(2), jnp.zeros((5, 2))), (5,)),
     (distributions.log_prob, (Continuous((1,), -1.0, 1.0), jnp.zeros((5, 2)), jnp.zeros(5)), (5,)),
     (exploration.epsilon_greedy, (KEY, jnp.zeros(2), jnp.float32(0.1)), ()),
-    (preprocessing.normalize, (MOMENTS, jnp.ones(4)), (4,)),
+    (preprocessing.normalize, (STATISTICS, jnp.ones(4)), (4,)),
     (applied, (jnp.ones(4),), (2,)),
 ]
 
@@ -230,7 +230,7 @@ class JittedAndNot(chex.TestCase):
 
     @chex.variants(with_jit=True, without_jit=True)
     def test_replay_by_hand(self):
-        """The fourth block takes the place of the first; of one block all that is drawn is its row."""
+        """The fourth block takes the place of the first; of one block only its row can be sampled."""
         add = self.variant(ring.add)
         replay = ring.Replay(jnp.zeros((3, 1)))
         for iteration in range(4):
@@ -246,7 +246,7 @@ class JittedAndNot(chex.TestCase):
         np.testing.assert_array_equal(self.variant(exploration.epsilon_greedy)(key(), q_value, jnp.zeros(2)), [1, 0])
 
     @chex.variants(with_jit=True, without_jit=True)
-    def test_moments_by_hand(self):
+    def test_statistics_by_hand(self):
         """Of 1 and 3 the mean is 2 and the variance 1."""
         start = preprocessing.RunningStatistics(jnp.zeros(()), jnp.zeros(1), jnp.ones(1))
         found = self.variant(preprocessing.update_statistics)(start, jnp.array([[1.0], [3.0]]))

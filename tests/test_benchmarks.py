@@ -45,7 +45,7 @@ def test_the_floor_of_vpg_by_hand():
     assert floor.VPG_EPOCH.flops == flops
     assert floor.VPG_EPOCH.tanh == 4000 * 64 * (1 + 2 + 1 + 80)
     # A sample's four numbers in 3 passes forward, and there and back in one policy and 80 value steps; 12 numbers a
-    # transition, written and read; 1,282 (policy) and 1,249 (value) parameters and two moments, read and written.
+    # transition, written and read; 1,282 (policy) and 1,249 (value) parameters and Adam's averages, read and written.
     moved = 4000 * (4 * (3 + 2 + 160) + 24) + 6 * (1282 + 80 * 1249)
     assert floor.VPG_EPOCH.bytes == 4 * moved
 
@@ -107,7 +107,7 @@ def test_quotes_are_up_to_date():
         assert quotes.with_rows(text, table) == text, name
 
 
-def test_what_is_quoted_stands_in_the_results():
+def test_quoted_tables_are_in_the_results():
     results = (BENCHMARKS / "RESULTS.md").read_text()
     head, *rows = quotes.table_of(results, "### At a glance")
     readme = (BENCHMARKS.parent / "README.md").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""CartPole's small pictures against the area averages of those that the installed gymnasium draws with pygame."""
+"""CartPole's small images against area averages of the frames that the installed gymnasium renders with pygame."""
 
 import re
 
@@ -18,7 +18,7 @@ TRACK_ROW = 299 - FRAME_ROWS.start
 CORNERS_ACROSS, CORNERS_ALONG = np.array([-5, -5, 5, 5]), np.array([-5, 120, 120, -5])
 
 MEAN_ERROR, LARGEST_ERROR = 2 / 255, 16 / 255
-# Where a side of the picture cuts a pole, gfxdraw bends its fringe, off a nearly level one so far that a gap opens.
+# Where an edge of the image cuts a pole, gfxdraw bends its fringe, off a nearly level one so far that a gap opens.
 LARGEST_ERROR_OF_CUT_POLES, LARGEST_ERROR_AT_GAPS, LARGEST_PART_OVER = 18 / 255, 33 / 255, 0.003
 LARGEST_ERROR_WITHIN_LIMITS = 13 / 255
 
@@ -36,7 +36,7 @@ def random_states(seed, count, largest_x, largest_theta):
     return [rng.uniform(-largest, largest, count).astype(np.float32) for largest in (largest_x, largest_theta)]
 
 
-# Within the limits, off the picture too, and at all angles.
+# Within the limits, out of view too, and at all angles.
 STATES = tuple(
     np.concatenate(parts)
     for parts in zip(
@@ -60,14 +60,14 @@ def average(pixels, cells, axis):
 
 
 @pytest.fixture(scope="module")
-def averages(draw_by_gymnasium):
+def averages(render_by_gymnasium):
     """The area averages of all states' frames at every size, in [0, 1]."""
     averaged = {size: [] for size in SIZES}
     for x, theta in zip(*STATES, strict=True):
-        frame = draw_by_gymnasium(x, theta)[FRAME_ROWS]
+        frame = render_by_gymnasium(x, theta)[FRAME_ROWS]
         for height, width in SIZES:
             averaged[height, width].append(average(average(frame, height, 0), width, 1) / 255)
-    return {size: np.stack(pictures) for size, pictures in averaged.items()}
+    return {size: np.stack(images) for size, images in averaged.items()}
 
 
 def test_averaging_is_exact_where_pixels_are_shared_and_where_not():
@@ -78,21 +78,21 @@ def test_averaging_is_exact_where_pixels_are_shared_and_where_not():
 
 
 @pytest.mark.parametrize(("size", "channels"), [*((size, 3) for size in SIZES), ((40, 90), 1), ((20, 50), 1)])
-def test_pictures_are_the_averages_of_gymnasiums(averages, size, channels):
+def test_images_are_averages_of_gymnasiums_frames(averages, size, channels):
     x, theta = STATES
     expected = averages[size] if channels == 3 else (averages[size] @ LUMA)[..., None]
-    pictures = np.asarray(render(x, theta, *size, channels))
-    assert pictures.dtype == np.float32
-    assert pictures.shape == (len(x), *size, channels)
-    assert pictures.min() >= 0
-    assert pictures.max() <= 1
+    images = np.asarray(render(x, theta, *size, channels))
+    assert images.dtype == np.float32
+    assert images.shape == (len(x), *size, channels)
+    assert images.min() >= 0
+    assert images.max() <= 1
 
     columns = pole_columns(x, theta)
     is_cut = (columns.min(1) < 0) | (columns.max(1) >= FRAME_COLUMNS - 1)
     allowed = np.where(is_cut & (abs(theta) > 0.4), LARGEST_ERROR_OF_CUT_POLES, LARGEST_ERROR)
     allowed[is_cut & (abs(abs(theta) - np.pi / 2) < 0.25)] = LARGEST_ERROR_AT_GAPS
     allowed[(abs(x) < 2.4) & (abs(theta) < 0.21)] = LARGEST_ERROR_WITHIN_LIMITS
-    error = abs(pictures - expected)
+    error = abs(images - expected)
     largest = error.max((1, 2, 3))
     assert (error.mean((1, 2, 3)) <= MEAN_ERROR).all()
     assert (largest <= allowed).all()
@@ -102,24 +102,24 @@ def test_pictures_are_the_averages_of_gymnasiums(averages, size, channels):
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
 def test_leading_axes_are_kept(lead):
     x, theta = (states[-int(np.prod(lead)) :].reshape(lead) for states in STATES)
-    pictures = render(jnp.asarray(x), jnp.asarray(theta), *SIZES[0], 3)
-    assert pictures.shape == (*lead, *SIZES[0], 3)
+    images = render(jnp.asarray(x), jnp.asarray(theta), *SIZES[0], 3)
+    assert images.shape == (*lead, *SIZES[0], 3)
     in_one_batch = render(*STATES, *SIZES[0], 3)[-int(np.prod(lead)) :]
-    np.testing.assert_allclose(pictures.reshape(in_one_batch.shape), in_one_batch, atol=1e-5)
+    np.testing.assert_allclose(images.reshape(in_one_batch.shape), in_one_batch, atol=1e-5)
 
 
-def test_vmap_draws_the_same():
+def test_vmap_renders_the_same():
     by_vmap = jax.vmap(lambda x, theta: render(x, theta, *SIZES[0], 3))(*STATES)
     np.testing.assert_allclose(by_vmap, render(*STATES, *SIZES[0], 3), atol=1e-5)
 
 
 @pytest.mark.parametrize(("height", "width"), [(9, 13), (40, 90)])
-def test_a_cart_off_the_picture_leaves_paper_and_track(height, width):
+def test_a_cart_out_of_view_leaves_background_and_track(height, width):
     frame = np.ones((FRAME_ROWS.stop - FRAME_ROWS.start, FRAME_COLUMNS), np.float32)
     frame[TRACK_ROW] = 0
     expected = average(average(frame, height, 0), width, 1)
-    for picture in render(jnp.array([-30.0, -5.0, 5.0, 30.0]), jnp.full(4, 0.1), height, width, 1):
-        np.testing.assert_allclose(picture[..., 0], expected, atol=1e-4)
+    for image in render(jnp.array([-30.0, -5.0, 5.0, 30.0]), jnp.full(4, 0.1), height, width, 1):
+        np.testing.assert_allclose(image[..., 0], expected, atol=1e-4)
 
 
 def test_one_pixel_of_the_frame_is_seen():
@@ -132,8 +132,8 @@ def test_one_pixel_of_the_frame_is_seen():
 
 
 def test_a_positive_angle_leans_right():
-    pictures = render(jnp.zeros(4), jnp.array([0.2, -0.2, 1.0, -1.0]), 40, 90, 1)
-    darkness = 1 - np.asarray(pictures)[:, :20, :, 0]
+    images = render(jnp.zeros(4), jnp.array([0.2, -0.2, 1.0, -1.0]), 40, 90, 1)
+    darkness = 1 - np.asarray(images)[:, :20, :, 0]
     for right, left in (darkness[:2], darkness[2:]):
         assert right[:, 45:].sum() > 0.99 * right.sum() > 0
         assert left[:, :45].sum() > 0.99 * left.sum() > 0
@@ -149,7 +149,7 @@ def test_gradients_are_finite():
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 16), (20, 30), (40, 90)])
-def test_no_part_of_a_picture_is_empty(height, width):
+def test_no_part_of_an_image_is_empty(height, width):
     """XLA of JAX 0.11 crashes at an empty constant in a program for several devices."""
     lowered = jax.jit(lambda x, theta: render(x, theta, height, width, 3)).lower(0.0, 0.0).as_text()
     assert f"tensor<{height}x" in lowered

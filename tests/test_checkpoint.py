@@ -27,8 +27,8 @@ ARRAYS = {
     "state/kernel": np.arange(6, dtype=np.float32).reshape(2, 3),
     "state/count": np.int32(7),
     "state/flags": np.array([True, False, True]),
-    "records/steps": np.array([2**40, -1]),
-    "records/nothing": np.empty((0, 4)),
+    "metrics/steps": np.array([2**40, -1]),
+    "metrics/nothing": np.empty((0, 4)),
     "state/half": np.array([1.5, -2.0], ml_dtypes.bfloat16),
 }
 
@@ -107,7 +107,7 @@ def test_any_cut_or_longer_file_is_detected(tmp_path):
         file.write_bytes(whole)
 
 
-def test_the_one_before_stands_in_for_a_damaged_one(tmp_path):
+def test_the_previous_checkpoint_replaces_a_damaged_one(tmp_path):
     for value in (1.0, 2.0, 3.0):
         write_small(tmp_path, value)
     assert disk.numbers(tmp_path) == [3, 2]
@@ -146,12 +146,12 @@ def test_nothing_is_read_that_is_not_expected(tmp_path, template, text):
         disk.read(disk.newest(tmp_path)[0], template)
 
 
-def rewrite(path, arrays=None, facts=None):
+def rewrite(path, arrays=None, metadata=None):
     """Contents of somebody else's making, with hashes that are right."""
     if arrays is not None:
         (path / "arrays.safetensors").write_bytes(arrays)
-    if facts is not None:
-        (path / "facts.json").write_text(json.dumps(facts))
+    if metadata is not None:
+        (path / "facts.json").write_text(json.dumps(metadata))
     names = ("arrays.safetensors", "facts.json")
     lines = [f"{hashlib.sha256((path / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
     (path / "SHA256SUMS").write_text("".join(lines))
@@ -162,23 +162,23 @@ def test_a_header_that_promises_too_much_takes_no_memory(tmp_path):
     header = json.dumps({"x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
     rewrite(path, arrays=len(header).to_bytes(8, "little") + header)
     huge = {"x": jax.ShapeDtypeStruct((2**40,), jnp.float32)}
-    facts = {"format": 1, "arrays": {"x": f"float32[{2**40}]"}}
-    rewrite(path, facts=facts)
+    metadata = {"format": 1, "arrays": {"x": f"float32[{2**40}]"}}
+    rewrite(path, metadata=metadata)
     with pytest.raises(CheckpointError, match="damaged"):
         disk.read(disk.verify(path), huge)
 
 
-def test_arrays_and_facts_must_agree(tmp_path):
+def test_arrays_and_metadata_must_agree(tmp_path):
     path = write_small(tmp_path)
-    rewrite(path, facts={"format": 1, "arrays": {"x": "int32[3]"}})
+    rewrite(path, metadata={"format": 1, "arrays": {"x": "int32[3]"}})
     with pytest.raises(CheckpointError, match=r"not what facts\.json says"):
         disk.read(disk.verify(path), {"x": jax.ShapeDtypeStruct((3,), jnp.int32)})
 
 
-@pytest.mark.parametrize("facts", [[], {"format": 2, "arrays": {}}, {"format": 1}, {"format": 1, "arrays": []}])
-def test_another_format_is_refused(tmp_path, facts):
+@pytest.mark.parametrize("metadata", [[], {"format": 2, "arrays": {}}, {"format": 1}, {"format": 1, "arrays": []}])
+def test_another_format_is_refused(tmp_path, metadata):
     path = write_small(tmp_path)
-    rewrite(path, facts=facts)
+    rewrite(path, metadata=metadata)
     with pytest.raises(CheckpointError, match="another format"):
         disk.verify(path)
 

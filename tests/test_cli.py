@@ -104,7 +104,7 @@ def test_a_seed_alone_is_the_seed_in_a_batch(tmp_path):
     pd.testing.assert_frame_equal(one[columns], expected)
 
 
-def test_json_prints_the_summary_and_nothing_else(tmp_path, capsys):
+def test_json_prints_only_the_summary(tmp_path, capsys):
     assert main([*TINY_VPG, "--json", "--out", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out) == json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -307,7 +307,7 @@ def test_too_many_devices(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_existing_run_is_kept_unless_told_otherwise(tmp_path, capsys):
+def test_an_existing_run_is_kept_unless_overwrite_is_given(tmp_path, capsys):
     out = tmp_path / "run"
     words = [*TINY_VPG, "--quiet", "--out", str(out)]
     assert main(words) == 0
@@ -322,7 +322,7 @@ def test_an_existing_run_is_kept_unless_told_otherwise(tmp_path, capsys):
     assert (out / "episodes.csv").read_bytes() != before
 
 
-def test_overwrite_removes_nothing_but_runs(tmp_path, capsys):
+def test_overwrite_removes_only_runs(tmp_path, capsys):
     (tmp_path / "thesis.tex").write_text("years of work")
     assert main([*TINY_VPG, "--quiet", "--overwrite", "--out", str(tmp_path)]) == 2
     assert "thesis.tex" in capsys.readouterr().err

@@ -112,7 +112,7 @@ def test_a_folder_in_use_is_not_written_to(path, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("shell", completion.SHELLS)
-def test_a_shell_is_told_every_command_and_flag(shell, capsys):
+def test_completion_covers_every_command_and_flag(shell, capsys):
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out
     for word in ("sweep", "resume", "evaluate", "plot", "video", "compare", "export", "list", "a3c"):

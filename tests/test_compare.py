@@ -99,7 +99,7 @@ def test_compare(folders):
     assert len(comparison.scores) == 3
 
 
-def test_folders_of_one_name_are_told_apart_by_their_paths(folders):
+def test_folders_of_one_name_are_distinguished_by_their_paths(folders):
     paths = folders(**{"a/run": PLAIN, "b/run": SWEEP})
     assert [label.split()[0] for label in compare(paths).labels] == [str(paths[0]), str(paths[1]), str(paths[1])]
 
@@ -442,7 +442,7 @@ def test_compare_on_the_command_line(folders, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("threshold", [475.0, None])
-def test_compare_prints_json_and_nothing_else(folders, tmp_path, capsys, threshold):
+def test_compare_prints_only_json(folders, tmp_path, capsys, threshold):
     """JSON knows neither NaN nor infinity: null stands for the run that never solved and for what is not known."""
     paths = folders(poor=POOR | {"solved_at": threshold}, good=GOOD | {"solved_at": threshold})
     assert main(["compare", str(paths[0]), "--json", str(paths[1]), "--out", str(tmp_path / "out")]) == 0

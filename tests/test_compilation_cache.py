@@ -75,7 +75,7 @@ def test_which_folder_of_several_it_is(tmp_path, monkeypatch, settings):
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "named")
 
 
-def test_a_cache_that_jax_is_told_not_to_use_is_not_made(tmp_path, monkeypatch, settings):
+def test_no_cache_is_made_if_jax_disables_it(tmp_path, monkeypatch, settings):
     monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
     settings(jax_enable_compilation_cache=False)
     assert use_compilation_cache() is None
@@ -83,13 +83,13 @@ def test_a_cache_that_jax_is_told_not_to_use_is_not_made(tmp_path, monkeypatch, 
 
 
 @pytest.mark.slow
-def test_training_goes_on_without_a_cache_where_none_can_be(tmp_path):
+def test_training_continues_without_a_cache_if_none_can_be_made(tmp_path):
     (tmp_path / "file").write_text("in the way")
     train(tmp_path, tmp_path / "file", "run")
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_a_folder_that_others_can_enter_is_left_alone_and_not_used(tmp_path):
+def test_a_cache_folder_open_to_others_is_not_used(tmp_path):
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o750)
@@ -98,7 +98,7 @@ def test_a_folder_that_others_can_enter_is_left_alone_and_not_used(tmp_path):
     assert list(shared.iterdir()) == []
 
 
-def test_private_is_a_folder_of_ones_own(tmp_path, monkeypatch):
+def test_private_means_owned_by_the_user(tmp_path, monkeypatch):
     folder, link = tmp_path / "folder", tmp_path / "link"
     folder.mkdir(mode=0o700)
     link.symlink_to(folder)

@@ -4,7 +4,7 @@ No clock is looked at, so twice the work shows on a busy machine too. XLA's cost
 whatever its rounds, so the rounds are compared as well; a small matrix product beside large ones shows in their number
 alone.
 
-After a change that is meant to change the work, `python tests/test_compiled_programs.py --write` records
+After a change that is meant to change the work, `python tests/test_compiled_programs.py --write` writes
 compiled_programs.json anew.
 """
 

@@ -88,7 +88,7 @@ def test_extras_travel_with_the_step_that_they_belong_to():
     assert float(metrics["first_ratio"]) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_a_recurrent_state_begins_anew_with_every_episode():
+def test_a_recurrent_state_is_reset_with_every_episode():
     """Each actor's, where its own episode ends, and with the observation that it acts on."""
     config, env = recurrent.Config(actors=3, t_max=12), cue(4)
     state = init_run(recurrent.agent, env, config, jax.random.key(0))
@@ -137,7 +137,7 @@ def test_a_recurrent_policy_is_stepped():
 
 
 def test_memory_of_any_type_is_written_on_after_a_run_has_ended():
-    """Choosing between old and new memory would copy it, so a frozen run's goes on; all else stays."""
+    """Choosing between old and new memory would copy it, so a frozen run's is still written; the rest is frozen."""
     config, env = prioritized.Config(capacity=64, hidden_size=4, actors=2), purejaxrl.make("CartPole-v0")
     state = init_run(prioritized.agent, env, config, jax.random.key(0))
     frozen = state._replace(active=jnp.zeros((), bool))

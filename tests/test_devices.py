@@ -32,7 +32,7 @@ def test_memory_is_that_of_the_smallest_accelerator():
     assert devices.memory_of([device_of("gpu"), device_of("gpu", {})]) == sys.maxsize
 
 
-def test_cores_that_lie_idle_are_told_of(monkeypatch):
+def test_idle_cores_give_a_warning(monkeypatch):
     monkeypatch.setattr(devices, "usable_cores", lambda: 4)
     with pytest.warns(UserWarning, match="one of 4 cores"):
         devices.warn_about_idle_cores([device_of("cpu")], None, 8)
@@ -56,7 +56,7 @@ def test_once_jax_has_started_it_is_too_late(monkeypatch):
     assert devices.os.environ["XLA_FLAGS"] == ""
 
 
-def test_a_process_forked_after_jax_has_started_is_told_so_and_does_not_hang(tmp_path):
+def test_a_process_forked_after_jax_has_started_gets_an_error_and_does_not_hang(tmp_path):
     code = (
         "import os, sys, warnings\n"
         "warnings.simplefilter('ignore')\n"  # JAX warns of every fork.

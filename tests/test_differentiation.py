@@ -6,7 +6,7 @@ import numpy as np
 from helpers import run_page
 
 
-def test_the_slope_of_the_final_loss_by_the_step_size(tmp_path):
+def test_the_slope_of_the_final_loss_by_the_learning_rate(tmp_path):
     names = run_page("differentiate-training.md", tmp_path)
     slope, loss = names["slope"], names["loss"]
     assert slope.dtype == loss.dtype == jnp.float64

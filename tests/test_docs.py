@@ -39,7 +39,7 @@ def test_examples_in_docstrings(name):
 
 
 def in_small(train):
-    """The same call with two seeds and a budget of moments."""
+    """The same call with two seeds and a budget that takes moments."""
 
     def call(algorithm, **arguments):
         name = algorithm if isinstance(algorithm, str) else "dqn"

@@ -1,4 +1,4 @@
-"""Parameters of environments: what config.json tells of them, and that nothing is played with others."""
+"""Parameters of environments: how config.json stores them, and that no others are used."""
 
 import dataclasses
 import json
@@ -182,8 +182,8 @@ def before_they_were_recorded(content):
     return {name: value for name, value in content.items() if name not in ("env_params", "schema_version")}
 
 
-def test_folders_of_before_they_were_recorded(tmp_path, short):
-    """They load as they did, and say what they do not know."""
+def test_folders_without_env_params(tmp_path, short):
+    """They load as before, with a warning if parameters are unknown."""
     content = before_they_were_recorded(config_of(env=CARTPOLE))
     with pytest.warns(UserWarning, match="does not say which env_params CartPole-v1 had; its defaults are used"):
         assert replan(content, env=CARTPOLE).settings[0].env.max_episode_steps == 500
@@ -194,7 +194,7 @@ def test_folders_of_before_they_were_recorded(tmp_path, short):
         replan(named, env_params=SHORT)
 
 
-def test_a_training_of_before_goes_on(tmp_path):
+def test_a_training_of_an_earlier_version_is_resumed(tmp_path):
     """Whose checkpoint does not have them either."""
     from purejaxrl.experiment import checkpointing
     from purejaxrl.storage import checkpoint
@@ -204,9 +204,9 @@ def test_a_training_of_before_goes_on(tmp_path):
     config = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps(before_they_were_recorded(config)))
     found, _ = checkpointing.find(out)
-    facts = json.loads((found.path / "facts.json").read_text())
-    facts["config"] = before_they_were_recorded(facts["config"])
-    (found.path / "facts.json").write_text(json.dumps(facts))
+    metadata = json.loads((found.path / "facts.json").read_text())
+    metadata["config"] = before_they_were_recorded(metadata["config"])
+    (found.path / "facts.json").write_text(json.dumps(metadata))
     sums = [(name, checkpoint._file_hash(found.path / name)) for name in ("arrays.safetensors", "facts.json")]
     (found.path / "SHA256SUMS").write_text(checkpoint._sums_text(sums))
     with pytest.warns(UserWarning, match="schema_version 0 -> "):

@@ -28,9 +28,9 @@ def write_balancing_policy(folder, runs):
     arrays["q/kernel_1"] = np.repeat(np.array([[[-1.0, 1.0], [1.0, -1.0]]], np.float32), runs, 0)
     for bias in ("q/bias_0", "q/bias_1"):
         arrays[bias] = np.zeros((runs, 2), np.float32)
-    facts = read_metadata(folder, "last")
+    metadata = read_metadata(folder, "last")
     with RunFolder(folder) as opened:
-        opened.write_params("last", arrays, facts)
+        opened.write_params("last", arrays, metadata)
 
 
 @pytest.fixture(scope="module")
@@ -161,10 +161,10 @@ def test_what_an_interrupted_training_lacks_is_to_be_had_by_resuming(balancing, 
     cut = tmp_path / "cut"
     shutil.copytree(balancing, cut)
     (cut / "summary.json").unlink()
-    facts = read_metadata(cut, "last")
+    metadata = read_metadata(cut, "last")
     with RunFolder(cut) as opened:
         first = {name: values[:1] for name, values in read_params(cut, "last").items()}
-        opened.write_params("last", first, {**facts, "runs": [0]})
+        opened.write_params("last", first, {**metadata, "runs": [0]})
     hint = f"the training has not ended; purejaxrl resume {cut} goes on with it"
     with pytest.raises(InputError, match=f"no last parameters of run 1, which has not begun: {hint}"):
         purejaxrl.load(cut)[1].policy()
@@ -179,7 +179,7 @@ def test_gymnasium_plays_cartpole_only(tmp_path):
         purejaxrl.evaluate(result.path, backend="gymnasium")
 
 
-def test_an_agent_of_ones_own_is_asked_for(tmp_path):
+def test_a_custom_agent_must_be_passed(tmp_path):
     agent = dqn.agent._replace(name="mine")
     result = purejaxrl.train(agent, **SMALL, out=tmp_path / "run")
     with pytest.raises(InputError, match="give it as agent="):

@@ -1,4 +1,4 @@
-"""What agents learn from: images by hand, moments against numpy over everything seen, and the reward scale."""
+"""What agents learn from: images by hand, statistics against numpy over everything seen, and the reward scale."""
 
 import chex
 import jax
@@ -37,23 +37,23 @@ AGENTS = {"vpg": vpg.agent, "a3c": a3c.agent, "dqn": dqn.agent}
 EACH = pytest.mark.parametrize("name", list(AGENTS))
 
 
-def test_moments_are_those_of_everything_seen():
+def test_statistics_are_those_of_everything_seen():
     generator = np.random.default_rng(0)
     batches = [generator.normal((5.0, -300.0), (0.01, 40.0), (*shape, 2)) for shape in [(1,), (7, 3), (1,), (50, 8)]]
-    moments = RunningStatistics(jnp.zeros(()), jnp.zeros(2), jnp.ones(2))
+    statistics = RunningStatistics(jnp.zeros(()), jnp.zeros(2), jnp.ones(2))
     for batch in batches:
-        moments = update_statistics(moments, jnp.asarray(batch, jnp.float32))
+        statistics = update_statistics(statistics, jnp.asarray(batch, jnp.float32))
     everything = np.concatenate([batch.reshape(-1, 2) for batch in batches])
-    assert moments.seen == len(everything)
-    np.testing.assert_allclose(moments.mean, everything.mean(axis=0), rtol=1e-4)
-    np.testing.assert_allclose(moments.variance, everything.var(axis=0), rtol=1e-3)
+    assert statistics.seen == len(everything)
+    np.testing.assert_allclose(statistics.mean, everything.mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(statistics.variance, everything.var(axis=0), rtol=1e-3)
 
 
 def test_normalized_observations():
-    moments = RunningStatistics(jnp.float32(10), jnp.array([1.0, -2.0]), jnp.array([4.0, 0.25]))
+    statistics = RunningStatistics(jnp.float32(10), jnp.array([1.0, -2.0]), jnp.array([4.0, 0.25]))
     observation = jnp.array([[[3.0, -2.0], [-1.0, -1.0]], [[1.0, 100.0], [1e6, -1e6]]])
     expected = [[[1.0, 0.0], [-1.0, 2.0]], [[0.0, LIMIT], [LIMIT, -LIMIT]]]
-    np.testing.assert_allclose(normalize(moments, observation), expected, rtol=1e-6)
+    np.testing.assert_allclose(normalize(statistics, observation), expected, rtol=1e-6)
     assert normalize(None, observation) is observation
 
 
@@ -84,35 +84,35 @@ def spying(agent):
     return agent._replace(update=update)
 
 
-def without_moments(learner):
+def without_statistics(learner):
     return learner._replace(params=learner.params._replace(statistics=None))
 
 
 @EACH
 def test_acting_and_evaluating_see_normalized_observations(name):
-    """An agent with moments is, on raw observations, what it is without them on normalised ones."""
+    """An agent with running statistics does on raw observations what it does without them on normalized ones."""
     agent, config = AGENTS[name], CONFIGS[name]
     state, _ = train_one(agent, config, CARTPOLE)
-    moments, plain = state.learner.params.statistics, without_moments(state.learner)
-    spread = jnp.sqrt(moments.variance + 1e-8)[None]
-    normalised = 3 * jax.random.normal(jax.random.key(1), (500, 4))
-    observation = moments.mean[None] + normalised * spread
+    statistics, plain = state.learner.params.statistics, without_statistics(state.learner)
+    spread = jnp.sqrt(statistics.variance + 1e-8)[None]
+    normalized = 3 * jax.random.normal(jax.random.key(1), (500, 4))
+    observation = statistics.mean[None] + normalized * spread
     chosen = agent.policy(config, CARTPOLE, state.learner.params, observation).action
-    np.testing.assert_array_equal(chosen, agent.policy(config, CARTPOLE, plain.params, normalised).action)
+    np.testing.assert_array_equal(chosen, agent.policy(config, CARTPOLE, plain.params, normalized).action)
     assert np.any(chosen != agent.policy(config, CARTPOLE, plain.params, observation).action), (
         "the comparison would be blind"
     )
 
-    normalised, observation = normalised[:4], observation[:4]
+    normalized, observation = normalized[:4], observation[:4]
     for seed in range(20):
         np.testing.assert_array_equal(
             agent.act(config, CARTPOLE, state.learner, observation, (), PROGRESS, jax.random.key(seed)).action,
-            agent.act(config, CARTPOLE, plain, normalised, (), PROGRESS, jax.random.key(seed)).action,
+            agent.act(config, CARTPOLE, plain, normalized, (), PROGRESS, jax.random.key(seed)).action,
         )
 
 
 def test_gradients_see_the_observations_that_were_acted_on():
-    """VPG's first epoch acts before any moments exist, so its policy step is that of raw observations."""
+    """VPG's first epoch acts before there are any statistics, so its policy step is that of raw observations."""
     raw = CONFIGS["vpg"].__class__(epochs=1, steps_per_epoch=40, actors=4, hidden_sizes=(8,))
     one = CONFIGS["vpg"].__class__(
         epochs=1, steps_per_epoch=40, actors=4, hidden_sizes=(8,), normalize_observations=True
@@ -123,22 +123,23 @@ def test_gradients_see_the_observations_that_were_acted_on():
 
 
 @pytest.mark.parametrize("name", ["vpg", "a3c"])
-def test_updates_see_observations_by_the_moments_that_were_acted_with(name):
-    """An update with moments is one without them on a batch that was normalised by hand."""
+def test_updates_normalize_by_the_statistics_that_were_acted_with(name):
+    """An update with statistics equals one without them on a batch that was normalized by hand."""
     agent, config = AGENTS[name], CONFIGS[name]
     state, _ = train_one(agent, config, CARTPOLE)
     state = state._replace(key=jax.random.key(5))
     _, batch, _ = rollout(agent, CARTPOLE, config, state, PROGRESS, jax.random.key(6))
-    moments = state.learner.params.statistics
-    assert np.abs(moments.mean).max() > 0.01
+    statistics = state.learner.params.statistics
+    assert np.abs(statistics.mean).max() > 0.01
     given, _ = agent.update(config, CARTPOLE, state.learner, batch, PROGRESS, jax.random.key(7))
     by_hand = batch._replace(
-        observation=normalize(moments, batch.observation), next_observation=normalize(moments, batch.next_observation)
+        observation=normalize(statistics, batch.observation),
+        next_observation=normalize(statistics, batch.next_observation),
     )
-    plain = without_moments(state.learner)
+    plain = without_statistics(state.learner)
     expected, _ = agent.update(config, CARTPOLE, plain, by_hand, PROGRESS, jax.random.key(7))
-    assert given.params.statistics.seen == moments.seen + batch.reward.size
-    np.testing.assert_allclose(flat(without_moments(given)), flat(expected), atol=1e-6)
+    assert given.params.statistics.seen == statistics.seen + batch.reward.size
+    np.testing.assert_allclose(flat(without_statistics(given)), flat(expected), atol=1e-6)
 
 
 def test_dqn_keeps_raw_observations():
@@ -152,15 +153,15 @@ def test_dqn_keeps_raw_observations():
 
 
 def test_dqn_learns_from_normalized_observations():
-    """A gradient step on a raw replay with moments is one on a normalised replay without."""
+    """A gradient step on a raw replay with statistics equals one on a normalized replay without."""
     config = CONFIGS["dqn"]
     learner = dqn.init(config, CARTPOLE, jax.random.key(0))
-    moments = RunningStatistics(jnp.float32(10), jnp.array([1.0, -2.0, 0.0, 3.0]), jnp.array([4.0, 0.25, 1.0, 9.0]))
+    statistics = RunningStatistics(jnp.float32(10), jnp.array([1.0, -2.0, 0.0, 3.0]), jnp.array([4.0, 0.25, 1.0, 9.0]))
     observation, next_observation = jax.random.normal(jax.random.key(1), (2, 64, 4))
     others = (jnp.arange(64) % 2, jnp.ones(64), jnp.arange(64) % 5 == 0, jnp.arange(64) % 7 == 0)
     trained = (learner.params.q, learner.extra, learner.optimizer)
     results = []
-    for prepared, given in ((lambda x: x, moments), (lambda x: normalize(moments, x), None)):
+    for prepared, given in ((lambda x: x, statistics), (lambda x: normalize(statistics, x), None)):
         steps = dqn.Step(prepared(observation), *others, prepared(next_observation))
         replay = dqn.ring.Replay(dqn.ring.pack(steps))
         step = (config, CARTPOLE, replay, given, PROGRESS._replace(iteration=jnp.int32(15)), dqn.q_target)
@@ -206,25 +207,25 @@ def test_reward_scale_of_dqn():
     assert np.max(log.ended.returns) == 20
 
 
-# Three frames, oldest first, of one row of two grey pixels: one stays dark, one turns from white over grey to black.
-GREY = [[[0.1, 0.1, 0.1], [1.0, 0.4, 0.0]]]
+# Three frames, oldest first, of one row of two gray pixels: one stays dark, one turns from white over gray to black.
+GRAY = [[[0.1, 0.1, 0.1], [1.0, 0.4, 0.0]]]
 # Two RGB frames of one pixel; only green changes.
-COLOURED = [[[1.0, 0.6, 0.2, 1.0, 0.5, 0.2]]]
+COLORED = [[[1.0, 0.6, 0.2, 1.0, 0.5, 0.2]]]
 
 
 @pytest.mark.parametrize(
     ("config", "rendered", "expected"),
     [
-        ({"image": "stack", "frames": 3, "channels": 1}, GREY, [[[0.9, 0.9, 0.9], [0.0, 0.6, 1.0]]]),
+        ({"image": "stack", "frames": 3, "channels": 1}, GRAY, [[[0.9, 0.9, 0.9], [0.0, 0.6, 1.0]]]),
         (
             {"image": "stack", "frames": 3, "channels": 1, "motion_scale": 5.0},
-            GREY,
+            GRAY,
             [[[0.0, 0.0, 0.9], [5.0, 2.0, 1.0]]],
         ),
-        ({"image": "stack", "frames": 2, "channels": 3}, COLOURED, [[[0.0, 0.4, 0.8, 0.0, 0.5, 0.8]]]),
+        ({"image": "stack", "frames": 2, "channels": 3}, COLORED, [[[0.0, 0.4, 0.8, 0.0, 0.5, 0.8]]]),
         (
             {"image": "stack", "frames": 2, "channels": 3, "motion_scale": 2.0},
-            COLOURED,
+            COLORED,
             [[[0.0, 0.2, 0.0, 0.0, 0.5, 0.8]]],
         ),
         (
@@ -253,21 +254,21 @@ def test_inputs_are_what_the_environment_renders():
     np.testing.assert_allclose(inputs, np.broadcast_to([-1.0, -2.0, 0.3], (8, 12, 3)), atol=1e-5)
 
 
-def test_moments_of_images():
+def test_statistics_of_images():
     """One mean and variance for every pixel of every frame, over all steps and actors."""
     env = make("CartPole-v0", images=Images(image_size=(8, 12)), renderer=LEANING_POLE)
     config = vpg.Config(image="stack", channels=1, image_size=(8, 12), normalize_observations=True)
-    moments = init_statistics(config, env)
-    assert moments.mean.shape == moments.variance.shape == (8, 12, 2)
+    statistics = init_statistics(config, env)
+    assert statistics.mean.shape == statistics.variance.shape == (8, 12, 2)
     numbers = jax.random.uniform(jax.random.key(0), (7, 3, 2, 1))
-    moments = update_statistics(moments, network_input(config, env, None, numbers))
+    statistics = update_statistics(statistics, network_input(config, env, None, numbers))
     dark = 1 - np.asarray(numbers, np.float64).reshape(21, 2)
-    np.testing.assert_allclose(moments.mean, np.broadcast_to(dark.mean(axis=0), (8, 12, 2)), rtol=1e-5)
-    np.testing.assert_allclose(moments.variance, np.broadcast_to(dark.var(axis=0), (8, 12, 2)), rtol=1e-4)
-    assert moments.seen == 21
-    normalised = ((dark - dark.mean(axis=0)) / dark.std(axis=0)).reshape(7, 3, 1, 1, 2)
-    expected = np.broadcast_to(normalised, (7, 3, 8, 12, 2))
-    np.testing.assert_allclose(network_input(config, env, moments, numbers), expected, atol=1e-4)
+    np.testing.assert_allclose(statistics.mean, np.broadcast_to(dark.mean(axis=0), (8, 12, 2)), rtol=1e-5)
+    np.testing.assert_allclose(statistics.variance, np.broadcast_to(dark.var(axis=0), (8, 12, 2)), rtol=1e-4)
+    assert statistics.seen == 21
+    normalized = ((dark - dark.mean(axis=0)) / dark.std(axis=0)).reshape(7, 3, 1, 1, 2)
+    expected = np.broadcast_to(normalized, (7, 3, 8, 12, 2))
+    np.testing.assert_allclose(network_input(config, env, statistics, numbers), expected, atol=1e-4)
 
 
 CONV = {"torso": "conv", "conv_channels": (3, 4), "conv_kernels": (4, 2), "conv_strides": (2, 1)}
@@ -287,7 +288,7 @@ def weights_of(name, learner):
 
 
 def check_that_images_moved(name, config, learner):
-    """The learner of a run of seed 0 has finite weights, and those that see the picture are not those it began with."""
+    """The learner of a run of seed 0 has finite weights, and those that see the image have changed since it began."""
     frames = config.frames if config.image == "stack" else 1
     shown = Images(config.image, frames, config.frame_spacing, config.image_size, config.channels)
     env = make("CartPole-v0", images=shown, renderer=LEANING_POLE)

@@ -1,4 +1,4 @@
-"""Loggers: told of what metrics.csv holds, between chunks; none of them can harm a training."""
+"""Loggers receive the rows of metrics.csv between chunks, and none of them can harm a training."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ TINY = {"epochs": 3, "steps_per_epoch": 40, "actors": 4, "hidden_sizes": (4,), "
 
 
 class Notes:
-    """Keeps what it is told."""
+    """Keeps what it receives."""
 
     def __init__(self):
         self.told, self.rows = [], []
@@ -37,7 +37,7 @@ class Notes:
 
 
 class Failing(Notes):
-    """Fails the first time that it is told of rows."""
+    """Fails the first time that it receives rows."""
 
     def log(self, rows):
         super().log(rows)
@@ -56,7 +56,7 @@ def swept(tmp_path_factory):
     return result, notes, failing
 
 
-def test_a_logger_is_told_every_row_of_metrics_csv(swept):
+def test_a_logger_receives_every_row_of_metrics_csv(swept):
     result, notes, _ = swept
     kinds = [entry[0] for entry in notes.told]
     assert kinds == ["start", *["log"] * (len(kinds) - 2), "finish"]
@@ -72,7 +72,7 @@ def test_a_logger_is_told_every_row_of_metrics_csv(swept):
     assert all(type(row["run"]) is int and type(row["return_mean"]) is float for row in notes.rows)
 
 
-def test_a_logger_is_told_the_config_and_the_summary(swept):
+def test_a_logger_receives_config_and_summary(swept):
     result, notes, _ = swept
     _, config, folder = notes.told[0]
     assert config == json.loads((result.path / "config.json").read_text())
@@ -80,7 +80,7 @@ def test_a_logger_is_told_the_config_and_the_summary(swept):
     assert notes.told[-1][1] == json.loads((result.path / "summary.json").read_text())
 
 
-def test_a_logger_that_fails_is_told_nothing_more(swept):
+def test_a_logger_that_fails_is_not_called_again(swept):
     assert [entry[0] for entry in swept[2].told] == ["start", "log"]
     assert swept[0].summary_json["runs_ok"] == 4
 
@@ -168,7 +168,7 @@ class StopAfter(Silent):
     def __init__(self, chunks):
         self.left = chunks
 
-    def advance(self, records, seconds):
+    def advance(self, stats, seconds):
         self.left -= 1
         if not self.left:
             signal.raise_signal(signal.SIGTERM)
@@ -180,7 +180,7 @@ class KilledAfter(Silent):
     def __init__(self, chunks):
         self.left = chunks
 
-    def advance(self, records, seconds):
+    def advance(self, stats, seconds):
         self.left -= 1
         if not self.left:
             raise KeyboardInterrupt
@@ -188,7 +188,7 @@ class KilledAfter(Silent):
 
 @pytest.mark.parametrize("log_every", [80, 1000], ids=["some rows stay", "no row stays"])
 def test_tensorboard_holds_no_step_twice(log_every, tmp_path, monkeypatch):
-    """The first checkpoint is that of the second chunk, and two more chunks are told; the second run ends early."""
+    """The first checkpoint is that of the second chunk, and two more chunks are logged; the second run ends early."""
     pytest.importorskip("tensorboardX", reason="needs the extra tensorboard")
     monkeypatch.setattr("purejaxrl.training.runner.next_length", lambda *_: 7)
     arguments = {**TINY, "epochs": 40, "pi_lr": [1e-3, 1e-2], "log_every": log_every, "checkpoint_every": 0}
@@ -236,7 +236,7 @@ def tell_much(listeners):
         listeners.log({"run": np.zeros(100, int), "env_steps": steps, "loss": np.ones(100)})
 
 
-def test_tensorboard_loses_nothing_that_it_was_told(tmp_path):
+def test_tensorboard_loses_no_rows(tmp_path):
     """Where the process is killed, too: rows are in the file once `log` has returned."""
     pytest.importorskip("tensorboardX", reason="needs the extra tensorboard")
     board = TensorBoard(tmp_path)

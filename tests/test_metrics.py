@@ -35,7 +35,7 @@ def log_of(lengths, active=None, loss=None):
     )
 
 
-class Recorder:
+class Accumulator:
     """The state of `metrics` from chunk to chunk, of runs 0, 1, ... with seeds 40, 41, ..."""
 
     def __init__(self, runs=1, **options):
@@ -77,17 +77,17 @@ def cut(log, first, last):
 
 def test_vectors_of_whole_numbers_are_averaged_and_tallied():
     """Two runs; the second has ended after its first iteration, so what it reports afterwards does not count."""
-    recorder = Recorder(2, steps=1, log_every=2)
+    accumulator = Accumulator(2, steps=1, log_every=2)
     log = log_of(np.zeros((3, 2, 1, 1), int), active=[[1, 1], [1, 0], [1, 0]])
     log.metrics["delay"] = np.array([[[0, 1], [1, 0]], [[3, 3], [9, 9]], [[3, -2], [9, 9]]])
-    _, first = recorder.add(0, cut(log, 0, 2), None, is_over=np.array([False, True]))
-    _, second = recorder.add(2, cut(log, 2, 3), None, is_over=np.ones(2, bool))
+    _, first = accumulator.add(0, cut(log, 0, 2), None, is_over=np.array([False, True]))
+    _, second = accumulator.add(2, cut(log, 2, 3), None, is_over=np.ones(2, bool))
     assert [(row["run"], row["iteration"], row["delay"]) for row in rows_of(first) + rows_of(second)] == [
         (1, 1, 0.5),
         (0, 2, 1.75),
         (0, 3, 0.5),
     ]
-    assert recorder.state.tallies["delay"].as_dict() == {"bin_width": 1, "counts": {-2: 1, 0: 2, 1: 2, 3: 3}}
+    assert accumulator.state.tallies["delay"].as_dict() == {"bin_width": 1, "counts": {-2: 1, 0: 2, 1: 2, 3: 3}}
 
 
 def test_a_tally_stays_small():
@@ -102,8 +102,8 @@ def test_a_tally_stays_small():
 def test_rows_by_hand():
     # One run, T = 2 steps of N = 2 actors: four env steps per iteration; intervals of 8 env steps.
     lengths = [[[[0, 3], [5, 0]]], [[[0, 0], [0, 0]]], [[[7, 7], [0, 0]]]]
-    recorder = Recorder(steps=4, log_every=8)
-    episodes, rows = recorder.add(0, log_of(lengths, loss=[[1], [np.nan], [5]]), None, is_over=YES)
+    accumulator = Accumulator(steps=4, log_every=8)
+    episodes, rows = accumulator.add(0, log_of(lengths, loss=[[1], [np.nan], [5]]), None, is_over=YES)
     assert list(episodes) == ["run", "seed", "episode", "env_steps", "return", "length"]
     assert [tuple(row.values()) for row in rows_of(episodes)] == [
         (0, 40, 1, 2, 6.0, 3),
@@ -121,15 +121,15 @@ def test_rows_by_hand():
 
 
 def test_an_interval_without_an_ended_episode_has_empty_returns():
-    recorder = Recorder(steps=1, log_every=1)
-    (row,) = rows_of(recorder.add(0, log_of([[[[0]]]]), None, is_over=YES)[1])
+    accumulator = Accumulator(steps=1, log_every=1)
+    (row,) = rows_of(accumulator.add(0, log_of([[[[0]]]]), None, is_over=YES)[1])
     assert np.isnan(row["return_mean"])
     assert np.isnan(row["return_min"])
     assert np.isnan(row["return_max"])
 
 
 def loop_rows(log, active, steps, log_every, max_episodes, solved_at):
-    """What a Recorder should say, one event at a time: episode rows, metric rows, solved steps, areas, of every run."""
+    """What the metrics should be, one event at a time: episode rows, metric rows, solved steps, areas, of every run."""
     length, returns = log.ended.length, log.ended.returns
     episode_rows, metric_rows, solved, areas = [], [], [], []
     for run, iterations in enumerate(active):
@@ -178,68 +178,68 @@ def test_rows_are_those_of_a_plain_loop_however_training_is_cut(cuts, log_every)
     log = log_of(lengths, active, loss)
     options = {"steps": 4, "log_every": log_every, "max_episodes": 115, "solved_at": 2.99}
     expected_episodes, expected_metrics, solved, areas = loop_rows(log, ends, **options)
-    recorder, whole = Recorder(4, **options), Recorder(4, **options)
+    accumulator, whole = Accumulator(4, **options), Accumulator(4, **options)
     at_once = whole.add(0, log, None, is_over=np.ones(4, bool))
     episodes, rows = [], []
     for first, last in itertools.pairwise([0, *cuts, 100]):
-        tables = recorder.add(first, cut(log, first, last), None, is_over=np.array(ends) <= last)
+        tables = accumulator.add(first, cut(log, first, last), None, is_over=np.array(ends) <= last)
         episodes += rows_of(tables[0])
         rows += rows_of(tables[1])
     # To the last bit: the cut may not show.
     np.testing.assert_equal(episodes, rows_of(at_once[0]))
     np.testing.assert_equal(rows, rows_of(at_once[1]))
-    np.testing.assert_equal(recorder.stats()._asdict(), whole.stats()._asdict())
+    np.testing.assert_equal(accumulator.stats()._asdict(), whole.stats()._asdict())
 
     assert [
         (row["env_steps"], row["run"], *list(row.values())[1:3], row["return"], row["length"]) for row in episodes
     ] == [(at, run, seed, number, total, length) for at, run, seed, number, total, length in expected_episodes]
     for row, expected in zip(rows, expected_metrics, strict=True):
         assert row == pytest.approx(expected, nan_ok=True, rel=1e-12)
-    records = recorder.stats()
-    assert records.solved_at_steps.tolist() == solved
+    stats = accumulator.stats()
+    assert stats.solved_at_steps.tolist() == solved
     assert min(solved) < 0 < max(solved)
-    np.testing.assert_allclose(records.area, areas, rtol=1e-12)
-    np.testing.assert_array_equal(records.env_steps, np.array(ends) * 4)
-    assert records.episodes.max() == 115
+    np.testing.assert_allclose(stats.area, areas, rtol=1e-12)
+    np.testing.assert_array_equal(stats.env_steps, np.array(ends) * 4)
+    assert stats.episodes.max() == 115
 
 
 def test_rows_beyond_the_episode_budget_are_dropped():
     """Three actors end in the iteration in which the budget of 2 is reached."""
-    recorder = Recorder(steps=3, log_every=3, max_episodes=2)
-    episodes, rows = recorder.add(0, log_of([[[[4, 5, 6]]]]), None, is_over=YES)
+    accumulator = Accumulator(steps=3, log_every=3, max_episodes=2)
+    episodes, rows = accumulator.add(0, log_of([[[[4, 5, 6]]]]), None, is_over=YES)
     assert [(row["env_steps"], row["length"]) for row in rows_of(episodes)] == [(1, 4), (2, 5)]
     assert rows["return_mean"].tolist() == [9]
-    assert recorder.stats().episodes.tolist() == [2]
+    assert accumulator.stats().episodes.tolist() == [2]
 
 
 def test_solved_is_the_first_full_window_at_or_above():
     """Returns 2 x (1, 1, ..., 3, 3, ...): 150 episodes of return 2, then 6; a window with half of each averages 4."""
     lengths = np.where(np.arange(300) < 150, 1, 3).reshape(300, 1, 1, 1)
-    recorder = Recorder(steps=1, log_every=1000, solved_at=4.0)
-    recorder.add(0, cut(log_of(lengths), 0, 170), None, is_over=NO)
-    assert recorder.stats().solved_at_steps.tolist() == [-1]
-    recorder.add(170, cut(log_of(lengths), 170, 300), None, is_over=YES)
-    assert recorder.stats().solved_at_steps.tolist() == [200]
-    assert recorder.stats().return_100.tolist() == [6]
+    accumulator = Accumulator(steps=1, log_every=1000, solved_at=4.0)
+    accumulator.add(0, cut(log_of(lengths), 0, 170), None, is_over=NO)
+    assert accumulator.stats().solved_at_steps.tolist() == [-1]
+    accumulator.add(170, cut(log_of(lengths), 170, 300), None, is_over=YES)
+    assert accumulator.stats().solved_at_steps.tolist() == [200]
+    assert accumulator.stats().return_100.tolist() == [6]
     high = np.full((99, 1, 1, 1), 500)
-    recorder = Recorder(steps=1, log_every=1000, solved_at=4.0)
-    recorder.add(0, log_of(high), None, is_over=NO)
-    assert recorder.stats().solved_at_steps.tolist() == [-1]
-    assert np.isnan(recorder.stats().return_100).all()
-    recorder.add(99, log_of(high[:1]), None, is_over=YES)
-    assert recorder.stats().solved_at_steps.tolist() == [100]
+    accumulator = Accumulator(steps=1, log_every=1000, solved_at=4.0)
+    accumulator.add(0, log_of(high), None, is_over=NO)
+    assert accumulator.stats().solved_at_steps.tolist() == [-1]
+    assert np.isnan(accumulator.stats().return_100).all()
+    accumulator.add(99, log_of(high[:1]), None, is_over=YES)
+    assert accumulator.stats().solved_at_steps.tolist() == [100]
 
 
-def test_evaluations_stand_in_the_row_that_closes_next():
-    recorder = Recorder(2, steps=1, log_every=4)
+def test_evaluations_are_in_the_row_that_closes_next():
+    accumulator = Accumulator(2, steps=1, log_every=4)
     log = log_of(np.zeros((2, 2, 1, 1), int))
     no, yes = np.zeros(2, bool), np.ones(2, bool)
-    assert rows_of(recorder.add(0, log, np.array([7.0, 8.0]), is_over=no)[1]) == []
+    assert rows_of(accumulator.add(0, log, np.array([7.0, 8.0]), is_over=no)[1]) == []
     # The row of an interval is handed out with the chunk that begins the next.
-    assert rows_of(recorder.add(2, log, None, is_over=no)[1]) == []
-    _, rows = recorder.add(4, log, None, is_over=no)
+    assert rows_of(accumulator.add(2, log, None, is_over=no)[1]) == []
+    _, rows = accumulator.add(4, log, None, is_over=no)
     assert rows["eval_return"].tolist() == [7, 8]
-    _, rows = recorder.add(6, log, np.array([np.nan, 9.0]), is_over=yes)
+    _, rows = accumulator.add(6, log, np.array([np.nan, 9.0]), is_over=yes)
     np.testing.assert_array_equal(rows["eval_return"], [np.nan, 9])
 
 
@@ -258,7 +258,7 @@ def test_closing_is_apart_from_recording():
     """A training that ends, and one with a larger budget, have the same state before `close`, and the same rows."""
     log = log_of(np.tile([[[[0, 3], [5, 0]]]], (6, 2, 1, 1)))
     options = {"steps": 4, "log_every": 8}
-    whole = Recorder(2, **options)
+    whole = Accumulator(2, **options)
     _, expected = whole.add(0, log, np.array([1.0, 2.0]), is_over=np.ones(2, bool))
     spec = whole.spec
     state, first = metrics.record(spec, metrics.init(spec), 0, cut(log, 0, 3), None, np.zeros(2, bool))

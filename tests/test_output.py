@@ -84,7 +84,7 @@ def test_a_training_needs_no_standard_error(stream, flag, tmp_path, monkeypatch,
 
 
 def test_a_training_needs_no_standard_output(stream, said, tmp_path, monkeypatch, capsys):
-    """What could not be written is told of, unless nobody wanted to read it."""
+    """Failed writes are reported, unless the reader closed the pipe."""
     monkeypatch.setattr(sys, "stdout", stream)
     assert main([*TINY_VPG, "--out", str(tmp_path / "run")]) == 0
     assert_complete(tmp_path / "run")
@@ -125,7 +125,7 @@ def test_an_interrupted_training_says_so_even_if_nobody_reads(flag, broken, tmp_
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["stopped_by"] == "SIGTERM"
 
 
-def test_errors_keep_their_exit_codes_where_they_cannot_be_told(stream, monkeypatch):
+def test_errors_keep_their_exit_codes_if_they_cannot_be_printed(stream, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     assert main(["fly"]) == 2
     assert main(["list", "--debug", "vpg"]) == 2
@@ -142,7 +142,7 @@ def test_letters_that_an_encoding_lacks_are_escaped(tmp_path, monkeypatch):
 
 
 class Failing(Silent):
-    """Fails at a call, and notes what it is told."""
+    """Fails at one call, and keeps what it receives."""
 
     def __init__(self, at):
         self.at, self.told = at, []
@@ -164,7 +164,7 @@ class Failing(Silent):
         ("close", ["start", "advance", "close"]),
     ],
 )
-def test_a_reporter_that_fails_is_told_nothing_more(at, told, tmp_path):
+def test_a_reporter_that_fails_is_not_called_again(at, told, tmp_path):
     reporter = Failing(at)
     with pytest.warns(
         UserWarning, match=rf"^Failing\.{at} failed, and training goes on without it: RuntimeError: no paper"
@@ -176,7 +176,7 @@ def test_a_reporter_that_fails_is_told_nothing_more(at, told, tmp_path):
 
 
 def test_a_training_in_python_needs_no_standard_error(stream, tmp_path, monkeypatch):
-    """Its bar fails there, and so do the warning that tells of it and the lines of the log."""
+    """Its bar fails there, and so do the warning about that and the lines of the log."""
     monkeypatch.setattr(sys, "stderr", stream)
     log = logging.getLogger("purejaxrl")
     monkeypatch.setattr(log, "handlers", [logging.StreamHandler(stream)])

@@ -60,7 +60,7 @@ def test_the_weighted_loss_of_the_page(page, cartpole):
     assert float(loss) == pytest.approx(-(taken * weight).mean() - 0.1 * float(entropy), rel=1e-5)
 
 
-def test_a_hyperparameter_of_ones_own_is_swept_in_one_program(page):
+def test_a_custom_hyperparameter_is_swept_in_one_program(page):
     names, _ = page
     plan = plan_sweep(names["weighted_vpg"], temperature=[0.5, 1.0], preset="tuned")
     structures = {jax.tree.structure(setting.config) for setting in plan.settings}
@@ -70,7 +70,7 @@ def test_a_hyperparameter_of_ones_own_is_swept_in_one_program(page):
         plan_train(names["weighted_vpg"], temperature=0.0)
 
 
-def test_the_agent_from_nothing_follows_the_score(page, cartpole):
+def test_the_agent_from_scratch_follows_the_score_function(page, cartpole):
     """One update moves the weights by lr times the mean of (R - mean R) times the gradient of log pi, by hand."""
     names, _ = page
     settings = names["LinearConfig"](gamma=0.0, lr=0.5)

@@ -162,7 +162,7 @@ def test_modules_are_swept_as_all_else(tmp_path):
         purejaxrl.sweep("vpg", network=[Torso(), Torso()])
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     @nn.compact
     def __call__(self, x):
         return nn.BatchNorm(use_running_average=False)(nn.Dense(3)(x))
@@ -195,7 +195,7 @@ class Unhashable(nn.Module):
         (3, "it takes a flax.linen.Module, not 3"),
         ("x" * 500, "it takes a flax.linen.Module, not 'x{79}[.]{3}$"),
         (jnp.tanh, "it takes a flax.linen.Module"),
-        (Normalised(), "Normalised has batch_stats beside its parameters"),
+        (Normalized(), "Normalized has batch_stats beside its parameters"),
         (OneNumber(), r"OneNumber makes float32 \[2\] of inputs \[2, 4\]; it must make features \[2, F\]"),
         (Unhashable(sizes=[3]), "Unhashable cannot be hashed"),
     ],
@@ -207,7 +207,7 @@ def test_what_is_no_network_is_refused_before_anything_compiles(network, words):
         assert "\n" not in str(caught.value)
 
 
-def test_who_has_an_nnx_module_is_told_how_to_wrap_it():
+def test_the_error_for_nnx_modules_says_how_to_wrap_them():
     from flax import nnx
 
     class Torso(nnx.Module):
@@ -319,20 +319,20 @@ def test_convolutions_are_not_refused():
     check_body(plain_function(lambda _, layer, x: layer(nn.Conv(4, (3, 3))(x).mean((1, 2)))), (8, 8, 3))
 
 
-def test_rows_are_looked_at_within_a_transformation_too():
-    """As when a training is differentiated; and under whatever JAX is told to look for."""
+def test_rows_are_checked_inside_transformations_too():
+    """As when a training is differentiated; also with JAX's checks for NaN and the like."""
 
-    def slope(step_size, network):
-        config = vpg.Config(network=network, epochs=1, steps_per_epoch=8, actors=2, train_v_iters=1, pi_lr=step_size)
+    def slope(lr, network):
+        config = vpg.Config(network=network, epochs=1, steps_per_epoch=8, actors=2, train_v_iters=1, pi_lr=lr)
         train = purejaxrl.make_train(vpg.agent, config, purejaxrl.make("CartPole-v0"))
         return train(jax.random.key(0))[1].metrics["pi_loss"][-1]
 
     log = plain_function(lambda _, layer, x: layer(jnp.log(jnp.abs(x))))
     with jax.debug_nans(True):
-        jax.eval_shape(jax.grad(lambda step_size: slope(step_size, log)), 1e-2)
+        jax.eval_shape(jax.grad(lambda lr: slope(lr, log)), 1e-2)
     mixing = plain_function(lambda _, layer, x: layer(x - x.mean(0)[None]))
     with pytest.raises(InputError, match="mixes the rows"):
-        jax.eval_shape(jax.grad(lambda step_size: slope(step_size, mixing)), 1e-2)
+        jax.eval_shape(jax.grad(lambda lr: slope(lr, mixing)), 1e-2)
     with jax.enable_x64(True), pytest.raises(InputError, match="mixes the rows"):
         check_body(mixing, (4,))
 

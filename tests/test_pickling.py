@@ -82,7 +82,7 @@ def test_slices_that_are_sent_together_share_a_folder(swept):
     assert path.exists()
 
 
-def test_objects_of_ones_own_go_along():
+def test_custom_objects_are_pickled_too():
     """What cannot be imported there goes with cloudpickle, as in joblib, dask and ray."""
 
     def init(config, env, key):

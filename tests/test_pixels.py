@@ -1,4 +1,4 @@
-"""Images as observations: against frames drawn one by one from lists of states that the tests keep."""
+"""Images as observations: against frames rendered one by one from lists of states that the tests keep."""
 
 from functools import cache
 
@@ -24,7 +24,7 @@ from purejaxrl.training.rollout import rollout
 
 SIZE = (8, 12)
 STEPS = 120
-# Far less than what a step changes in a picture, far more than float32's rounding.
+# Far less than a step changes in an image, far more than float32's rounding.
 CLOSE = {"rtol": 0, "atol": 1e-5}
 
 
@@ -51,18 +51,18 @@ def play_of_states(limit):
     return play(make("CartPole-v0", max_ep_len=limit))
 
 
-def pictures_of(env, first, timestep):
+def render_all(env, first, timestep):
     """The images of the first observation, and of the later and of the next ones of all steps."""
     everything = np.concatenate([first[None], timestep.observation, timestep.next_observation])
-    pictures = np.asarray(jax.jit(lambda x: env.image_format.image(x).render())(everything))
-    return pictures[0], pictures[1 : STEPS + 1], pictures[STEPS + 1 :]
+    images = np.asarray(jax.jit(lambda x: env.image_format.image(x).render())(everything))
+    return images[0], images[1 : STEPS + 1], images[STEPS + 1 :]
 
 
 @cache
-def drawing(channels):
-    """What draws the one frame of a state (x, x_dot, theta, theta_dot)."""
-    draw = jax.jit(lambda state: render_observation(state[0], state[2], *SIZE, channels))
-    return lambda state: np.asarray(draw(state))
+def frame_renderer(channels):
+    """A function that renders the frame of one state (x, x_dot, theta, theta_dot)."""
+    render = jax.jit(lambda state: render_observation(state[0], state[2], *SIZE, channels))
+    return lambda state: np.asarray(render(state))
 
 
 def episodes_of(first, timestep):
@@ -85,11 +85,11 @@ def episodes_of(first, timestep):
 )
 def test_a_stack_is_the_last_frames_of_its_own_episode(frames, spacing, channels, limit):
     """Frames lie `spacing` steps apart, oldest first; those from before the first step are the first one."""
-    draw = drawing(channels)
+    render = frame_renderer(channels)
 
     def stacked(states):
         places = [max(len(states) - 1 - spacing * age, 0) for age in reversed(range(frames))]
-        return np.concatenate([draw(states[place]) for place in places], axis=-1)
+        return np.concatenate([render(states[place]) for place in places], axis=-1)
 
     images = Images("stack", frames, spacing, SIZE, channels)
     env = make("CartPole-v0", max_ep_len=limit, images=images)
@@ -101,41 +101,41 @@ def test_a_stack_is_the_last_frames_of_its_own_episode(frames, spacing, channels
     assert np.sum(states.terminated & ~states.truncated) >= 2
     assert np.sum(states.truncated & ~states.terminated) >= (0 if limit is None else 2)
 
-    first_picture, pictures, next_pictures = pictures_of(env, first, timestep)
-    assert first_picture.shape == env.input_shape
-    np.testing.assert_allclose(first_picture, stacked([first_state]), **CLOSE)
+    first_image, images, next_images = render_all(env, first, timestep)
+    assert first_image.shape == env.input_shape
+    np.testing.assert_allclose(first_image, stacked([first_state]), **CLOSE)
     for i, (seen, is_over, past) in enumerate(episodes_of(first_state, states)):
-        np.testing.assert_allclose(next_pictures[i], stacked(seen), **CLOSE)
-        np.testing.assert_allclose(pictures[i], stacked(past), **CLOSE)
+        np.testing.assert_allclose(next_images[i], stacked(seen), **CLOSE)
+        np.testing.assert_allclose(images[i], stacked(past), **CLOSE)
         if is_over:
-            np.testing.assert_array_equal(pictures[i], np.tile(pictures[i][..., :channels], frames))
-    moved = np.abs(next_pictures[..., -channels:] - next_pictures[..., :channels]).max(axis=(1, 2, 3))
+            np.testing.assert_array_equal(images[i], np.tile(images[i][..., :channels], frames))
+    moved = np.abs(next_images[..., -channels:] - next_images[..., :channels]).max(axis=(1, 2, 3))
     assert frames == 1 or np.mean(moved > 0.005) > 0.5, "the comparison would be blind"
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_difference_is_zero_at_first_and_terminal_observations_only(channels):
     """An episode that the limit of 15 steps cuts keeps its last difference."""
-    draw, still = drawing(channels), np.zeros((*SIZE, channels))
+    render, still = frame_renderer(channels), np.zeros((*SIZE, channels))
     # What is for stacks does not matter.
     images = Images("difference", frames=4, frame_spacing=3, image_size=SIZE, channels=channels)
     env = make("CartPole-v0", max_ep_len=15, images=images)
     assert env.input_shape == (*SIZE, channels)
-    first_picture, pictures, next_pictures = pictures_of(env, *play(env))
+    first_image, images, next_images = render_all(env, *play(env))
     first_state, states = play_of_states(15)
 
-    np.testing.assert_array_equal(first_picture, still)
+    np.testing.assert_array_equal(first_image, still)
     moved = set()
     for i, (seen, is_over, _) in enumerate(episodes_of(first_state, states)):
-        difference = draw(seen[-1]) - draw(seen[-2])
-        np.testing.assert_allclose(next_pictures[i], still if states.terminated[i] else difference, **CLOSE)
-        np.testing.assert_allclose(pictures[i], still if is_over else difference, **CLOSE)
+        difference = render(seen[-1]) - render(seen[-2])
+        np.testing.assert_allclose(next_images[i], still if states.terminated[i] else difference, **CLOSE)
+        np.testing.assert_allclose(images[i], still if is_over else difference, **CLOSE)
         if np.abs(difference).max() > 0.005:
             moved.add((bool(states.terminated[i]), bool(states.truncated[i])))
     assert moved >= {(False, False), (True, False), (False, True)}, "the comparison would be blind"
-    assert not np.any(next_pictures[states.terminated])
-    assert -1 <= next_pictures.min() < -0.02
-    assert 0.02 < next_pictures.max() <= 1
+    assert not np.any(next_images[states.terminated])
+    assert -1 <= next_images.min() < -0.02
+    assert 0.02 < next_images.max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,13 @@ def test_a_step_rendered_at_once_is_its_two_observations(images):
     env = make("CartPole-v0", max_ep_len=15, images=images)
     first, timestep = play(env)
     acted_on = np.concatenate([first[None], timestep.observation[:-1]])
-    _, later, following = pictures_of(env, first, timestep)
+    _, later, following = render_all(env, first, timestep)
     render_step = jax.jit(lambda *step: render(*env.image_format.step_images(*step)))
-    drawn, drawn_next = render_step(acted_on, timestep.next_observation)
-    np.testing.assert_allclose(drawn[1:], later[:-1], **CLOSE)
-    np.testing.assert_allclose(drawn_next, following, **CLOSE)
+    rendered, rendered_next = render_step(acted_on, timestep.next_observation)
+    np.testing.assert_allclose(rendered[1:], later[:-1], **CLOSE)
+    np.testing.assert_allclose(rendered_next, following, **CLOSE)
     as_grid = (part.reshape(4, -1, *part.shape[1:]) for part in (acted_on, timestep.next_observation))
-    for grid, row in zip(render_step(*as_grid), (drawn, drawn_next), strict=True):
+    for grid, row in zip(render_step(*as_grid), (rendered, rendered_next), strict=True):
         np.testing.assert_allclose(grid.reshape(row.shape), row, **CLOSE)
 
 
@@ -166,31 +166,31 @@ def test_a_step_rendered_at_once_is_its_two_observations(images):
     "images", [Images("stack", 3, 2, SIZE, 1), Images("difference", image_size=SIZE, channels=3)], ids=["stack", "diff"]
 )
 def test_pixel_observation_shows_what_agents_see(images):
-    """Its reset, step and info give, with the same keys, the pictures that are drawn late, episode by episode."""
+    """Its reset, step and info give, with the same keys, the images that are rendered late, episode by episode."""
     inner, params = gymnax.make("CartPole-v1")
     params = params.replace(max_steps_in_episode=15)
     late = make(inner, params, images=images)
     first, timestep = play(late)
     assert np.sum(timestep.terminated) >= 2
     assert np.sum(timestep.truncated & ~timestep.terminated) >= 2
-    expected = pictures_of(late, first, timestep)
+    expected = render_all(late, first, timestep)
 
     wrapper = PixelObservation(inner, params, images)
     assert wrapper.default_params is params
     # `make` hands on what `step` returns, and info["final_observation"].
     env = make(wrapper)
     assert env.observation_shape == env.input_shape == (*SIZE, 3)
-    drawn_first, drawn = play(env)
+    rendered_first, rendered = play(env)
     for name in ("reward", "terminated", "truncated"):
-        np.testing.assert_array_equal(getattr(drawn, name), getattr(timestep, name))
+        np.testing.assert_array_equal(getattr(rendered, name), getattr(timestep, name))
     space = wrapper.observation_space(params)
     is_difference = images.image == "difference"
     assert (space.low, space.high, space.shape) == (-1 if is_difference else 0, 1, (*SIZE, 3))
-    for given, wanted in zip((drawn_first, drawn.observation, drawn.next_observation), expected, strict=True):
+    for given, wanted in zip((rendered_first, rendered.observation, rendered.next_observation), expected, strict=True):
         np.testing.assert_allclose(given, wanted, **CLOSE)
         assert given.dtype == space.dtype
         assert space.low <= given.min() <= given.max() <= space.high
-    assert drawn.next_observation.min() < -0.02 if is_difference else drawn.next_observation.max() > 0.9
+    assert rendered.next_observation.min() < -0.02 if is_difference else rendered.next_observation.max() > 0.9
 
 
 def test_pixel_observation_by_hand():
@@ -228,22 +228,22 @@ def test_agents_train_on_a_pixel_observation(torso, first_layer):
     assert np.all(end[first_layer] != start[first_layer])
 
 
-def test_a_find_renderer_ones_own():
+def test_stacks_of_a_custom_renderer():
     """Counter observes the steps of an episode of 3: two steps apart these are 0 0, 0 1, 0 2 and, at its end, 1 3."""
     env = make(Counter(length=3), max_ep_len=9, images=Images("stack", 2, 2, SIZE, 3), renderer=FIRST_NUMBER)
-    first_picture, pictures, next_pictures = pictures_of(env, *play(env))
-    colours = np.array([1, 0.75, 0.5])
+    first_image, images, next_images = render_all(env, *play(env))
+    colors = np.array([1, 0.75, 0.5])
     for given, expected in (
-        (first_picture[None], [(0, 0)]),
-        (pictures, [(0, 1), (0, 2), (0, 0)] * (STEPS // 3)),
-        (next_pictures, [(0, 1), (0, 2), (1, 3)] * (STEPS // 3)),
+        (first_image[None], [(0, 0)]),
+        (images, [(0, 1), (0, 2), (0, 0)] * (STEPS // 3)),
+        (next_images, [(0, 1), (0, 2), (1, 3)] * (STEPS // 3)),
     ):
-        flat_colours = np.reshape([(older * colours, newer * colours) for older, newer in expected], (-1, 1, 1, 6))
-        np.testing.assert_array_equal(given, np.broadcast_to(flat_colours, given.shape))
+        flat_colors = np.reshape([(older * colors, newer * colors) for older, newer in expected], (-1, 1, 1, 6))
+        np.testing.assert_array_equal(given, np.broadcast_to(flat_colors, given.shape))
 
 
-def test_pictures_of_ones_own_are_learned_from():
-    """The coin that Signal shows is the action that it rewards: nothing but the picture tells which."""
+def test_custom_images_can_be_learned_from():
+    """The coin that Signal shows is the action that it rewards: nothing but the image tells which."""
     result = purejaxrl.train(
         "vpg", env=Signal(), max_ep_len=5, observation_type="img", renderer=FIRST_NUMBER, image="stack", frames=1,
         image_size=SIZE, channels=1, epochs=40, steps_per_epoch=80, actors=8, pi_lr=1e-2, train_v_iters=2,
@@ -253,7 +253,7 @@ def test_pictures_of_ones_own_are_learned_from():
     assert result.frame()["return_mean"].iloc[-1] > 0.95
 
 
-def test_an_environment_without_a_picture_says_which_have_one():
+def test_an_environment_without_images_says_which_have_them():
     for arguments in ({"observation_type": "img"}, {}):
         with pytest.raises(InputError, match="Counter has none; CartPole-v0, CartPole-v1 have one") as caught:
             purejaxrl.train("dqn", env=Counter(length=3), max_ep_len=9, **arguments)
@@ -264,7 +264,7 @@ def test_an_environment_without_a_picture_says_which_have_one():
 
 @pytest.mark.parametrize("chosen", [{}, {"image": "stack", "frames": 4, "frame_spacing": 3}], ids=["original", "stack"])
 def test_a_replay_of_images_is_small(chosen):
-    """100 000 transitions with their pictures of 40 x 90 x 3 would take 8.6 GB, and 35 GB with stacks of four."""
+    """100 000 transitions with their images of 40 x 90 x 3 would take 8.6 GB, and 35 GB with stacks of four."""
     config = resolve(dqn.agent, "CartPole-v0", "img", "original", chosen)
     images = Images(config.image, config.frames, config.frame_spacing, config.image_size, config.channels)
     env = make("CartPole-v0", images=images)
@@ -285,7 +285,7 @@ def test_make_train_makes_images_of_what_a_config_says():
     assert state.learner.params.pi["kernel_0"].shape == (8 * 12 * 3, 8)
 
 
-def test_numbers_travel_and_pictures_do_not(tmp_path):
+def test_numbers_travel_and_images_do_not(tmp_path):
     config = vpg.Config(epochs=1, steps_per_epoch=40, actors=4, hidden_sizes=(8,))
     env = make("CartPole-v0", images=Images("stack", 4, 3, SIZE, 3))
 
@@ -306,7 +306,7 @@ def test_numbers_travel_and_pictures_do_not(tmp_path):
     assert sum(array.size for array in read_params(result.path, "last").values()) == weights
 
 
-def test_pictures_are_not_drawn_of_pictures():
-    drawn = make("CartPole-v0", images=Images())
+def test_images_are_not_rendered_from_images():
+    rendered = make("CartPole-v0", images=Images())
     with pytest.raises(InputError, match=r"observations of CartPole-v0 are \[40, 90, 2\] already"):
-        observe_images(drawn, find_renderer("CartPole-v0"), Images())
+        observe_images(rendered, find_renderer("CartPole-v0"), Images())

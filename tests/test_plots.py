@@ -70,7 +70,7 @@ def test_few_runs_are_all_plotted(runs, lines):
     assert len(axes.lines) == lines + 1
 
 
-def test_a_run_that_ended_earlier_goes_on_with_its_last_value():
+def test_a_run_that_ended_earlier_keeps_its_last_value():
     """Three runs of differing length in mixed-up rows; the mean begins where the last of them has."""
     metrics = make_metrics([[0, 2, 4, 6], [10, 10], [5, 1, 2]], [[100, 200, 300, 400], [50, 250], [100, 200, 300]])
     mean = plots.learning_curve(metrics, "ended").axes[0].lines[-1]
@@ -142,7 +142,7 @@ def test_a_setting_without_returns_has_a_row_but_no_curve():
     assert len(final.collections[-1].get_offsets()) == 1
 
 
-def test_rows_and_colours_follow_the_rank():
+def test_rows_and_colors_follow_the_rank():
     """Runs that ended once they were solved: the setting with the lower returns was the sooner, another diverged."""
     curves = [[4, 4], [8, 9], [9, 9], [7, 5]]
     steps, is_ok = [np.inf, 200, 200, 100], [False, True, True, True]

@@ -1,4 +1,4 @@
-"""Policies in the hands of whoever plays: gymnasium, numpy, and JAX's transformations."""
+"""Policies as users call them: from gymnasium, with numpy, and inside JAX's transformations."""
 
 import pickle
 
@@ -162,7 +162,7 @@ def test_a_session_in_float64_is_served_as_any_other(result):
     assert int(action) == policy(CARTPOLE)
 
 
-def test_a_process_that_was_forked_after_jax_had_started_is_told_so(result, monkeypatch):
+def test_a_process_forked_after_jax_has_started_gets_an_error(result, monkeypatch):
     policy = result.policy()
     monkeypatch.setattr(devices, "lacks_threads", True)
     with pytest.raises(UnsupportedError, match="forked"):

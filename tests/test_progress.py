@@ -1,4 +1,4 @@
-"""What a training tells as it goes on, line by line."""
+"""What a training prints as it progresses, line by line."""
 
 import numpy as np
 import pytest

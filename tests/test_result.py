@@ -163,7 +163,7 @@ def test_a_curve_is_the_mean_of_its_runs(result):
     assert result.plot(axes) is axes
 
 
-def test_settings_have_a_colour_and_a_name_each_the_best_first(result):
+def test_settings_have_a_color_and_a_name_each_the_best_first(result):
     axes = result.plot()
     handles, labels = axes.get_legend_handles_labels()
     order = ["lr=0.0003 hidden_sizes=8", "lr=0.001 hidden_sizes=4x4", "lr=0.001 hidden_sizes=8"]
@@ -262,9 +262,9 @@ def test_a_home_that_nobody_knows_is_one_line(home, capsys):
 
 
 class Moving(Silent):
-    """Changes the current folder as a training goes on."""
+    """Changes the current folder during a training."""
 
-    def advance(self, records, seconds):
+    def advance(self, stats, seconds):
         os.chdir("..")
 
 
@@ -298,7 +298,7 @@ def test_what_is_no_run_is_not_loaded(path, tmp_path):
         purejaxrl.load(wrong)
 
 
-def test_a_training_that_goes_on_can_be_looked_at(tmp_path):
+def test_a_running_training_can_be_read(tmp_path):
     result = purejaxrl.load(write_run(tmp_path / "run", summary=None))
     assert len(result.frame()) == 16
     assert len(result.plot().get_legend_handles_labels()[1]) == 4
@@ -431,7 +431,7 @@ def test_a_notebook_shows_curve_video_and_table(trained, path, tmp_path):
     assert broken._repr_html_().count("<img") == 0
 
 
-def test_a_bar_is_there_where_somebody_looks_on(trained, monkeypatch):
+def test_a_bar_is_shown_in_interactive_sessions(trained, monkeypatch):
     plan = trained.plan
     assert not is_watched()
     assert isinstance(reporter_of(None, plan), Silent)

@@ -51,7 +51,7 @@ class StopAfter(Silent):
     def __init__(self, chunks, number=signal.SIGTERM):
         self.left, self.number = chunks, number
 
-    def advance(self, records, seconds):
+    def advance(self, stats, seconds):
         self.left -= 1
         if self.left == 0:
             signal.raise_signal(self.number)
@@ -103,8 +103,8 @@ def test_interrupted_trainings_end_bitwise_as_others(arguments, files, tmp_path)
 class StopTwiceAfter(StopAfter):
     """Sends it once more with the next chunk."""
 
-    def advance(self, records, seconds):
-        super().advance(records, seconds)
+    def advance(self, stats, seconds):
+        super().advance(stats, seconds)
         if self.left == 0:
             signal.raise_signal(self.number)
 
@@ -175,8 +175,8 @@ def test_a_figure_that_fails_costs_nothing_else(tmp_path, monkeypatch):
     assert names[0] == names[1]
 
 
-def test_a_batch_after_another_goes_on_too(tmp_path):
-    """Memory for few runs at a time: batches that are done stay done, and the one at hand goes on."""
+def test_trainings_in_several_batches_are_resumed(tmp_path):
+    """Memory for few runs at a time: batches that are done stay done, and the current one is resumed."""
     arguments = {**VECTORS, "env_steps": 400, "memory_size": 4000, "seeds": 6}
     probe = start(arguments, tmp_path / "wide")
     assert probe.summary_json["batches"] == 1
@@ -201,7 +201,7 @@ def test_extending_is_exact(arguments, tmp_path):
     assert json.loads((tmp_path / "first" / "config.json").read_text())["config"][budget] == 2 * arguments[budget]
 
 
-def test_more_episodes_go_on_from_the_frozen_learner(tmp_path):
+def test_more_episodes_continue_from_the_frozen_learner(tmp_path):
     start(A3C, tmp_path / "run", seeds=2)
     before = pd.read_csv(tmp_path / "run" / "episodes.csv")
     result = purejaxrl.resume(tmp_path / "run", extend=200)
@@ -277,7 +277,7 @@ def test_without_a_checkpoint_results_are_kept(tmp_path, capsys):
     assert whole.keys() <= after.keys()
 
 
-def test_where_nothing_was_learned_it_begins_anew(tmp_path):
+def test_resuming_starts_over_if_nothing_was_learned(tmp_path):
     """A signal, or kill -9, before the first chunk has ended."""
     start(VPG, tmp_path / "whole")
     folder = tmp_path / "cut"
@@ -290,7 +290,7 @@ def test_where_nothing_was_learned_it_begins_anew(tmp_path):
     assert_same_files(tmp_path / "whole", folder)
 
 
-def test_what_has_a_checkpoint_is_not_begun_anew(folder, capsys):
+def test_restart_is_refused_if_there_is_a_checkpoint(folder, capsys):
     before = contents(folder)
     assert main(["resume", str(folder), "--restart", "--quiet"]) == 2
     error = capsys.readouterr().err
@@ -302,7 +302,7 @@ def test_what_has_a_checkpoint_is_not_begun_anew(folder, capsys):
 
 
 def test_a_signal_between_two_programs_leaves_a_checkpoint(tmp_path, monkeypatch):
-    """What the first batch has learned is gone on from; a second signal before anything is learned changes nothing."""
+    """What the first batch has learned is resumed; a second signal before anything is learned changes nothing."""
     arguments = {**VPG, "epochs": 10, "hidden_sizes": [(8,), (4, 4)]}
     start(arguments, tmp_path / "whole")
     compiled, count = run_module.compile_fitting, 0
@@ -364,7 +364,7 @@ def edit(folder, **changes):
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def test_the_checkpoint_before_stands_in_and_the_user_is_told(folder, tmp_path):
+def test_the_previous_checkpoint_is_used_with_a_warning(folder, tmp_path):
     start(VPG, tmp_path / "whole", seeds=2)
     newest = max((folder / "checkpoints").iterdir())
     arrays = bytearray((newest / "arrays.safetensors").read_bytes())
@@ -454,7 +454,7 @@ def test_no_run_folder_is_one_line(tmp_path, capsys):
     assert main(["resume", "--help"]) == 0
 
 
-def test_other_versions_are_told(folder, monkeypatch, tmp_path):
+def test_other_versions_give_a_warning(folder, monkeypatch, tmp_path):
     monkeypatch.setattr("purejaxrl.experiment.run.versions", lambda: {"jax": "0.0.1", "python": "4"})
     with pytest.warns(UserWarning, match=r"versions differ.*jax .* -> 0\.0\.1, python .* -> 4"):
         purejaxrl.resume(folder)
@@ -484,7 +484,7 @@ def test_the_lock_of_a_dead_process_is_none(folder):
     RunFolder(folder).close()
 
 
-def test_objects_of_ones_own_are_asked_for(tmp_path):
+def test_custom_objects_must_be_passed(tmp_path):
     agent = vpg.agent._replace(name="mine")
     arguments = {**VPG, "algorithm": agent}
     start(arguments, tmp_path / "whole")
@@ -497,7 +497,7 @@ def test_objects_of_ones_own_are_asked_for(tmp_path):
     assert_same_files(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_an_environment_of_ones_own_is_asked_for(tmp_path):
+def test_a_custom_environment_must_be_passed(tmp_path):
     import gymnax
 
     env, params = gymnax.make("CartPole-v1")
@@ -512,11 +512,11 @@ def test_an_environment_of_ones_own_is_asked_for(tmp_path):
         purejaxrl.resume(tmp_path / "cut", env=env, agent=vpg.agent)
 
 
-def test_facts_that_describe_nothing_are_refused(folder, monkeypatch):
+def test_metadata_that_describes_nothing_is_refused(folder, monkeypatch):
     found, _ = disk.newest(folder / "checkpoints")
     for name, value in (("position", {"group": -1}), ("position", None), ("ledger", {}), ("files", 3), ("tails", [])):
-        facts = {**found.metadata, name: value}
-        monkeypatch.setattr(disk, "newest", lambda _, facts=facts: (found._replace(metadata=facts), []))
+        metadata = {**found.metadata, name: value}
+        monkeypatch.setattr(disk, "newest", lambda _, metadata=metadata: (found._replace(metadata=metadata), []))
         before = contents(folder)
         with pytest.raises(CheckpointError, match="does not describe this training"):
             purejaxrl.resume(folder)
@@ -526,8 +526,8 @@ def test_facts_that_describe_nothing_are_refused(folder, monkeypatch):
 def test_a_checkpoint_that_does_not_say_of_what_is_refused(folder, monkeypatch):
     found, _ = disk.newest(folder / "checkpoints")
     for config in (None, {}, {"versions": []}):
-        facts = {**found.metadata, "config": config}
-        monkeypatch.setattr(disk, "newest", lambda _, facts=facts: (found._replace(metadata=facts), []))
+        metadata = {**found.metadata, "config": config}
+        monkeypatch.setattr(disk, "newest", lambda _, metadata=metadata: (found._replace(metadata=metadata), []))
         with pytest.raises(CheckpointError, match="does not say what it is a checkpoint of"):
             purejaxrl.resume(folder)
 
@@ -697,7 +697,7 @@ def test_no_leftover_outlives_the_next_start(folder):
     ],
     ids=str,
 )
-def test_a_config_that_cannot_be_gone_on_from_is_refused(folder, changes, said, capsys):
+def test_a_config_that_cannot_be_resumed_is_refused(folder, changes, said, capsys):
     edit(folder, **changes)
     before = contents(folder)
     assert main(["resume", str(folder), "--quiet"]) == 2

@@ -83,7 +83,7 @@ def test_logs_grow_row_by_row(tmp_path):
     assert (tmp_path / "metrics.csv").read_bytes() == content
 
 
-def test_logs_are_cut_back_to_where_they_stood(tmp_path):
+def test_csv_files_are_truncated_to_the_checkpoint(tmp_path):
     logs = Logs(tmp_path)
     logs.append("metrics.csv", ROWS)
     positions, content = logs.positions(), (tmp_path / "metrics.csv").read_bytes()
@@ -157,7 +157,7 @@ def test_what_systems_leave_in_folders_is_in_no_runs_way(run, name):
     assert (run / name).read_text() == "the system's own"
 
 
-def test_a_system_without_locks_is_told_so(monkeypatch):
+def test_windows_is_refused(monkeypatch):
     """Windows has no fcntl."""
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with pytest.raises(RuntimeError, match="purejaxrl runs on Linux and macOS; on Windows it runs in WSL"):
@@ -210,7 +210,7 @@ def test_the_umask_decides_who_may_read_what_is_written(umask, trained, tmp_path
     assert {"run/checkpoints/000001/arrays.safetensors", "exported/policy.json", "compared/compare.png"} <= names
 
 
-def test_a_folder_of_somebody_else_can_be_looked_at(copied, trained, tmp_path, capsys):
+def test_a_read_only_folder_can_be_plotted_and_rendered(copied, trained, tmp_path, capsys):
     """Nothing there may be written, and somebody trains there, or so it seems."""
     (tmp_path / "mine").mkdir()
     before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}

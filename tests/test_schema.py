@@ -246,7 +246,7 @@ class Own(vpg.Config):
     temperature: Real = leaf(1.0, "new", above=0)
 
 
-def test_agents_of_ones_own_gain_hyperparameters_too(monkeypatch):
+def test_custom_agents_may_gain_hyperparameters(monkeypatch):
     """What a built-in Config gains comes from the schema; what their own gains has its default, and a warning."""
     agent = vpg.agent._replace(name="mine")
     content = json.loads(json.dumps(plain(plan_train(agent, **TINY).as_dict())))

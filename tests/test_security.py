@@ -110,11 +110,11 @@ def hostile_texts(canary):
 
 @pytest.mark.parametrize("kind", sorted(hostile_texts("x")))
 @pytest.mark.parametrize(
-    "name", ["config.json", "summary.json", "checkpoint facts", "params/last.safetensors", "metrics.csv"]
+    "name", ["config.json", "summary.json", "checkpoint metadata", "params/last.safetensors", "metrics.csv"]
 )
 def test_hostile_files_are_data(folder, kind, name, tmp_path, capsys):
     canary = tmp_path / "canary"
-    path = max((folder / "checkpoints").iterdir()) / "facts.json" if name == "checkpoint facts" else folder / name
+    path = max((folder / "checkpoints").iterdir()) / "facts.json" if name == "checkpoint metadata" else folder / name
     path.write_bytes(hostile_texts(canary)[kind].encode("latin1"))
     for words in (["resume", str(folder), "--extend", "4"], ["evaluate", str(folder)], ["export", str(folder)],
                   ["compare", str(folder), str(folder)]):  # fmt: skip

@@ -95,7 +95,7 @@ def test_each_variant_takes_its_own_tuned_entry():
     assert [setting.config.lr for setting in settings] == [1e-2, 2e-2, 1e-2, 2e-2]
 
 
-def test_draws_are_as_many_as_asked_for_and_stand_in_the_configs():
+def test_there_are_as_many_random_settings_as_requested():
     swept = {"lr": Range(1e-4, 1e-2, log=True), "hidden_sizes": [(8,), (4, 4)], "batch_size": Range(16, 32)}
     settings = resolve({**swept, "gamma": 0.9}, random=30)
     assert len(settings) == 30
@@ -138,7 +138,7 @@ def test_logarithmic_draws():
 
 
 def test_rounding_leads_out_of_no_range():
-    """Between two neighbouring numbers exp(log(x)) is below 1e-4 or above it, but never one of them."""
+    """Between two neighboring numbers exp(log(x)) is below 1e-4 or above it, but never one of them."""
     low, high = 1e-4, math.nextafter(1e-4, 1)
     assert math.exp(math.log(low)) not in (low, high)
     assert set(drawn(Range(low, high, log=True), count=20)) <= {low, high}
@@ -293,7 +293,7 @@ def test_what_is_refused(hyperparameters, random, said):
 
 @configs.config
 class Own:
-    """Not looked at by the suite's type checker, as nobody's is outside of it."""
+    """Not checked by the suite's type checker, as nothing is outside of it."""
 
     sizes: tuple[int, ...] = static((4,), "a tuple", length=0, at_least=1)
     steps: int = static(1, "a whole number", at_least=1)
@@ -328,7 +328,7 @@ def test_an_environment_without_a_tuned_entry():
 
 
 @pytest.mark.parametrize("source", [Range(0.9, 1.5), Range(-0.1, 0.9)])
-def test_a_range_that_leaves_what_is_allowed_is_refused_whatever_would_be_drawn(source):
+def test_a_range_beyond_the_bounds_is_refused_whatever_the_seed(source):
     with pytest.raises(
         InputError, match=r"gamma: .* is not allowed; it takes a finite number at least 0 and at most 1"
     ):

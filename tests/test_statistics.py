@@ -22,7 +22,7 @@ def scores_of(final, area=None, steps=None, ok=None):
 
 
 def frame_of(final, area, steps, has_threshold=True):
-    """A frame with what the ranking looks at."""
+    """A frame with the columns that the ranking uses."""
     settings = [scores_of([f], [a], [s]) for f, a, s in zip(final, area, steps, strict=True)]
     return statistics.describe(settings, has_threshold)
 

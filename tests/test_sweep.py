@@ -30,10 +30,10 @@ SWEPT = {"lr": [1e-3, 1e-4], "hidden_sizes": [(8,), (4, 4)]}
 
 
 class Notes:
-    """A progress that keeps what it is told."""
+    """A reporter that keeps what it receives."""
 
     def __init__(self):
-        self.notes, self.records = [], None
+        self.notes, self.stats = [], None
 
     def start(self):
         pass
@@ -41,8 +41,8 @@ class Notes:
     def note(self, text):
         self.notes.append(text)
 
-    def advance(self, records, seconds):
-        self.records, self.seconds = records, seconds
+    def advance(self, stats, seconds):
+        self.stats, self.seconds = stats, seconds
 
     def close(self):
         pass
@@ -115,7 +115,7 @@ def test_a_sweep_of_one_program_keeps_its_state():
     assert result.frame()["lr"].unique().tolist() == [1e-3, 1e-4, 1e-5]
 
 
-def test_swept_names_that_files_have_already_stand_beside_them():
+def test_swept_names_that_files_already_have_get_a_prefix():
     """The budget's name is that of a column of both files, the loss's that of a metric."""
     result = purejaxrl.sweep(
         "dqn", env_steps=[200, 400], loss=["mse"], hidden_sizes=(8,), batch_size=16, memory_size=64, **VECTORS
@@ -134,9 +134,9 @@ def test_an_interrupted_sweep_says_what_has_not_begun_and_the_next_one_runs():
     """A signal after some episodes: the next chunk is the last, and the second group never begins."""
 
     class Interrupting(Notes):
-        def advance(self, records, seconds):
-            super().advance(records, seconds)
-            if not self.notes and records.episodes.sum() > 10:
+        def advance(self, stats, seconds):
+            super().advance(stats, seconds)
+            if not self.notes and stats.episodes.sum() > 10:
                 self.note("interrupted")
                 signal.raise_signal(signal.SIGINT)
 
@@ -147,7 +147,7 @@ def test_an_interrupted_sweep_says_what_has_not_begun_and_the_next_one_runs():
     begun = result.summary_json["env_steps"]
     assert (result.summary_json["runs"], result.summary_json["runs_begun"], result.summary_json["runs_ok"]) == (4, 2, 2)
     assert 0 < begun < 10**6
-    assert not notes.records.is_over.any()
+    assert not notes.stats.is_over.any()
     # The open interval is closed, and the learners are written.
     assert result.frame().groupby("run")["env_steps"].max().sum() == begun
     assert read_params(result.path, "last-1")["q/kernel_0"].shape == (2, 4, 8)
@@ -225,8 +225,8 @@ def test_what_does_not_fit_in_memory_is_cut_into_batches(tmp_path):
     assert whole.summary_json["batches"] == 1
     assert parts.summary_json["batches"] == 3
     assert notes.notes == ["10 runs in 3 batches of up to 4"]
-    assert notes.records.is_over.all()
-    assert notes.records.env_steps.tolist() == [600] * 10
+    assert notes.stats.is_over.all()
+    assert notes.stats.env_steps.tolist() == [600] * 10
     assert len(list((tmp_path / "parts" / "params").iterdir())) == 3
     order = ["run", "episode"]
     frames = [result.episodes().sort_values(order).reset_index(drop=True) for result in (whole, parts)]

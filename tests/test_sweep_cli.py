@@ -128,7 +128,7 @@ def test_parse():
     ids=str,
 )
 def test_a_dry_run_shows_every_setting(planned, words, settings):
-    """The last field of the Config varies fastest, wherever its flag stands; `config` holds what all settings share."""
+    """The last field of the Config varies fastest, wherever its flag is; `config` contains what all settings share."""
     content = planned(*words)
     assert content["settings"] == settings
     assert set(content["config"]) == set(specs_of(words[0])) - set(settings[0])
@@ -139,7 +139,7 @@ def test_words_between_commas_are_one_value(planned):
     assert planned("dqn", "--eps_vals", "1", "0.5", "0.1")["config"]["eps_vals"] == [1, 0.5, 0.1]
 
 
-def test_a_dry_run_of_draws(planned):
+def test_a_dry_run_of_random_settings(planned):
     words = ["dqn", "--lr", "1e-4..1e-2:log", "--batch_size", "16..64", "--random", "5", "--seeds", "3"]
     content = planned(*words)
     assert [list(values) for values in content["settings"]] == [["batch_size", "lr"]] * 5
@@ -290,6 +290,6 @@ def test_what_is_no_hyperparameter_takes_one_value_in_python():
                 call("dqn", **{name: value})
 
 
-def test_help_of_compare_stands_anywhere(capsys):
+def test_help_flag_of_compare_works_anywhere(capsys):
     assert main(["compare", "a", "b", "--help"]) == 0
     assert capsys.readouterr().out.startswith("usage: purejaxrl compare RUN RUN")

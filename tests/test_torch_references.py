@@ -25,8 +25,8 @@ torch = pytest.importorskip("torch", reason="PyTorch comes with the extra bench;
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "torch"))
 import a3c  # noqa: E402
 import dqn  # noqa: E402
+import images  # noqa: E402
 import networks  # noqa: E402
-import pictures  # noqa: E402
 import rollout  # noqa: E402
 import vpg  # noqa: E402
 
@@ -242,7 +242,7 @@ def test_a3c_loss_and_gradient(env):
 
 
 def test_a3c_shared_adam():
-    """Turns of an optimiser over one shared vector, its statistics given from outside, are optax's."""
+    """Turns of an optimizer over one shared vector, its statistics given from outside, are optax's."""
     theta, *gradients = np.random.default_rng(0).normal(size=(11, 40)).astype(np.float32)
     optimizer = jax_a3c.make_optimizer(jax_a3c.Config())
     start = jnp.asarray(theta)
@@ -305,7 +305,7 @@ def test_every_row_is_an_env_step(env, start):
             assert batch.truncated[t, n] == (length == 200)
 
 
-def test_batches_go_on_where_they_ended():
+def test_batches_are_resumed_where_they_ended():
     batch = rollout.empty_batch(5, 2)
     step = rollout.start_vector(2, 0, batch.observation[0])
     layers = networks.layers_of(networks.mlp(4, 2, torch.nn.Tanh), "cpu")
@@ -331,19 +331,19 @@ def test_actions_follow_the_policy():
     assert batch.action.mean() == pytest.approx(expected, abs=0.015)
 
 
-def test_pictures(draw_by_gymnasium):
-    """The exact average of gymnasium's frame, and the package's picture within what it promises, and rounding."""
+def test_images(render_by_gymnasium):
+    """The exact average of gymnasium's frame, and the package's image within what it promises, and rounding."""
     for x, theta in ((0.013, 0.02), (1.317, 0.153), (-2.217, -0.21)):
-        frame = draw_by_gymnasium(x, theta)
-        small = pictures.shrink(frame).view(40, 90, 3).numpy().astype(np.float64)
+        frame = render_by_gymnasium(x, theta)
+        small = images.shrink(frame).view(40, 90, 3).numpy().astype(np.float64)
         fine = np.repeat(frame[160:320].astype(np.float64), 3, axis=1)  # 1800 columns: 20 to a column of 90
         exact = fine.reshape(40, 4, 90, 20, 3).mean(axis=(1, 3))
         assert np.abs(small - exact).max() <= 0.51
-        drawn = 255 * np.asarray(render_observation(jnp.float32(x), jnp.float32(theta), 40, 90, 3))
-        assert np.abs(small - drawn).max() <= 13.6
+        rendered = 255 * np.asarray(render_observation(jnp.float32(x), jnp.float32(theta), 40, 90, 3))
+        assert np.abs(small - rendered).max() <= 13.6
 
 
-def test_replay_of_pictures():
+def test_replay_of_images():
     """Differences of consecutive frames, 0 at an episode's first; slots are written over without losing any."""
     settings = dqn.Settings(batch_size=256, memory_size=32)
     memory = dqn.Images(settings, "cpu")
@@ -358,9 +358,9 @@ def test_replay_of_pictures():
             memory.add(t % 2, float(len(expected)), 0.5, frames[t + 1])
             expected.append((now, (frames[t + 1].float() - frames[t].float()) / 255, t % 2))
     batch = memory.sample(256)
-    drawn = batch.reward.int().tolist()
-    assert set(drawn) == set(range(len(expected) - 32, len(expected)))
-    for row, number in enumerate(drawn[:64]):
+    sampled = batch.reward.int().tolist()
+    assert set(sampled) == set(range(len(expected) - 32, len(expected)))
+    for row, number in enumerate(sampled[:64]):
         now, then, action = expected[number]
         np.testing.assert_allclose(batch.observation[row], now, atol=1e-6)
         np.testing.assert_allclose(batch.next_observation[row], then, atol=1e-6)

@@ -47,7 +47,7 @@ def read_frames(path):
 
 
 def halved_frame(x, theta):
-    """What `render_rgb` draws, with the mean of every four pixels."""
+    """What `render_rgb` renders, with the mean of every four pixels."""
     whole = np.asarray(render_rgb(jnp.asarray(x), jnp.asarray(theta)), float)
     return whole.reshape(200, 2, 300, 2, 3).mean(axis=(1, 3))
 
@@ -76,7 +76,7 @@ def test_a_gif_shows_every_second_step_in_real_time(result, tmp_path):
     assert shown[0][0].shape == (200, 300, 3)
     for frame, state in ((shown[0][0], states[0]), (shown[-1][0], states[-1])):
         smaller = halved_frame(state[0], state[2])
-        # 64 colours, the most frequent ones exact.
+        # 64 colors, the most frequent ones exact.
         assert np.abs(frame - smaller).max() < 40
         assert np.mean(np.abs(frame - smaller) < 1) > 0.99
     assert (shown[0][0][0] == 255).all()
@@ -105,11 +105,11 @@ def test_a_policy_of_images_is_rendered_from_its_newest_frame(tmp_path):
     assert result.policy()(observations).shape == (len(observations),)
 
 
-def test_a_renderer_of_ones_own_renders(tmp_path):
-    def draw(numbers, height, width, channels):
+def test_a_custom_renderer_renders(tmp_path):
+    def render(numbers, height, width, channels):
         return jnp.full((*numbers.shape[:-1], height, width, channels), 0.4)
 
-    renderer = purejaxrl.Renderer(lambda observation: observation[..., ::2], draw)
+    renderer = purejaxrl.Renderer(lambda observation: observation[..., ::2], render)
     result = purejaxrl.train("dqn", **IMAGES, renderer=renderer)
     result.video(tmp_path / "video.gif", max_steps=2)
     assert (read_frames(tmp_path / "video.gif")[0][0] == 102).all()
@@ -123,7 +123,7 @@ def test_what_cannot_be_rendered_is_one_line(tmp_path):
     assert "data:image/gif" not in result._repr_html_()
 
 
-def test_few_colours_are_exact_and_stay(tmp_path):
+def test_few_colors_are_exact_and_stay(tmp_path):
     frames = [np.zeros((8, 8, 3), np.uint8) for _ in range(3)]
     frames[0][:4] = (255, 254, 253)
     frames[1][2] = (1, 2, 3)
@@ -224,7 +224,7 @@ def test_wrong_input_is_one_line(result, words, text, capsys, monkeypatch, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_no_file_can_be_it_is_said(tmp_path):
+def test_a_video_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "taken.gif").mkdir()
     (tmp_path / "file").write_text("")
     frames = [np.zeros((2, 2, 3), np.uint8)]

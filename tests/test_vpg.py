@@ -120,7 +120,7 @@ def test_entropy_bonus_flattens_the_policy():
     assert entropies[0] < entropies[1] - 0.01
 
 
-def test_annealed_step_sizes_reach_zero():
+def test_annealed_learning_rates_reach_zero():
     """The last of 4 epochs starts with 3/4 of the budget used, so its steps are a quarter as long."""
     env = make("CartPole-v0")
     base = probe_config(epochs=4, steps_per_epoch=40, actors=4, train_v_iters=1)

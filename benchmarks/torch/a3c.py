@@ -2,7 +2,7 @@
 
 `python benchmarks/torch/a3c.py --seed 0 --episodes 500 --workers 2 --out a3c.json`: `--workers` processes share the
 parameters and Adam's statistics. Each collects t_max steps with its copy, computes the gradient there, and then, under
-a lock, makes its optimiser step and takes a fresh copy. purejaxrl's workers take turns in the same way. (Hogwild has no
+a lock, makes its optimizer step and takes a fresh copy. purejaxrl's workers take turns in the same way. (Hogwild has no
 lock: steps may overlap and lose parts of each other. A worker holds the lock for about 3% of its time.)
 
 `--mode sync` is A2C in one process: the gradient is the average of all workers'. `--envs N` steps N environments as one

@@ -1,7 +1,7 @@
 """Deep Q-learning in PyTorch, with the settings of purejaxrl's preset `original`.
 
-`python benchmarks/torch/dqn.py --seed 0 --episodes 150 --out dqn.json`, with `--observation_type img` from pictures as
-gymnasium draws them. One gradient step per env step, from the one on that stores the 512th transition.
+`python benchmarks/torch/dqn.py --seed 0 --episodes 150 --out dqn.json`, with `--observation_type img` from images as
+gymnasium renders them. One gradient step per env step, from the one on that stores the 512th transition.
 
 What was truncated bootstraps; what was terminated does not.
 """
@@ -21,8 +21,8 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 import numpy as np
 import torch
 from common import parser, prepare, report
+from images import CHANNELS, HEIGHT, WIDTH, shrink
 from networks import Layers, forward_relu, layers_of, mlp
-from pictures import CHANNELS, HEIGHT, WIDTH, shrink
 from rollout import ACTIONS, OBSERVATIONS, make_env
 from torch import Tensor, nn
 
@@ -41,7 +41,7 @@ class Settings(NamedTuple):
 
 
 class Transitions(NamedTuple):
-    """A batch drawn from the replay. The discount is gamma, or 0 where the next observation is terminal."""
+    """A batch sampled from the replay. The discount is gamma, or 0 where the next observation is terminal."""
 
     observation: Tensor
     action: Tensor
@@ -51,7 +51,7 @@ class Transitions(NamedTuple):
 
 
 class States:
-    """Replay of states: rows (s, s', a, r, discount) of one buffer, so that drawing a batch is one gather."""
+    """Replay of states: rows (s, s', a, r, discount) of one buffer, so that sampling a batch is one gather."""
 
     size = OBSERVATIONS
 
@@ -78,16 +78,16 @@ class States:
         self.observation = observation
 
     def sample(self, count: int) -> Transitions:
-        """Transitions drawn uniformly."""
+        """Transitions sampled uniformly."""
         rows = self.rows.index_select(0, torch.randint(min(self.written, len(self.rows)), (count,))).to(self.device)
         return Transitions(rows[:, :4], rows[:, 8].long(), rows[:, 9], rows[:, 10], rows[:, 4:8])
 
 
 class Images:
-    """Replay of differences of pictures: single frames in uint8; batches are worked out in buffers made once.
+    """Replay of differences of images: single frames in uint8; batches are worked out in buffers made once.
 
     An observation is the newest frame minus the one before, in [-1, 1], and 0 at an episode's first. (At a terminal one
-    it would be 0 too, but nothing looks there.) A row of `table` tells which frames the one before, s and s' are.
+    it would be 0 too, but nothing reads it.) A row of `table` tells which frames the one before, s and s' are.
     """
 
     size = HEIGHT * WIDTH * CHANNELS
@@ -99,7 +99,7 @@ class Images:
         self.frames = torch.empty(slots, self.size, dtype=torch.uint8, device=device)
         self.table = torch.zeros(settings.memory_size, 3, dtype=torch.int64)
         self.numbers = torch.zeros(settings.memory_size, 3)
-        self.drawn = torch.empty(3 * settings.batch_size, self.size, dtype=torch.uint8, device=device)
+        self.sampled = torch.empty(3 * settings.batch_size, self.size, dtype=torch.uint8, device=device)
         self.floats = torch.empty(3, settings.batch_size, self.size, device=device)
         self.previous, self.current = -1, -1
 
@@ -126,11 +126,11 @@ class Images:
         self.previous, self.current = self.current, slot
 
     def sample(self, count: int) -> Transitions:
-        """Transitions drawn uniformly; observations lie in buffers that the next call writes over."""
+        """Transitions sampled uniformly; observations lie in buffers that the next call writes over."""
         rows = torch.randint(min(self.written, len(self.table)), (count,))
         slots = self.table[rows].t().reshape(-1).to(self.device)
-        torch.index_select(self.frames, 0, slots, out=self.drawn)
-        before, now, then = self.floats.copy_(self.drawn.view_as(self.floats))
+        torch.index_select(self.frames, 0, slots, out=self.sampled)
+        before, now, then = self.floats.copy_(self.sampled.view_as(self.floats))
         next_observation, observation = then.sub_(now), now.sub_(before)
         self.floats[1:].mul_(1 / 255)
         numbers = self.numbers[rows].to(self.device)

@@ -1,4 +1,4 @@
-"""Networks: MLPs with PyTorch's own initialisation, and their arithmetic without nn.Module's overhead, for acting."""
+"""Networks: MLPs with PyTorch's own initialization, and their arithmetic without nn.Module's overhead, for acting."""
 
 from __future__ import annotations
 

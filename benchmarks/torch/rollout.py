@@ -120,7 +120,7 @@ def start_vector(actors: int, seed: int, observation: Array) -> Step:
 
 @torch.inference_mode()
 def collect(step: Step, layers: Layers, batch: Batch) -> None:
-    """Fill a batch: a ~ softmax(logits), as argmax(logits + Gumbel noise), the noise of all steps drawn at once."""
+    """Fill a batch: a ~ softmax(logits), as argmax(logits + Gumbel noise), the noise of all steps sampled at once."""
     noise = torch.empty(*batch.action.shape, ACTIONS).exponential_().log_().unbind()
     for t, action in enumerate(batch.action_rows):
         torch.argmax(forward_tanh(layers, batch.observation_rows[t]) - noise[t], dim=-1, out=action)
@@ -147,7 +147,7 @@ def log_episodes(episodes: Episodes, batch: Batch, env_steps: int) -> None:
 def advantages(
     reward: Array, value: Array, next_value: Array, terminated: Array, truncated: Array, gamma: float, lam: float
 ) -> Array:
-    """Generalised advantage estimates [T, N]; with lam = 1, A + V are the discounted returns, as V's terms cancel.
+    """Generalized advantage estimates [T, N]; with lam = 1, A + V are the discounted returns, as V's terms cancel.
 
         delta_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t)
         A_t     = delta_t + gamma lam (1 - done_t) A_{t+1},   done = terminated or truncated,   A_T = 0

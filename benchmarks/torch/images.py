@@ -1,4 +1,4 @@
-"""gymnasium's picture of CartPole made small: rows 160 to 319, full width, area-averaged to 40 x 90 RGB."""
+"""gymnasium's frame of CartPole made small: rows 160 to 319, full width, area-averaged to 40 x 90 RGB."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 HEIGHT, WIDTH, CHANNELS = 40, 90, 3
 TOP, BOTTOM = 160, 320
-ROWS = 4  # of the frame to one of the small picture
+ROWS = 4  # of the frame to one of the small image
 COLUMNS = 600
 
 
