@@ -30,7 +30,7 @@ def test_a_result_holds_state_tables_and_summary(tmp_path):
     assert result.path == tmp_path / "run"
     assert list(result.episodes().groupby("run").size()) == [6, 6]
     assert set(result.frame()["run"]) == {0, 1}
-    assert result.state.learner.params["kernel_0"].shape == (2, 4, 8)
+    assert result.state.learner.params.q["kernel_0"].shape == (2, 4, 8)
     best = read_metadata(result.path, "best")["eval_return"]
     np.testing.assert_allclose(best, result.frame().groupby("run")["eval_return"].max(), rtol=1e-6)
     # Whichever run ends later, each is evaluated at its own end, and no more.
@@ -178,25 +178,37 @@ def test_config_is_a_pytree_whose_leaves_are_the_real_numbers():
 def test_the_public_names():
     assert sorted(purejaxrl.__all__) == [
         "AGENTS",
+        "ActorOutput",
         "Agent",
         "Continuous",
         "Discrete",
         "Env",
         "Evaluation",
+        "ImageConfig",
         "Images",
         "InputError",
+        "Learner",
         "PixelObservation",
+        "Progress",
         "Range",
+        "Real",
         "Renderer",
         "Result",
+        "TensorBoard",
         "Timestep",
+        "Transition",
+        "Wandb",
+        "budget",
+        "config",
         "evaluate",
         "export",
         "from_stoa",
+        "leaf",
         "load",
         "make",
         "make_train",
         "resume",
+        "static",
         "sweep",
         "train",
     ]
@@ -373,21 +385,24 @@ def test_saving_and_rendering_a_video_name_their_own_argument(tmp_path):
 
 
 def test_a_network_for_an_agent_that_has_none(tmp_path):
-    @purejaxrl.components.hyperparameters.config
+    @purejaxrl.config
     class Config:
         """A budget, and nothing of networks."""
 
-        env_steps: int = purejaxrl.components.hyperparameters.static(8, "a budget", at_least=1)
+        env_steps: int = purejaxrl.budget(8, "env steps")
 
     agent = dqn.agent._replace(
         name="still",
         Config=Config,
         check=lambda config, env: None,
         rollout_shape=lambda config: (4, 1),
-        init=lambda config, env, key: {"weight": jnp.zeros(1)},
-        act=lambda config, env, learner, observation, progress, key: jnp.zeros(observation.shape[0], int),
-        policy=lambda config, env, learner, observation: jnp.zeros(observation.shape[:-1], int),
+        init=lambda config, env, key: purejaxrl.Learner(jnp.zeros(1)),
+        act=lambda config, env, learner, observation, *_: purejaxrl.ActorOutput(jnp.zeros(observation.shape[0], int)),
+        policy=lambda config, env, params, observation, carry: purejaxrl.ActorOutput(
+            jnp.zeros(observation.shape[:-1], int)
+        ),
         update=lambda config, env, learner, batch, progress, key: (learner, {}),
+        batch_size=lambda config: 4,
     )
     purejaxrl.train(agent, out=tmp_path / "run")
     with pytest.raises(InputError, match=r"^network: still has no such hyperparameter"):

@@ -194,10 +194,13 @@ def test_folders_without_env_params(tmp_path, short):
         replan(named, env_params=SHORT)
 
 
-def test_a_training_of_an_earlier_version_is_resumed(tmp_path):
+def test_a_training_of_an_earlier_version_is_resumed(tmp_path, monkeypatch):
     """Whose checkpoint does not have them either."""
-    from purejaxrl.experiment import checkpointing
+    from purejaxrl.experiment import checkpointing, schema
     from purejaxrl.storage import checkpoint
+
+    # Its arrays are those of the present version.
+    monkeypatch.setattr(schema, "RENAMED", {})
 
     out = tmp_path / "run"
     purejaxrl.train("vpg", env=CARTPOLE, env_params=SHORT, out=out, **SMALL)

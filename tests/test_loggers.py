@@ -13,7 +13,7 @@ from helpers import files_up_to
 import purejaxrl
 from purejaxrl.cli import main
 from purejaxrl.errors import InputError
-from purejaxrl.experiment.loggers import TensorBoard, Wandb, check_loggers, kept_steps, listening
+from purejaxrl.experiment.loggers import Listeners, TensorBoard, Wandb, check_loggers, kept_steps
 from purejaxrl.experiment.progress import Silent
 
 TINY = {"epochs": 3, "steps_per_epoch": 40, "actors": 4, "hidden_sizes": (4,), "max_ep_len": 10}
@@ -85,11 +85,16 @@ def test_a_logger_that_fails_is_not_called_again(swept):
     assert swept[0].summary_json["runs_ok"] == 4
 
 
-def test_an_error_ends_the_loggers_too(tmp_path):
-    notes = Notes()
-    with pytest.raises(RuntimeError, match="ill"), listening([notes], {}, tmp_path):
+def test_an_error_ends_the_loggers_too(monkeypatch):
+    def fail(*_):
         raise RuntimeError("the machine is ill")
-    assert notes.told == [("start", {}, tmp_path), ("finish", None)]
+
+    monkeypatch.setattr("purejaxrl.experiment.run.train_groups", fail)
+    notes = Notes()
+    with pytest.raises(RuntimeError, match="ill"):
+        purejaxrl.train("vpg", epochs=1, loggers=(notes,))
+    assert [entry[0] for entry in notes.told] == ["start", "finish"]
+    assert notes.told[-1] == ("finish", None)
 
 
 def test_resuming_tells_what_follows(swept, tmp_path):
@@ -221,13 +226,15 @@ def test_tensorboard_of_a_full_disk_is_a_warning(tmp_path):
     pytest.importorskip("tensorboardX", reason="needs the extra tensorboard")
     board = TensorBoard()
     said = "TensorBoard.log failed, and training goes on without it: ResourceError: cannot write "
+    listeners = Listeners([board])
+    listeners.start({"seeds": 1}, tmp_path)
     with (
-        listening([board], {"seeds": 1}, tmp_path) as listeners,
         files_up_to(10_000),
         pytest.warns(UserWarning, match=f"{said}{tmp_path / 'tensorboard'}: File too large") as warned,
     ):
         tell_much(listeners)
     assert len(warned) == 1
+    listeners.finish(None)
 
 
 def tell_much(listeners):

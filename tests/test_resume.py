@@ -224,7 +224,7 @@ def test_what_cannot_be_extended_is_refused(tmp_path, capsys):
         ("run", "3", "--extend: 3 is not more than the 3 epochs there were"),
         ("run", "0", "--extend: 0 is not allowed"),
         ("run", "many", "--extend: 'many' is not allowed"),
-        ("annealed", "6", "--extend: with --lr_anneal"),
+        ("annealed", "6", "--extend: update of vpg depends on the share of the budget that is used"),
         ("cut", "6", "--extend: this training was cut into batches"),
     ):
         assert main(["resume", str(tmp_path / name), "--extend", amount, "--quiet"]) == 2

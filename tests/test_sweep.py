@@ -110,7 +110,7 @@ def test_params_say_whose_they_are(grid):
 
 def test_a_sweep_of_one_program_keeps_its_state():
     result = purejaxrl.sweep("dqn", seeds=2, lr=[1e-3, 1e-4, 1e-5], hidden_sizes=(8,), **TINY)
-    assert result.state.learner.params["kernel_0"].shape == (6, 4, 8)
+    assert result.state.learner.params.q["kernel_0"].shape == (6, 4, 8)
     assert result.summary_json["programs"] == 1
     assert result.frame()["lr"].unique().tolist() == [1e-3, 1e-4, 1e-5]
 
@@ -273,7 +273,7 @@ def test_runs_that_are_solved_stop_and_the_cut_into_chunks_does_not_show():
     for seconds in (1.0, 1e-3, 1e-6):
         chunks = list(fit(program, stack_configs([config], 2), np.arange(2), chunk_seconds=seconds))
         assert sum(chunk.log.active.sum(axis=0) for chunk in chunks).tolist() == [20, 20]
-        assert chunks[-1].is_over.all()
+        assert chunks[-1].is_last
         ends.append((len(chunks), bits(chunks[-1].state)))
     assert ends[0][0] < ends[2][0]
     assert ends[0][1] == ends[1][1] == ends[2][1]

@@ -33,6 +33,7 @@ from purejaxrl.experiment.run_config import CUSTOM, as_tuple
 from purejaxrl.experiment.settings import Setting
 from purejaxrl.experiment.validation import uses_fraction
 from purejaxrl.storage.files import plain
+from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.types import Agent, Env
 
 # Options that config.json does not hold, or not by value.
@@ -414,6 +415,7 @@ def extend_budget(config: Any, amount: Any) -> Any:
     return dataclasses.replace(config, **{budget.kind: amount})
 
 
+@standard_jax()
 def check_extendable(plan: Plan) -> None:
     """Check that no schedule of the agent depends on the budget, so that a larger one keeps the training so far valid.
 
