@@ -62,6 +62,7 @@ def test_continuous_bandit():
     np.testing.assert_allclose(actual, expected, atol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("agent", "config"),
     [

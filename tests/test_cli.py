@@ -95,6 +95,7 @@ def test_a_dqn_run_twice_is_bitwise_equal_and_exact_in_its_episodes(tmp_path):
     assert episodes.groupby("run")["length"].sum().equals(ends.rename("length"))
 
 
+@pytest.mark.slow
 def test_a_seed_alone_is_the_seed_in_a_batch(tmp_path):
     assert main([*TINY_VPG, "--seeds", "3", "--quiet", "--out", str(tmp_path / "many")]) == 0
     assert main([*TINY_VPG, "--seed", "2", "--quiet", "--out", str(tmp_path / "one")]) == 0

@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers import run_page
 
 
+@pytest.mark.slow
 def test_the_slope_of_the_final_loss_by_the_learning_rate(tmp_path):
     names = run_page("differentiate-training.md", tmp_path)
     slope, loss = names["slope"], names["loss"]

@@ -59,7 +59,14 @@ def has_python(page):
     return page.stem not in RUN_ELSEWHERE and BLOCK.search(page.read_text())
 
 
-@pytest.mark.parametrize("page", filter(has_python, PAGES), ids=lambda page: page.stem)
+SOON = ("README", "getting-started")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page if page.stem in SOON else pytest.param(page, marks=pytest.mark.slow) for page in PAGES if has_python(page)],
+    ids=lambda page: page.stem,
+)
 def test_python_of_pages(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(purejaxrl, "train", in_small(api.train), raising=False)

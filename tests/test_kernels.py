@@ -47,7 +47,7 @@ def test_mlp_is_its_reference(seed):
     chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
 def test_products_of_images_are_their_reference(seed):
     generator = np.random.default_rng(seed)
     count, size = int(generator.integers(32, 80)), (int(generator.integers(8, 20)), int(generator.integers(8, 50)))
@@ -112,7 +112,9 @@ def loss_of(name):
     return lambda params: jnp.sum(jnp.sin(apply_network(network, params, inputs, shape))), params
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "sparse images" else name for name in NETWORKS]
+)
 def test_hessian_vector_products_are_differences_of_gradients(name):
     """Forward mode over reverse mode, against central differences in float64."""
     with jax.enable_x64(True):
@@ -131,7 +133,7 @@ def test_hessian_vector_products_are_differences_of_gradients(name):
         np.testing.assert_allclose(slope, optax.tree.vdot(gradient(params), direction), rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["short batch", "long batch", "sparse images"])
+@pytest.mark.parametrize("name", ["short batch", "long batch", pytest.param("sparse images", marks=pytest.mark.slow)])
 def test_hessians_in_both_orders(name):
     with jax.enable_x64(True):
         loss, params = loss_of(name)
@@ -168,7 +170,8 @@ def train_on_images():
     return {name: result.frame()[name].to_numpy(float) for name in ("env_steps", "loss", "q_mean")}
 
 
-@pytest.mark.parametrize("train", [train_all, pytest.param(train_on_images, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("train", [train_all, train_on_images])
 def test_trainings_by_reference_end_alike(train, tmp_path):
     """In a process of its own, as the switch is read at import."""
     program = f"""

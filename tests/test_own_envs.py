@@ -230,6 +230,7 @@ def test_what_stoa_has_and_agents_do_not_take():
     assert steps_of(env, jnp.array(0), 2)[1][4] == 2
 
 
+@pytest.mark.slow
 def test_the_walk_of_the_page(page):
     """The right end after three steps to the right, and then the start."""
     assert [row[0] for row in steps_of(page["walk"], jnp.array(1), 4)] == [1, 2, 0, 1]

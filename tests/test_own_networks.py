@@ -137,6 +137,7 @@ def test_a_module_given_in_vain_is_refused():
         replan(content, network=Torso())
 
 
+@pytest.mark.slow
 def test_resuming_with_a_module_is_exact(trained, tmp_path):
     """A larger budget from the checkpoint ends bitwise as one that was larger from the start."""
     whole = purejaxrl.train("dqn", network=Torso(), out=tmp_path / "whole", **{**TINY, "env_steps": 240})
@@ -145,6 +146,7 @@ def test_resuming_with_a_module_is_exact(trained, tmp_path):
         assert (trained / name).read_bytes() == (whole.path / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_modules_are_swept_as_all_else(tmp_path):
     networks = [Torso(), Torso(4), Reversed()]
     result = purejaxrl.sweep("vpg", network=networks, epochs=1, steps_per_epoch=40, actors=4, out=tmp_path / "run")

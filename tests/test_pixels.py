@@ -285,6 +285,7 @@ def test_make_train_makes_images_of_what_a_config_says():
     assert state.learner.params.pi["kernel_0"].shape == (8 * 12 * 3, 8)
 
 
+@pytest.mark.slow
 def test_numbers_travel_and_images_do_not(tmp_path):
     config = vpg.Config(epochs=1, steps_per_epoch=40, actors=4, hidden_sizes=(8,))
     env = make("CartPole-v0", images=Images("stack", 4, 3, SIZE, 3))

@@ -224,6 +224,7 @@ def home(tmp_path, monkeypatch):
 TINY = {"epochs": 2, "steps_per_epoch": 40, "actors": 2, "train_v_iters": 1}
 
 
+@pytest.mark.slow
 def test_a_tilde_is_the_home_folder_everywhere(home, monkeypatch, capsys):
     words = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
     assert main(["train", "vpg", *words, "--quiet", "--out=~/one"]) == 0

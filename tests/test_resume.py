@@ -82,9 +82,9 @@ def assert_same_files(one, other, files=FILES):
     [
         ({**VPG, "seeds": 3, **EVALUATED}, (*FILES, "params/best.safetensors")),
         pytest.param({**VPG, "epochs": 30, "lr_anneal": True, "normalize_observations": True}, FILES, marks=SLOW),
-        ({**VECTORS, "seeds": 3}, FILES),
+        pytest.param({**VECTORS, "seeds": 3}, FILES, marks=SLOW),
         pytest.param({**IMAGES, "seeds": 2}, FILES, marks=SLOW),
-        ({**A3C, "seeds": 3}, FILES),
+        pytest.param({**A3C, "seeds": 3}, FILES, marks=SLOW),
         pytest.param({**A3C, "mode": "sync"}, FILES, marks=SLOW),
         ({**VPG, "seeds": 2, "pi_lr": [1e-3, 1e-2], "hidden_sizes": [(8,), (4, 4)]}, (*FILES[:2], *OF_SWEEPS)),
         pytest.param({**A3C, "lr": [1e-3, 1e-2], "seeds": 2}, FILES, marks=SLOW),
@@ -123,7 +123,9 @@ def default_of():
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU], ids=lambda n: n.name
+    "number",
+    [signal.SIGHUP, *(pytest.param(n, marks=SLOW) for n in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU))],
+    ids=lambda n: n.name,
 )
 def test_what_terminals_and_schedulers_send_stops_as_sigterm_does(number, default_of, tmp_path):
     """However often it comes: a terminal that is closed sends SIGHUP twice."""
@@ -188,7 +190,9 @@ def test_trainings_in_several_batches_are_resumed(tmp_path):
     assert_same_files(tmp_path / "whole", tmp_path / "cut", ["metrics.csv", "episodes.csv", *files])
 
 
-@pytest.mark.parametrize("arguments", [VPG, {**VECTORS, "seeds": 2}], ids=["epochs", "env_steps"])
+@pytest.mark.parametrize(
+    "arguments", [pytest.param(VPG, marks=SLOW), {**VECTORS, "seeds": 2}], ids=["epochs", "env_steps"]
+)
 def test_extending_is_exact(arguments, tmp_path):
     """Logging and evaluation intervals that do not divide the first budget leave no trace of its end."""
     budget = "epochs" if "epochs" in arguments else "env_steps"

@@ -18,6 +18,8 @@ from purejaxrl.experiment.run_config import recorded_of
 from purejaxrl.storage.files import plain
 
 KEPT = sorted(path.parent for path in (Path(__file__).parent / "folders").glob("*/*/config.json"))
+# The others are of the same code.
+SLOW = ("dqn-images", "a3c", "dqn", "sweep")
 VPG = next(path for path in KEPT if path.name == "vpg")
 TINY = {"epochs": 2, "steps_per_epoch": 40, "actors": 2, "train_v_iters": 2, "hidden_sizes": (4,)}
 # Larger budgets than the kept folders had; the others have none or were cut into batches.
@@ -72,7 +74,7 @@ def play(path, tmp_path):
     "is_gaining", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["one more", "as it is"]
 )
 @pytest.mark.parametrize(
-    "path", [pytest.param(path, marks=pytest.mark.slow if "images" in path.name else ()) for path in KEPT], ids=name_of
+    "path", [pytest.param(path, marks=pytest.mark.slow if path.name in SLOW else ()) for path in KEPT], ids=name_of
 )
 def test_kept_folders_open_in_every_way(path, is_gaining, tmp_path, monkeypatch):
     """By a package that has one more hyperparameter, and by the one at hand."""

@@ -48,7 +48,7 @@ def tiled(env):
 @pytest.mark.parametrize(
     ("count", "size", "channels", "largest"),
     [
-        (3 * ROWS + 7, (40, 90), 3, (2.4, 0.21)),
+        pytest.param(3 * ROWS + 7, (40, 90), 3, (2.4, 0.21), marks=pytest.mark.slow),
         (200, (16, 61), 1, (12.0, np.pi)),
     ],
     ids=["as in training", "off the image and at any angle"],
