@@ -41,7 +41,7 @@ demo: $(INSTALLED) ## train DQN, VPG and A3C, 8 seeds each, and say where the cu
 # Most of the suite's time is compiling; test-full has all of XLA's optimizations.
 quickly = XLA_FLAGS="$(XLA_FLAGS) $(shell $(1)/python tests/quickly.py)"
 
-test: $(INSTALLED) ## the test suite, under ten minutes on two cores
+test: $(INSTALLED) ## the test suite: unit and integration tests, about ten minutes on two cores
 	$(call quickly,$(BIN)) $(BIN)/python -m pytest -n 2 -m "not slow"
 
 coverage: $(INSTALLED) ## the test suite, and which branches of the package it covers; fails under 95% of them

@@ -158,8 +158,12 @@ WRONG = [
     ([*VECTORS, "--env", "Pendulum-v1"], "Pendulum-v1", "discrete"),
     (["train", "dqn", "--env", "MNISTBandit-bsuite"], "MNISTBandit", "cannot build"),
     (["train", "dqn", "--observation_type", "text"], "--observation_type: 'text'", "default, img"),
-    (["train", "dqn", "--env", "Acrobot-v1"], "--observation_type: img needs a picture, and Acrobot-v1", "CartPole-v1"),
-    ([*IMAGES_VPG, "--env", "Pendulum-v1"], "--observation_type: img needs a picture, and Pendulum-v1", "CartPole-v0"),
+    (
+        ["train", "dqn", "--env", "Acrobot-v1"],
+        "--observation_type: img needs a renderer, and Acrobot-v1",
+        "CartPole-v1",
+    ),
+    ([*IMAGES_VPG, "--env", "Pendulum-v1"], "--observation_type: img needs a renderer, and Pendulum-v1", "CartPole-v0"),
     (["train", "dqn", "--image_size", "7", "90"], "--image_size: 7 90 is not allowed", "at least 8"),
     (["train", "dqn", "--image_size", "40", "2000"], "--image_size: 40 2000 is not allowed", "at most 1024"),
     (["train", "dqn", "--image_size", "40"], "--image_size: 40 is not allowed", "2 whole numbers"),
@@ -426,7 +430,7 @@ def test_list(capsys):
     assert main(["list"]) == 0
     printed = capsys.readouterr().out
     for line in (
-        "  vpg   Vanilla policy gradient with a learned baseline and generalised advantage estimation",
+        "  vpg   Vanilla policy gradient with a learned baseline and generalized advantage estimation",
         "  CartPole-v0   solved at 195, images",
         "    --env         --observation_type  vpg  a3c --mode async  a3c --mode sync  dqn",
         "    CartPole-v1   img                 x    x                 x                x",

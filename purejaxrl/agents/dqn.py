@@ -69,8 +69,8 @@ class Config(ImageConfig):
         0.0, "also move the target this share towards Q at every gradient step", at_least=0, at_most=1
     )
     gamma: Real = leaf(0.99, "discount", at_least=0, at_most=1)
-    lr: Real = leaf(1e-3, "Adam step size", above=0)
-    lr_anneal: bool = static(False, "let the step size fall linearly to 0 over the budget", kind=bool)
+    lr: Real = leaf(1e-3, "Adam learning rate", above=0)
+    lr_anneal: bool = static(False, "let the learning rate fall linearly to 0 over the budget", kind=bool)
     loss: str = static("mse", "loss of the TD error; huber has slope 1 beyond an error of 1", choices=("mse", "huber"))
     n_steps: int = static(1, "rewards that a target sums before it bootstraps", at_least=1, at_most=100)
     double_q: bool = static(False, "let Q choose and the target network rate the next action", kind=bool)

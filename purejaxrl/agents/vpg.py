@@ -48,10 +48,10 @@ class Config(ImageConfig):
     max_ep_len: int | None = static(1000, "truncate episodes after this many steps", optional=True, at_least=1)
     gamma: Real = leaf(0.99, "discount", at_least=0, at_most=1)
     lam: Real = leaf(0.97, "GAE's lambda", at_least=0, at_most=1)
-    pi_lr: Real = leaf(3e-4, "Adam step size of the policy", above=0)
-    v_lr: Real = leaf(1e-3, "Adam step size of the value function", above=0)
+    pi_lr: Real = leaf(3e-4, "Adam learning rate of the policy", above=0)
+    v_lr: Real = leaf(1e-3, "Adam learning rate of the value function", above=0)
     train_v_iters: int = static(80, "value steps per epoch", at_least=1)
-    lr_anneal: bool = static(False, "let both step sizes fall linearly to 0 over the budget", kind=bool)
+    lr_anneal: bool = static(False, "let both learning rates fall linearly to 0 over the budget", kind=bool)
     entropy_coef: Real = leaf(0.0, "weight of the entropy bonus", at_least=0)
     reward_scale: Real = leaf(1.0, "what rewards are multiplied with for learning", above=0)
     normalize_observations: bool = static(False, "by their running mean and variance", kind=bool)
@@ -292,5 +292,5 @@ agent = Agent(
     act,
     policy,
     update,
-    summary="Vanilla policy gradient with a learned baseline and generalised advantage estimation",
+    summary="Vanilla policy gradient with a learned baseline and generalized advantage estimation",
 )

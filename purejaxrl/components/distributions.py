@@ -115,7 +115,7 @@ def categorical_log_prob(logits: Float[Array, "*batch A"], action: Int[Array, "*
     """Compute log pi(a) of each action under softmax(logits).
 
     Args:
-        logits: Unnormalised log-probabilities of A actions.
+        logits: Unnormalized log-probabilities of A actions.
         action: Numbers of actions, from 0.
 
     >>> logits = jnp.log(jnp.array([[0.25, 0.75], [0.5, 0.5]]))

@@ -47,7 +47,7 @@ def generalized_advantages(
     gamma: Float[Array, ""] | float,
     lam: Float[Array, ""] | float,
 ) -> Float[Array, "T N"]:
-    """Compute generalised advantage estimates (GAE).
+    """Compute generalized advantage estimates (GAE).
 
         delta_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t)
         A_t     = delta_t + gamma lam (1 - done_t) A_{t+1},   done = terminated or truncated,   A_T = 0

@@ -135,7 +135,7 @@ def find_renderer(name: str, renderer: Renderer | None = None) -> Renderer:
     found = ENVIRONMENTS[name].renderer if renderer is None and name in ENVIRONMENTS else renderer
     if found is None:
         raise InputError(
-            f"--observation_type: img needs a picture, and {name} has none; {', '.join(rendered_names())} have one "
+            f"--observation_type: img needs a renderer, and {name} has none; {', '.join(rendered_names())} have one "
             "(a Renderer of your own is passed as renderer=, state vectors are --observation_type default)"
         )
     if not isinstance(found, Renderer):

@@ -215,7 +215,7 @@ def check_range(name: str, value: Range, spec: Spec, random: int | None) -> None
         raise InputError(f"--{name}: {value} is not allowed; a logarithmic range starts above 0")
     if spec.kind is int and not all(float(end).is_integer() for end in ends):
         raise InputError(f"--{name}: {value} is not allowed; its ends must be whole numbers")
-    # An end that is just not allowed itself, as 0 for a step size, is never drawn.
+    # An end that is just not allowed itself, as 0 for a learning rate, is never drawn.
     lowest = max(bound for bound in (-math.inf, spec.above, spec.at_least) if bound is not None)
     highest = math.inf if spec.at_most is None else spec.at_most
     if value.low < lowest or value.high > highest:
