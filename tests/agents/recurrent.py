@@ -40,12 +40,11 @@ def initial_carry(config, env):
 def init(config, env, key):
     """Three gates, and heads for the policy and the value function."""
     inputs = env.observation_shape[0] + config.units
-    keys = jax.random.split(key, 4)
-    params = {
-        name: jax.random.normal(k, (inputs, config.units)) / inputs**0.5 for name, k in zip("rzn", keys, strict=False)
-    }
+    *gate_keys, head_key = jax.random.split(key, 4)
+    gates = {name: jax.random.normal(k, (inputs, config.units)) for name, k in zip("rzn", gate_keys, strict=True)}
+    params = {name: gate / inputs**0.5 for name, gate in gates.items()}
     outputs = env.action_space.num_actions + 1
-    params["heads"] = 0.1 * jax.random.normal(keys[3], (config.units, outputs))
+    params["heads"] = 0.1 * jax.random.normal(head_key, (config.units, outputs))
     return Learner(params, optax.adam(1.0).init(params))
 
 
