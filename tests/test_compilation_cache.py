@@ -45,8 +45,8 @@ def test_a_second_run_reads_what_the_first_compiled_and_learns_the_same(tmp_path
     assert len(entries) >= 2
     assert train(tmp_path, cache, "second") == first
     # What compiles in about a tenth of a second may be kept the second time only.
-    assert {path.name for path in cache.iterdir() if "train_chunk" in path.name and "-cache" in path.name} <= entries
-    assert any("train_chunk" in name for name in entries)
+    assert {path.name for path in cache.iterdir() if "advance_group" in path.name and "-cache" in path.name} <= entries
+    assert any("advance_group" in name for name in entries)
 
 
 def test_no_cache_keeps_nothing(tmp_path):

@@ -28,7 +28,7 @@ from purejaxrl.envs import make
 from purejaxrl.experiment import presets
 from purejaxrl.experiment.plan import images_of
 from purejaxrl.training.compilation import A_SPAN
-from purejaxrl.training.loop import init_run, train_chunk
+from purejaxrl.training.loop import advance_group, init_run
 
 RECORDED = Path(__file__).with_name("compiled_programs.json")
 RUNS, CAPACITY = 2, 4
@@ -79,7 +79,7 @@ def compile_chunk(name):
     configs = jax.tree.map(lambda _: jax.ShapeDtypeStruct((RUNS,), np.float32), config)
     keys = jax.eval_shape(jax.vmap(jax.random.key), np.arange(RUNS))
     state = jax.eval_shape(jax.vmap(partial(init_run, agent, env)), configs, keys)
-    chunk = partial(train_chunk, agent, env, find_budget(config), CAPACITY, RUNS)
+    chunk = partial(advance_group, agent, env, find_budget(config), CAPACITY)
     lowered = jax.jit(chunk, donate_argnums=1).lower(configs, state, A_SPAN)
     # The level concerns what is made of the optimized HLO, which is not looked at and would take half of the time. The
     # emitters, which the suite does without, decide what is fused.
