@@ -97,6 +97,19 @@ def test_an_error_ends_the_loggers_too(monkeypatch):
     assert notes.told[-1] == ("finish", None)
 
 
+def test_loggers_finish_when_everything_else_is_on_the_disk(tmp_path):
+    """They may take long, and a checkpoint must not wait for them."""
+    found = []
+
+    class Looking(Notes):
+        def finish(self, summary):
+            found.append([(tmp_path / "run" / name).exists() for name in ("checkpoints/000001", "learning_curve.png")])
+
+    settings = {"epochs": 1, "steps_per_epoch": 40, "actors": 2, "train_v_iters": 1, "hidden_sizes": (4,)}
+    purejaxrl.train("vpg", out=tmp_path / "run", loggers=[Looking()], **settings)
+    assert found == [[True, True]]
+
+
 def test_resuming_tells_what_follows(swept, tmp_path):
     result, before, _ = swept
     folder = shutil.copytree(result.path, tmp_path / "run")

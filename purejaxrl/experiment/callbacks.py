@@ -182,12 +182,12 @@ class ProgressDisplay(Callback):
         self.reporter.start()
 
     def on_chunk(self, event: Event) -> None:
-        """Show the progress of all runs, except after the last chunk of a batch.
+        """Show the progress of all runs, unless the end of the batch follows.
 
         Args:
             event: The chunk.
         """
-        if not event.stage.chunk.is_last:
+        if not (event.stage.chunk.is_last or event.is_stopping):
             self.reporter.advance(event.tracker.stats, event.tracker.seconds())
 
     def on_batch_end(self, event: Event) -> None:
@@ -208,6 +208,7 @@ class Logging(Callback):
 
     def __init__(self, folder: RunFolder, listeners: Listeners) -> None:
         self.folder, self.listeners = folder, listeners
+        self.summary: Content | None = None
 
     def on_start(self, tracker: RunTracker, config: Content) -> None:
         """Start the loggers of a training.
@@ -235,16 +236,16 @@ class Logging(Callback):
         self.on_chunk(event)
 
     def on_end(self, summary: Content) -> None:
-        """Pass the summary of the training to the loggers.
+        """Keep the summary, as loggers may take long to finish and everything else should be on the disk by then.
 
         Args:
             summary: Content of summary.json.
         """
-        self.listeners.finish(summary)
+        self.summary = summary
 
     def on_close(self) -> None:
-        """Close loggers whose training did not end normally."""
-        self.listeners.finish(None)
+        """Finish the loggers, without a summary where training did not end normally."""
+        self.listeners.finish(self.summary)
 
 
 def on_host(tree: PyTree) -> dict[str, np.ndarray]:

@@ -104,8 +104,7 @@ class Checkpointer(Callback):
         Args:
             summary: Content of summary.json.
         """
-        if self.pending is not None:
-            self.write(self.pending)
+        self.write(self.pending)
 
     def is_due(self, event: Event) -> bool:
         """Check whether a checkpoint is due.

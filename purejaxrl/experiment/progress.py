@@ -131,8 +131,9 @@ class SafeReporter:
         self._tell("advance", stats, seconds)
 
     def close(self) -> None:
-        """Call `close` of the wrapped reporter."""
+        """Call `close` of the wrapped reporter, once."""
         self._tell("close")
+        self.reporter = Silent()
 
     def _tell(self, method: str, *arguments: Any) -> None:
         try:

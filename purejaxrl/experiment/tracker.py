@@ -64,6 +64,7 @@ class RunTracker:
     def __init__(self, plan: Plan, devices: int) -> None:
         self.plan, self.devices = plan, devices
         self.stats = RunStats.empty(plan.runs)
+        self.swept = columns_of(setting.values for setting in plan.settings)
         self.tallies: dict[str, Tally] = {}
         self.failed: list[int] = []
         self.batches = self.programs = 0
@@ -158,8 +159,9 @@ class RunTracker:
             The table; a hyperparameter whose NAME is a column already becomes swept_NAME.
         """
         settings = table["run"].astype(np.int64) // self.plan.options.seeds
-        swept = columns_of(setting.values for setting in self.plan.settings)
-        return table | {f"swept_{name}" if name in table else name: values[settings] for name, values in swept.items()}
+        return table | {
+            f"swept_{name}" if name in table else name: values[settings] for name, values in self.swept.items()
+        }
 
 
 def metrics_spec(stage: Stage) -> MetricsSpec:
