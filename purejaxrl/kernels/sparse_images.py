@@ -1,6 +1,6 @@
 """Images that are rendered late, and their product with a layer's weights, for which most of them never are.
 
-Gain on CPU: a gradient step of DQN on 512 differences of images takes two fifths of the reference's time.
+Gain on CPU: a gradient step of DQN on 512 differences of images takes a third of the reference's time.
 
 A difference of two frames of CartPole is 0 wherever neither shows the cart or its pole: in most columns. The rows of a
 batch are taken in blocks, in the order of where they show something, and for each block only those tiles of columns are
