@@ -159,7 +159,7 @@ def train(
     agent = agent_of(algorithm)
     refuse_unknown(train, hyperparameters, field_specs(agent.Config))
     ask_for_cpu_devices()
-    plan = plan_train(agent, **pick_options(arguments), **hyperparameters)
+    plan = plan_train(agent, **_pick_options(arguments), **hyperparameters)
     shown = reporter_of(progress, plan)
     with new_run(plan, out, overwrite=overwrite, loggers=loggers) as (plan, folder, temporary):
         outcome = run_experiment(plan, folder, FINISHERS, progress=shown, loggers=loggers)
@@ -249,7 +249,7 @@ def sweep(
     agent = agent_of(algorithm)
     refuse_unknown(sweep, hyperparameters, field_specs(agent.Config))
     ask_for_cpu_devices()
-    plan = plan_sweep(agent, **pick_options(arguments), **hyperparameters)
+    plan = plan_sweep(agent, **_pick_options(arguments), **hyperparameters)
     shown = reporter_of(progress, plan)
     with new_run(plan, out, overwrite=overwrite, loggers=loggers) as (plan, folder, temporary):
         outcome = run_experiment(plan, folder, FINISHERS, progress=shown, loggers=loggers)
@@ -339,15 +339,8 @@ def resume(
     )
 
 
-def pick_options(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Select the arguments of a function that are fields of Options.
-
-    Args:
-        arguments: Arguments by name.
-
-    Returns:
-        Those of them that are Options, by name.
-    """
+def _pick_options(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Select the arguments of a function that are fields of Options."""
     return {field.name: arguments[field.name] for field in dataclasses.fields(Options) if field.name in arguments}
 
 

@@ -221,28 +221,13 @@ class RunState(NamedTuple):
     carry: PyTree = ()
 
 
-def no_carry(config: Any, env: Env) -> tuple[()]:
-    """Return the empty recurrent state of a feed-forward agent.
-
-    Args:
-        config: The agent's hyperparameters, not used.
-        env: The environment, not used.
-
-    Returns:
-        ().
-    """
+def _no_carry(config: Any, env: Env) -> tuple[()]:
+    """Return the empty recurrent state of a feed-forward agent."""
     return ()
 
 
-def rollout_only(config: Any) -> int:
-    """Return the batch size of an agent that learns from its rollout alone.
-
-    Args:
-        config: The agent's hyperparameters, not used.
-
-    Returns:
-        0.
-    """
+def _rollout_only(config: Any) -> int:
+    """Return the batch size of an agent that learns from its rollout alone."""
     return 0
 
 
@@ -277,6 +262,6 @@ class Agent(NamedTuple):
     act: Callable[..., ActorOutput]
     policy: Callable[..., ActorOutput]
     update: Callable[..., tuple[Learner, Metrics]]
-    initial_carry: Callable[..., PyTree] = no_carry
-    batch_size: Callable[..., int] = rollout_only
+    initial_carry: Callable[..., PyTree] = _no_carry
+    batch_size: Callable[..., int] = _rollout_only
     summary: str = ""

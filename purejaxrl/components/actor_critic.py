@@ -31,12 +31,12 @@ def init_actor_critic(config: Any, env: Env, key: ScalarKey) -> tuple[PyTree, Py
     """
     pi_key, v_key = jax.random.split(key)
     return (
-        init_network(policy_network(config, env), pi_key, env.input_shape),
-        init_network(value_network(config), v_key, env.input_shape),
+        init_network(_policy_network(config, env), pi_key, env.input_shape),
+        init_network(_value_network(config), v_key, env.input_shape),
     )
 
 
-def policy_network(config: Any, env: Env) -> MLP | ConvNet | Headed | GaussianHead:
+def _policy_network(config: Any, env: Env) -> MLP | ConvNet | Headed | GaussianHead:
     """Build the network of the policy.
 
     It computes logits for discrete actions, and for continuous ones the mean and a log standard deviation, which does
@@ -48,7 +48,7 @@ def policy_network(config: Any, env: Env) -> MLP | ConvNet | Headed | GaussianHe
     return GaussianHead(network_of(config, size // 2, "tanh"), size // 2)
 
 
-def value_network(config: Any) -> MLP | ConvNet | Headed:
+def _value_network(config: Any) -> MLP | ConvNet | Headed:
     """Build the network of the value function, whose only output is V."""
     return network_of(config, 1, "tanh")
 
@@ -65,7 +65,7 @@ def action_distribution(config: Any, env: Env, pi_params: PyTree, inputs: Num[Ar
     Returns:
         Parameters of the distributions, see `purejaxrl.components.distributions`.
     """
-    return apply_network(policy_network(config, env), pi_params, inputs, env.input_shape)
+    return apply_network(_policy_network(config, env), pi_params, inputs, env.input_shape)
 
 
 def state_value(config: Any, env: Env, v_params: PyTree, inputs: Num[Array, "..."]) -> Float[Array, "..."]:
@@ -77,7 +77,7 @@ def state_value(config: Any, env: Env, v_params: PyTree, inputs: Num[Array, "...
         v_params: Parameters of the value function.
         inputs: Network inputs [..., *input].
     """
-    return apply_network(value_network(config), v_params, inputs, env.input_shape)[..., 0]
+    return apply_network(_value_network(config), v_params, inputs, env.input_shape)[..., 0]
 
 
 def next_state_value(

@@ -47,7 +47,7 @@ def sample_action(space: ActionSpace, distribution: Float[Array, "*batch K"], ke
     _assert_distribution(space, distribution)
     if isinstance(space, Discrete):
         return categorical_sample(key, distribution)
-    action = gaussian_sample(key, *mean_and_log_std(distribution))
+    action = gaussian_sample(key, *_mean_and_log_std(distribution))
     return action.reshape(*action.shape[:-1], *space.shape)
 
 
@@ -64,7 +64,7 @@ def greedy_action(space: ActionSpace, distribution: Float[Array, "*batch K"]) ->
     _assert_distribution(space, distribution)
     if isinstance(space, Discrete):
         return jnp.argmax(distribution, axis=-1)
-    mean, _ = mean_and_log_std(distribution)
+    mean, _ = _mean_and_log_std(distribution)
     return mean.reshape(*mean.shape[:-1], *space.shape)
 
 
@@ -81,7 +81,7 @@ def log_prob(
     _assert_distribution(space, distribution)
     if isinstance(space, Discrete):
         return categorical_log_prob(distribution, action)
-    mean, log_std = mean_and_log_std(distribution)
+    mean, log_std = _mean_and_log_std(distribution)
     chex.assert_shape(
         action,
         (*mean.shape[:-1], ...),
@@ -103,7 +103,7 @@ def entropy(space: ActionSpace, distribution: Float[Array, "*batch K"]) -> Float
     _assert_distribution(space, distribution)
     if isinstance(space, Discrete):
         return categorical_entropy(distribution)
-    return gaussian_entropy(mean_and_log_std(distribution)[1])
+    return gaussian_entropy(_mean_and_log_std(distribution)[1])
 
 
 def categorical_sample(key: ScalarKey, logits: Float[Array, "*batch A"]) -> Int[Array, "*batch"]:
@@ -146,7 +146,7 @@ def categorical_entropy(logits: Float[Array, "*batch A"]) -> Float[Array, "*batc
     return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
 
-def mean_and_log_std(
+def _mean_and_log_std(
     distribution: Float[Array, "*batch K"],
 ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
     """Split the parameters of a Gaussian into the mean and the log standard deviation of its D dimensions."""

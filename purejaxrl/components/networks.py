@@ -28,17 +28,8 @@ Inputs = Num[Array, "..."] | Image
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu}
 
 
-def symmetric_uniform(bound: float, key: ScalarKey, shape: tuple[int, ...]) -> Array:
-    """Sample uniformly from [-bound, bound) in JAX's default precision.
-
-    Args:
-        bound: The upper bound.
-        key: A random key, which is consumed.
-        shape: Shape of the result.
-
-    Returns:
-        The samples, of the given shape.
-    """
+def _symmetric_uniform(bound: float, key: ScalarKey, shape: tuple[int, ...]) -> Array:
+    """Sample uniformly from [-bound, bound) in JAX's default precision."""
     return jax.random.uniform(key, shape, float, -bound, bound)
 
 
@@ -69,7 +60,7 @@ class MLP(nn.Module):
         """
         layers, fan_in = [], math.prod(observation.shape[1:])
         for index, size in enumerate((*self.hidden_sizes, self.outputs)):
-            start = partial(symmetric_uniform, 1 / math.sqrt(fan_in))
+            start = partial(_symmetric_uniform, 1 / math.sqrt(fan_in))
             kernel = self.param(f"kernel_{index}", start, (fan_in, size))
             bias = self.param(f"bias_{index}", start, (size,))
             layers.append((jnp.asarray(kernel), jnp.asarray(bias)))  # parameters read from files are numpy's
@@ -120,27 +111,19 @@ class ConvNet(nn.Module):
         )
         x = observation
         for layer, (size, side, stride) in enumerate(zip(self.channels, self.kernels, self.strides, strict=True)):
-            windows = windows_of(x, side, stride)
-            start = partial(symmetric_uniform, 1 / math.sqrt(windows.shape[-1]))
+            windows = _windows_of(x, side, stride)
+            start = partial(_symmetric_uniform, 1 / math.sqrt(windows.shape[-1]))
             kernel = self.param(f"conv_kernel_{layer}", start, (windows.shape[-1], size))
             bias = self.param(f"conv_bias_{layer}", start, (size,))
             x = ACTIVATIONS[self.activation](product(windows, kernel) + bias[None, None, None])
         return MLP(self.hidden_sizes, self.outputs, self.activation, name="head")(x)
 
 
-def windows_of(image: Float[Array, "B H W C"], side: int, stride: int) -> Float[Array, "B rows columns window"]:
+def _windows_of(image: Float[Array, "B H W C"], side: int, stride: int) -> Float[Array, "B rows columns window"]:
     """Extract the square windows of a convolution without padding, each as one vector.
 
     With them a convolution is a matrix product, which stays fast under `vmap` over runs with kernels of their own:
     convolutions with several kernels at once are slow on CPU.
-
-    Args:
-        image: Images [B, H, W, C].
-        side: Side of a window, in pixels.
-        stride: Distance between windows, in pixels.
-
-    Returns:
-        Windows [B, rows, columns, side * side * C].
     """
     rows, columns = ((size - side) // stride + 1 for size in image.shape[1:3])
     bands = jnp.stack([image[:, i : i + stride * (rows - 1) + 1 : stride] for i in range(side)], axis=3)
@@ -188,7 +171,7 @@ def check_body(body: Any, input_shape: tuple[int, ...]) -> None:
     if not isinstance(body, nn.Module):
         is_class = isinstance(body, type) and issubclass(body, nn.Module)
         found = f"the class {body.__name__}; give an instance of it" if is_class else in_brief(body)
-        if is_nnx(body):
+        if _is_nnx(body):
             name = body.__name__ if isinstance(body, type) else type(body).__name__
             found = f"{name} of flax.nnx; flax.nnx.bridge.to_linen({name}, ...) makes one of it"
         raise InputError(f"--network: it takes a flax.linen.Module, not {found}")
@@ -196,7 +179,7 @@ def check_body(body: Any, input_shape: tuple[int, ...]) -> None:
     for rows in (2, 1):
         inputs = jax.ShapeDtypeStruct((rows, *input_shape), dtype)
         try:
-            variables = shapes_of_variables(body, input_shape, dtype)
+            variables = _shapes_of_variables(body, input_shape, dtype)
             if extra := sorted(set(variables) - {"params"}):
                 raise InputError(
                     f"--network: {name} has {', '.join(extra)} beside its parameters, which no agent keeps"
@@ -222,56 +205,32 @@ def check_body(body: Any, input_shape: tuple[int, ...]) -> None:
                 f"--network: {name} has a parameter {own_name} of {leaf.dtype}; agents learn parameters of float32 "
                 "(a layer computes in another type by dtype=, not by param_dtype=)"
             )
-    if fault := row_fault(body, input_shape, dtype):
+    if fault := _row_fault(body, input_shape, dtype):
         raise InputError(
             f"--network: {name} {fault}; axis 0 is the batch, and every row must depend on its own input alone"
         )
 
 
-def is_nnx(body: Any) -> bool:
-    """Check whether an object is a module of flax.nnx, or a class of such modules.
-
-    Args:
-        body: Any object.
-
-    Returns:
-        Whether it is one. If flax.nnx has not been imported, nothing can be.
-    """
+def _is_nnx(body: Any) -> bool:
+    """Check whether an object is a module of flax.nnx, or a class of such modules."""
     nnx = sys.modules.get("flax.nnx")
     return nnx is not None and issubclass(body if isinstance(body, type) else type(body), nnx.Module)
 
 
-def shapes_of_variables(body: nn.Module, input_shape: tuple[int, ...], dtype: Any) -> Any:
-    """Compute the shapes of a network's initial variables without allocating them.
-
-    Args:
-        body: The network.
-        input_shape: Shape of one input.
-        dtype: Type of the input.
-
-    Returns:
-        Shapes of the variables, initialized with one row as in `init_network`.
-    """
+def _shapes_of_variables(body: nn.Module, input_shape: tuple[int, ...], dtype: Any) -> Any:
+    """Compute the shapes of a network's initial variables without allocating them."""
     return jax.eval_shape(body.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *input_shape), dtype))
 
 
 @lru_cache(256)
-def row_fault(body: nn.Module, input_shape: tuple[int, ...], dtype: Any) -> str | None:
+def _row_fault(body: nn.Module, input_shape: tuple[int, ...], dtype: Any) -> str | None:
     """Describe how the rows of a batch depend on each other in a network.
 
     The features of a row must not change when all other rows do, and must move with the row to another place in the
     batch. The test uses random numbers as parameters, because a layer initialized to 0 would hide the layers before it.
-
-    Args:
-        body: The network.
-        input_shape: Shape of one input.
-        dtype: Type of the inputs.
-
-    Returns:
-        The fault in words, None where rows are independent.
     """
     draw = np.random.default_rng(0).standard_normal
-    shapes = shapes_of_variables(body, input_shape, dtype)
+    shapes = _shapes_of_variables(body, input_shape, dtype)
     variables = jax.tree.map(
         lambda leaf: (draw(leaf.shape) / math.sqrt(max(math.prod(leaf.shape[:-1]), 1))).astype(leaf.dtype), shapes
     )

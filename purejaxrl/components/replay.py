@@ -109,17 +109,10 @@ def unpack(rows: Float[Array, "*lead width"], layout: Layout) -> PyTree:
     return jax.tree.unflatten(layout.treedef, leaves)
 
 
-def count_slots(capacity: int, block: int) -> int:
+def _count_slots(capacity: int, block: int) -> int:
     """Compute the number of slots of a replay memory that is written in blocks of rows.
 
     It is a whole number of blocks, so that no write straddles the end (`dynamic_update_slice` would silently clamp it).
-
-    Args:
-        capacity: Number of rows that are sampled from.
-        block: Number of rows per write.
-
-    Returns:
-        The number of slots, at least `capacity`.
     """
     return -(-capacity // block) * block
 
@@ -136,7 +129,7 @@ def init_replay(capacity: int, block: int, layout: Layout) -> Replay:
         The replay memory, filled with zeros.
     """
     width = sum(math.prod(shape) for shape in layout.shapes)
-    return Replay(jnp.zeros((count_slots(capacity, block), width), jnp.float32))
+    return Replay(jnp.zeros((_count_slots(capacity, block), width), jnp.float32))
 
 
 def add(replay: Replay, rows: Float[Array, "block width"], iteration: Int[Array, ""]) -> Replay:

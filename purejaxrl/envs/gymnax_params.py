@@ -37,7 +37,7 @@ def complete(name: str, default: PyTree, given: PyTree | None) -> PyTree:
     return replace(f"--env_params: {name}", default, given) if is_partial else given
 
 
-def named_values(params: PyTree) -> dict[str, Any] | None:
+def _named_values(params: PyTree) -> dict[str, Any] | None:
     """Return parameters as a dict by name, or None if they have no names."""
     if dataclasses.is_dataclass(params) and not isinstance(params, type):
         return {field.name: getattr(params, field.name) for field in dataclasses.fields(params) if field.init}
@@ -56,7 +56,7 @@ def plain_values(params: PyTree, default: PyTree) -> dict[str, Any] | None:
     Returns:
         Values by name, without those that are not plain but equal their default; None if others are not plain.
     """
-    fields, defaults = named_values(params), named_values(default)
+    fields, defaults = _named_values(params), _named_values(default)
     if fields is None or defaults is None or type(params) is not type(default) or fields.keys() != defaults.keys():
         return None
     values = {}
@@ -82,7 +82,7 @@ def replace(where: str, default: PyTree, values: dict[str, Any]) -> PyTree:
     Raises:
         InputError: If a name is unknown or a value is of another kind; the message names the first.
     """
-    defaults = named_values(default)
+    defaults = _named_values(default)
     if defaults is None:
         raise InputError(f"{where} takes no values by name, as its parameters are {type(default).__name__}")
     for name, value in values.items():
@@ -107,7 +107,7 @@ def check_same(given: PyTree, before: PyTree) -> None:
     Raises:
         InputError: If they differ; the message names the first that does.
     """
-    fields, expected = named_values(given), named_values(before)
+    fields, expected = _named_values(given), _named_values(before)
     if fields is None or expected is None:
         if not _is_same(given, before):
             raise InputError(f"env_params: {in_brief(given)} was given, and config.json has {in_brief(before)}")

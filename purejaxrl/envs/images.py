@@ -99,7 +99,7 @@ def observe_images(env: Env, renderer: Renderer, images: Images) -> Env:
     numbers = jax.eval_shape(renderer.select, jax.ShapeDtypeStruct(env.observation_shape, jnp.float32))
     return env._replace(
         observation_shape=(len(images.offsets), *numbers.shape),
-        reset=partial(reset_images, env, renderer, images),
+        reset=partial(_reset_images, env, renderer, images),
         step=partial(step_images, env, renderer, images),
         image_format=image_format(renderer, images),
     )
@@ -141,18 +141,8 @@ def check_images(images: Images) -> None:
     check_fields(ImageConfig(**images._asdict()))
 
 
-def reset_images(env: Env, renderer: Renderer, images: Images, key: ScalarKey) -> tuple[Array, SeenState]:
-    """Reset an environment with image observations.
-
-    Args:
-        env: The environment itself.
-        renderer: How its images are rendered.
-        images: Which images are observed.
-        key: A random key, which is consumed.
-
-    Returns:
-        The numbers [K, D] of the first observation, and the state.
-    """
+def _reset_images(env: Env, renderer: Renderer, images: Images, key: ScalarKey) -> tuple[Array, SeenState]:
+    """Reset an environment with image observations."""
     observation, inner = env.reset(key)
     history = initial_history(images, renderer.select(observation))
     return select_frames(images, history), SeenState(inner, history)

@@ -51,7 +51,7 @@ class EnvEntry(NamedTuple):
 
 def make_cartpole(max_steps: int) -> tuple[Any, PyTree]:
     """Build gymnax's CartPole-v1 with episodes of at most `max_steps` steps: CartPole-v0 differs in nothing else."""
-    env, params = import_gymnax().make("CartPole-v1")
+    env, params = _import_gymnax().make("CartPole-v1")
     return env, params.replace(max_steps_in_episode=max_steps)
 
 
@@ -99,7 +99,7 @@ def make(
     if isinstance(env, Env):
         made = env if solved_at is None else env._replace(solved_at=solved_at)
     else:
-        made = from_gymnax(env, env_params, solved_at)
+        made = _from_gymnax(env, env_params, solved_at)
     if made.max_episode_steps == UNLIMITED and max_ep_len is None:
         raise InputError(f"--max_ep_len: {made.name} has no time limit of its own; give the steps of an episode")
     if max_ep_len is not None and max_ep_len < made.max_episode_steps:
@@ -109,7 +109,7 @@ def make(
 
 def names() -> list[str]:
     """List the names that `make` accepts: those of `ENVIRONMENTS`, then the others of gymnax."""
-    return list(dict.fromkeys([*ENVIRONMENTS, *import_gymnax().registered_envs]))
+    return list(dict.fromkeys([*ENVIRONMENTS, *_import_gymnax().registered_envs]))
 
 
 def env_name(env: Any) -> str:
@@ -143,12 +143,12 @@ def find_renderer(name: str, renderer: Renderer | None = None) -> Renderer:
     return found
 
 
-def from_gymnax(env: Any, env_params: PyTree | None, solved_at: float | None) -> Env:
+def _from_gymnax(env: Any, env_params: PyTree | None, solved_at: float | None) -> Env:
     """Adapt a gymnax environment, given by name or as an object, to `Env`; arguments and errors as for `make`."""
     name, given = env_name(env), env_params
     env, env_params, _ = with_params(env, given)
     try:
-        encode = observation_encoder(name, env.observation_space(env_params))
+        encode = _observation_encoder(name, env.observation_space(env_params))
         observation = jax.eval_shape(lambda key: encode(env.reset(key, env_params)[0]), jax.random.key(0))
         space = convert_action_space(name, env.action_space(env_params))
         max_episode_steps = int(getattr(env_params, "max_steps_in_episode", UNLIMITED))
@@ -164,8 +164,8 @@ def from_gymnax(env: Any, env_params: PyTree | None, solved_at: float | None) ->
         action_space=space,
         max_episode_steps=max_episode_steps,
         solved_at=solved_at,
-        reset=partial(reset_gymnax, env, env_params, encode),
-        step=partial(step_gymnax, env, env_params, encode, space),
+        reset=partial(_reset_gymnax, env, env_params, encode),
+        step=partial(_step_gymnax, env, env_params, encode, space),
     )
 
 
@@ -184,7 +184,7 @@ def with_params(env: Any, given: PyTree | None) -> tuple[Any, PyTree, PyTree]:
     """
     name = env_name(env)
     if isinstance(env, str):
-        found, default = make_by_name(env)
+        found, default = _make_by_name(env)
         if not isinstance(given, dict | type(default) | None):
             kind = f"{type(default).__module__}.{type(default).__qualname__}"
             raise InputError(f"--env_params: {in_brief(given)} is not allowed; {name} takes {kind}, or a dict")
@@ -195,15 +195,11 @@ def with_params(env: Any, given: PyTree | None) -> tuple[Any, PyTree, PyTree]:
     return env, complete(name, env.default_params, given), env.default_params
 
 
-def make_by_name(name: str) -> tuple[Any, PyTree]:
-    """Build the environment of `ENVIRONMENTS` or gymnax that has this name, with its default parameters.
-
-    Raises:
-        InputError: If the name is unknown, or gymnax cannot build the environment.
-    """
+def _make_by_name(name: str) -> tuple[Any, PyTree]:
+    """Build the environment of `ENVIRONMENTS` or gymnax that has this name, with its default parameters."""
     if name in ENVIRONMENTS:
         return ENVIRONMENTS[name].make()
-    gymnax = import_gymnax()
+    gymnax = _import_gymnax()
     if name not in gymnax.registered_envs:
         raise InputError(f"--env: unknown environment {name!r}; known are {', '.join(names())}")
     try:
@@ -212,7 +208,7 @@ def make_by_name(name: str) -> tuple[Any, PyTree]:
         raise InputError(f"--env: gymnax cannot build {name}: {error}") from error
 
 
-def import_gymnax() -> ModuleType:
+def _import_gymnax() -> ModuleType:
     """Import gymnax, but seaborn, which it imports for its own animations in half a second, only once that is used."""
     is_early = not {"gymnax", "seaborn"} & set(sys.modules)
     if is_early:
@@ -243,12 +239,8 @@ def convert_action_space(name: str, space: Any) -> ActionSpace:
     raise InputError(f"--env: {name} has actions of a {type(space).__name__} space; agents take Discrete or Box")
 
 
-def observation_encoder(name: str, space: Any) -> Callable[[Array], Array]:
-    """Return the function that turns observations of a gymnax space into arrays of floats, one-hot for Discrete.
-
-    Raises:
-        InputError: If the space of the environment of that name is neither Discrete nor Box.
-    """
+def _observation_encoder(name: str, space: Any) -> Callable[[Array], Array]:
+    """Return the function that turns observations of a gymnax space into arrays of floats, one-hot for Discrete."""
     from gymnax.environments import spaces
 
     if isinstance(space, spaces.Discrete):
@@ -268,13 +260,13 @@ def one_hot(num_categories: int, observation: Int[Array, ""]) -> Array:
     return jax.nn.one_hot(observation, num_categories, dtype=float)
 
 
-def reset_gymnax(env: Any, params: PyTree, encode: Callable, key: ScalarKey) -> tuple[Array, PyTree]:
+def _reset_gymnax(env: Any, params: PyTree, encode: Callable, key: ScalarKey) -> tuple[Array, PyTree]:
     """Start an episode; `Env.reset` of a gymnax environment. Consumes `key`."""
     observation, state = env.reset(key, params)
     return encode(observation), state
 
 
-def step_gymnax(
+def _step_gymnax(
     env: Any, params: PyTree, encode: Callable, space: ActionSpace, key: ScalarKey, state: PyTree, action: Array
 ) -> Timestep:
     """Take one step; `Env.step` of a gymnax environment. Consumes `key`.
@@ -313,18 +305,18 @@ def limit_steps(env: Env, max_ep_len: int) -> Env:
     """Truncate the episodes of an environment after `max_ep_len` steps, if not earlier."""
     return env._replace(
         max_episode_steps=min(env.max_episode_steps, max_ep_len),
-        reset=partial(reset_limited, env),
-        step=partial(step_limited, env, max_ep_len),
+        reset=partial(_reset_limited, env),
+        step=partial(_step_limited, env, max_ep_len),
     )
 
 
-def reset_limited(env: Env, key: ScalarKey) -> tuple[Array, TimedState]:
+def _reset_limited(env: Env, key: ScalarKey) -> tuple[Array, TimedState]:
     """Start an episode, and count its steps from 0. Consumes `key`."""
     observation, state = env.reset(key)
     return observation, TimedState(state, jnp.zeros((), jnp.int32))
 
 
-def step_limited(env: Env, max_ep_len: int, key: ScalarKey, state: TimedState, action: Array) -> Timestep:
+def _step_limited(env: Env, max_ep_len: int, key: ScalarKey, state: TimedState, action: Array) -> Timestep:
     """Take one step; truncate and reset where the limit is reached and the episode has not ended. Consumes `key`."""
     step_key, reset_key = jax.random.split(key)
     timestep = env.step(step_key, state.inner, action)

@@ -56,8 +56,8 @@ def from_stoa(
         action_space=space,
         max_episode_steps=UNLIMITED,
         solved_at=solved_at,
-        reset=partial(reset_stoa, env, observe),
-        step=partial(step_stoa, env, observe, space),
+        reset=partial(_reset_stoa, env, observe),
+        step=partial(_step_stoa, env, observe, space),
     )
     return limit_steps(made, max_episode_steps)
 
@@ -72,13 +72,13 @@ def convert_action_space(name: str, space: Any) -> ActionSpace:
     raise InputError(f"--env: {name} has actions of a {type(space).__name__}; agents take discrete ones or a box")
 
 
-def reset_stoa(env: Any, observe: Callable, key: ScalarKey) -> tuple[Array, PyTree]:
+def _reset_stoa(env: Any, observe: Callable, key: ScalarKey) -> tuple[Array, PyTree]:
     """Start an episode; `Env.reset` of an environment of stoa. Consumes `key`."""
     state, timestep = env.reset(key)
     return as_float(observe(timestep.observation)), state
 
 
-def step_stoa(
+def _step_stoa(
     env: Any, observe: Callable, space: ActionSpace, key: ScalarKey, state: PyTree, action: Array
 ) -> Timestep:
     """Take one step, and reset if it ended the episode; `Env.step` of an environment of stoa. Consumes `key`."""
@@ -86,7 +86,7 @@ def step_stoa(
         action = jnp.clip(action, space.low, space.high)
     state, timestep = env.step(state, action)
     is_last, reached = timestep.last(), as_float(observe(timestep.observation))
-    observation, state = jax.tree.map(partial(jnp.where, is_last), reset_stoa(env, observe, key), (reached, state))
+    observation, state = jax.tree.map(partial(jnp.where, is_last), _reset_stoa(env, observe, key), (reached, state))
     is_end = timestep.discount == 0
     return Timestep(
         state, observation, as_float(timestep.reward), is_last & is_end, is_last & ~is_end, next_observation=reached

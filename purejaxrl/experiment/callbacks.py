@@ -127,11 +127,11 @@ class FileWriter(Callback):
         suffix = "" if stage.is_only else f"-{tracker.batches}"
         facts = {"schema_version": SCHEMA_VERSION, "algorithm": tracker.plan.agent.name, "runs": stage.batch.runs}
         params = without_padding(stage.chunk.state.learner.params, stage)
-        self.folder.write_params("last" + suffix, on_host(params), facts)
+        self.folder.write_params("last" + suffix, _on_host(params), facts)
         if best is not None:
             best = without_padding(best, stage)
             facts["eval_return"] = np.asarray(best.eval_return)
-            self.folder.write_params("best" + suffix, on_host(best.params), facts)
+            self.folder.write_params("best" + suffix, _on_host(best.params), facts)
 
     def on_end(self, summary: Content) -> None:
         """Write summary.json into the run folder.
@@ -248,13 +248,6 @@ class Logging(Callback):
         self.listeners.finish(self.summary)
 
 
-def on_host(tree: PyTree) -> dict[str, np.ndarray]:
-    """Copy the arrays of a tree to the host.
-
-    Args:
-        tree: The arrays.
-
-    Returns:
-        NumPy arrays by name.
-    """
+def _on_host(tree: PyTree) -> dict[str, np.ndarray]:
+    """Copy the arrays of a tree to the host."""
     return {name: np.asarray(leaf) for name, leaf in named_leaves(tree).items()}

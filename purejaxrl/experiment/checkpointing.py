@@ -132,7 +132,7 @@ class Checkpointer(Callback):
         position = stage.position
         arrays: dict[str, Any] = {f"records/{name}": array.copy() for name, array in tracker.stats._asdict().items()}
         if position.runs:
-            arrays |= batch_arrays(tracker, stage)
+            arrays |= _batch_arrays(tracker, stage)
         is_between = not position.runs
         facts = {
             "config": plain(tracker.plan.as_dict()),
@@ -168,16 +168,8 @@ class Checkpointer(Callback):
         log("checkpoint in %s, written in %.2f s", self.path, self.written - started)
 
 
-def batch_arrays(tracker: RunTracker, stage: Stage) -> dict[str, Any]:
-    """Collect the states, best params and metrics of a batch.
-
-    Args:
-        tracker: State of the training.
-        stage: The training after a chunk.
-
-    Returns:
-        Arrays by name.
-    """
+def _batch_arrays(tracker: RunTracker, stage: Stage) -> dict[str, Any]:
+    """Collect the states, best params and metrics of a batch."""
     count, state = len(stage.batch.runs), tracker.metrics
     assert state is not None
     carry = named_leaves(stage.chunk.state, "state/") | named_leaves(stage.chunk.best, "best/")
@@ -238,25 +230,25 @@ def restore(tracker: RunTracker, folder: RunFolder, found: Checkpoint) -> Restor
         is_sound = all(isinstance(value, int) and value >= 0 for value in position)
         if not is_sound or position.done + position.runs > plan.runs:
             raise ValueError("its position")
-        budget_before = budgets_in(facts["config"])
-        is_extended = budget_before != budgets_in(plain(plan.as_dict()))
+        budget_before = _budgets_in(facts["config"])
+        is_extended = budget_before != _budgets_in(plain(plan.as_dict()))
     if is_extended and position.runs != plan.runs:
         raise InputError("--extend: this training was cut into batches, whose states are not kept; train anew")
     template = {f"records/{name}": values for name, values in RunStats.empty(plan.runs)._asdict().items()}
     shapes = batch_shapes(plan, position) if position.runs else (None, None)
     if position.runs:
-        template |= batch_template(shapes, position.runs, facts["arrays"])
+        template |= _batch_template(shapes, position.runs, facts["arrays"])
     if facts["schema_version"] < 2:
-        found = with_present_names(found, template, family_of(plan.agent))
+        found = _with_present_names(found, template, family_of(plan.agent))
     arrays = disk.read(found, template)
     with _describing(found):
-        state = metrics_state(arrays) if position.runs else None
+        state = _metrics_state(arrays) if position.runs else None
         stats = RunStats(**with_prefix(arrays, "records/"))
         folder.logs.verify(facts["files"])
         tails = {name: str(text) for name, text in facts["tails"].items()}
         point = None
         if position.runs:
-            point = read_resume_point(shapes, position, arrays)
+            point = _read_resume_point(shapes, position, arrays)
             if is_extended:
                 assert state is not None
                 point, state = extend(point, state, plan.settings[0].budget)
@@ -264,18 +256,10 @@ def restore(tracker: RunTracker, folder: RunFolder, found: Checkpoint) -> Restor
     return Restored(position._replace(is_finished=position.is_finished and not is_extended), point, tails)
 
 
-def with_present_names(found: Checkpoint, template: Mapping[str, Any], family: str) -> Checkpoint:
+def _with_present_names(found: Checkpoint, template: Mapping[str, Any], family: str) -> Checkpoint:
     """Map the array names of a checkpoint of schema version 0 or 1 to their current names, see `schema.RENAMED`.
 
     Such a checkpoint held whole learners among the best, of which only the params are read.
-
-    Args:
-        found: The checkpoint.
-        template: Arrays to read, by their current names.
-        family: The algorithm.
-
-    Returns:
-        The checkpoint with the mapping.
     """
     names = {}
     for name in template:
@@ -292,31 +276,16 @@ def with_present_names(found: Checkpoint, template: Mapping[str, Any], family: s
     return found._replace(metadata={**found.metadata, "arrays": arrays}, renamed=names)
 
 
-def budgets_in(config: Mapping[str, Any]) -> Any:
-    """Collect the budgets in the content of config.json.
-
-    Args:
-        config: Content of config.json.
-
-    Returns:
-        The budgets of the shared config and of each setting.
-    """
+def _budgets_in(config: Mapping[str, Any]) -> Any:
+    """Collect the budgets in the content of config.json."""
     return [[fields.get(name) for name in BUDGETS] for fields in (config["config"], *config.get("settings", []))]
 
 
-def batch_template(shapes: Any, runs: int, found: Mapping[str, str]) -> dict[str, Any]:
+def _batch_template(shapes: Any, runs: int, found: Mapping[str, str]) -> dict[str, Any]:
     """Return the names and shapes of the arrays that a checkpoint holds of a batch.
 
     The sums of the open logging interval depend on the metrics that the agent reports, so their names are taken from
     the checkpoint.
-
-    Args:
-        shapes: Shapes of the state and the best params of the batch.
-        runs: Number of its runs.
-        found: Descriptions of the checkpoint's arrays, by name.
-
-    Returns:
-        Shapes by name.
     """
     state, best = shapes
     blank = metrics.init(MetricsSpec(np.arange(runs), np.arange(runs), 1, 1, None, None))
@@ -329,15 +298,8 @@ def batch_template(shapes: Any, runs: int, found: Mapping[str, str]) -> dict[str
     return template | dict.fromkeys(sums, np.zeros(runs))
 
 
-def metrics_state(arrays: Mapping[str, np.ndarray]) -> MetricsState:
-    """Restore the MetricsState from the arrays of a checkpoint, with no tallies, which are stored elsewhere.
-
-    Args:
-        arrays: Arrays by name.
-
-    Returns:
-        The state.
-    """
+def _metrics_state(arrays: Mapping[str, np.ndarray]) -> MetricsState:
+    """Restore the MetricsState from the arrays of a checkpoint, with no tallies, which are stored elsewhere."""
     kept = with_prefix(arrays, "recorder/")
     if "is_open" not in kept:
         kept["is_open"] = ~kept["is_over"] & (kept["env_steps"] > kept["closed_at"])
@@ -366,17 +328,8 @@ def batch_shapes(plan: Plan, position: BatchPosition) -> Any:
     return shapes_of_runs(plan.agent, setting.env, setting.config, setting.budget, keeps_best, position.runs)
 
 
-def read_resume_point(shapes: Any, position: BatchPosition, arrays: Mapping[str, np.ndarray]) -> ResumePoint:
-    """Restore the states and best params of a batch from the arrays of a checkpoint.
-
-    Args:
-        shapes: Shapes of the state and the best params.
-        position: The position of the batch.
-        arrays: Arrays by name.
-
-    Returns:
-        The state from which the batch continues.
-    """
+def _read_resume_point(shapes: Any, position: BatchPosition, arrays: Mapping[str, np.ndarray]) -> ResumePoint:
+    """Restore the states and best params of a batch from the arrays of a checkpoint."""
     trees = []
     for tree, prefix in zip(shapes, ("state/", "best/"), strict=True):
         names = named_leaves(tree, prefix)

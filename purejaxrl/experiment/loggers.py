@@ -90,7 +90,7 @@ class TensorBoard:
             config: Content of config.json.
             folder: The run folder.
         """
-        warn_of_many(self, config, self.max_runs)
+        _warn_of_many(self, config, self.max_runs)
         self._target = self.folder or folder / "tensorboard"
         self._kept = kept_steps(folder)
 
@@ -122,7 +122,7 @@ class TensorBoard:
         run = row["run"]
         if run not in self._writers:
             self._writers[run] = self._begin(row)
-        for name, value in numbers_of(row).items():
+        for name, value in _numbers_of(row).items():
             self._writers[run].write(self._encode(step=row["env_steps"], summary=self._scalar(name, value)))
 
     def _begin(self, row: Row) -> Any:
@@ -189,7 +189,7 @@ class Wandb:
             config: Content of config.json.
             folder: The run folder.
         """
-        warn_of_many(self, config, self.max_runs)
+        _warn_of_many(self, config, self.max_runs)
         self._config, self._kept = config, kept_steps(folder)
         self._init.setdefault("group", folder.name)
 
@@ -205,7 +205,7 @@ class Wandb:
                 continue
             if run not in self._runs:
                 self._runs[run] = self._begin(run, row["seed"])
-            self._runs[run].log({"env_steps": row["env_steps"], **numbers_of(row)})
+            self._runs[run].log({"env_steps": row["env_steps"], **_numbers_of(row)})
 
     def _begin(self, run: int, seed: int) -> Any:
         shared = {name: value for name, value in self._config.items() if not isinstance(value, dict | list)}
@@ -274,15 +274,8 @@ def kept_steps(folder: Path) -> dict[int, int]:
     return {int(run): int(env_steps) for run, env_steps in last.items()}
 
 
-def numbers_of(row: Row) -> dict[str, float]:
-    """Select the known measurements of a row.
-
-    Args:
-        row: A row of metrics.csv.
-
-    Returns:
-        Numbers by column, without run, seed, iteration, env_steps and NaN.
-    """
+def _numbers_of(row: Row) -> dict[str, float]:
+    """Select the known measurements of a row."""
     return {
         name: value
         for name, value in row.items()
@@ -290,14 +283,8 @@ def numbers_of(row: Row) -> dict[str, float]:
     }
 
 
-def warn_of_many(logger: Logger, config: dict[str, Any], max_runs: int) -> None:
-    """Warn if a logger does not log all runs.
-
-    Args:
-        logger: The logger.
-        config: Content of config.json.
-        max_runs: Number of runs that it logs.
-    """
+def _warn_of_many(logger: Logger, config: dict[str, Any], max_runs: int) -> None:
+    """Warn if a logger does not log all runs."""
     runs = config["seeds"] * len(config.get("settings", [{}]))
     if runs > max_runs:
         warn(f"{type(logger).__name__} takes the first {max_runs} of {runs} runs; give it max_runs for more")

@@ -167,11 +167,11 @@ class Plan(NamedTuple):
         swept = list(self.settings[0].values)
         return {
             "schema_version": schema.SCHEMA_VERSION,
-            "algorithm": label_object(self.agent, self.agent.name, is_built_in(self.agent)),
+            "algorithm": _label_object(self.agent, self.agent.name, is_built_in(self.agent)),
             **asked,
-            "env": label_object(self.options.env, self.env, isinstance(self.options.env, str)),
+            "env": _label_object(self.options.env, self.env, isinstance(self.options.env, str)),
             "env_params": recorded_params(self.options.env, self.options.env_params),
-            "renderer": label_object(self.options.renderer, "renderer", self.options.renderer is None),
+            "renderer": _label_object(self.options.renderer, "renderer", self.options.renderer is None),
             "solved_at": self.solved_at,
             "log_every": log_every if len(log_every) > 1 else log_every[0],
             "config": {name: value for name, value in configs[0].items() if name not in own},
@@ -193,17 +193,8 @@ def is_built_in(agent: Agent) -> bool:
     return AGENTS.get(agent.name) == agent
 
 
-def label_object(value: Any, name: str, is_own: bool) -> str | None:
-    """Return the text that stands for an object in config.json.
-
-    Args:
-        value: The object.
-        name: Its name.
-        is_own: Whether the name is enough to find the object again.
-
-    Returns:
-        The name, marked as that of a user's own object unless `is_own`; None for None.
-    """
+def _label_object(value: Any, name: str, is_own: bool) -> str | None:
+    """Return the text that stands for an object in config.json."""
     if value is None:
         return None
     return name if is_own else f"{CUSTOM}{name}"
@@ -224,7 +215,7 @@ def recorded_params(env: Any, given: Any) -> dict[str, Any] | str | None:
         return None
     _, params, default = with_params(env, given)
     values = plain_values(params, default)
-    return label_object(given, type(params).__name__, is_own=False) if values is None else values
+    return _label_object(given, type(params).__name__, is_own=False) if values is None else values
 
 
 def recorded(agent: Agent, values: dict[str, Any]) -> dict[str, Any]:
@@ -239,7 +230,7 @@ def recorded(agent: Agent, values: dict[str, Any]) -> dict[str, Any]:
     """
     specs = field_specs(agent.Config)
     return {
-        name: label_object(value, show(value), is_own=False) if specs[name].is_object else value
+        name: _label_object(value, show(value), is_own=False) if specs[name].is_object else value
         for name, value in values.items()
     }
 
@@ -257,7 +248,7 @@ def plan_train(algorithm: str | Agent, **arguments: Any) -> Plan:
     Raises:
         InputError: If an argument is not allowed.
     """
-    options, hyperparameters = split_options(arguments)
+    options, hyperparameters = _split_options(arguments)
     agent = agent_of(algorithm)
     specs = field_specs(agent.Config)
     for name, value in hyperparameters.items():
@@ -265,7 +256,7 @@ def plan_train(algorithm: str | Agent, **arguments: Any) -> Plan:
             check_entries(name, value, specs[name])
         if isinstance(value, list | Range):
             raise InputError(f"--{name}: {show_source(value)} is a sweep; train takes one value, `sweep` takes several")
-    return make_plan(agent, options, hyperparameters, is_sweep=False)
+    return _make_plan(agent, options, hyperparameters, is_sweep=False)
 
 
 def plan_sweep(algorithm: str | Agent, **arguments: Any) -> Plan:
@@ -281,11 +272,11 @@ def plan_sweep(algorithm: str | Agent, **arguments: Any) -> Plan:
     Raises:
         InputError: If an argument is not allowed.
     """
-    options, hyperparameters = split_options(arguments)
+    options, hyperparameters = _split_options(arguments)
     runs = options.seeds * count_settings(hyperparameters, options.random)
     if runs > MAX_RUNS and not options.yes:
         raise InputError(f"--yes: {runs} runs are more than {MAX_RUNS}; it must be given for so many")
-    return make_plan(agent_of(algorithm), options, hyperparameters, is_sweep=True)
+    return _make_plan(agent_of(algorithm), options, hyperparameters, is_sweep=True)
 
 
 def refuse_unknown(function: Callable, given: Collection[str], fields: Collection[str] = ()) -> None:
@@ -326,19 +317,10 @@ def refuse_unknown_objects(function: Callable, given: Collection[str], agent: An
         refuse_unknown(function, given, [name for name, spec in specs.items() if spec.is_object])
 
 
-def split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
+def _split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
     """Split keyword arguments into checked Options and hyperparameters.
 
     One-dimensional NumPy arrays count as lists, such as those of np.logspace(-4, -2, 5).
-
-    Args:
-        arguments: Options and hyperparameters by name.
-
-    Returns:
-        The Options, and the hyperparameters by name.
-
-    Raises:
-        InputError: If an option is not allowed.
     """
     arguments = {
         name: value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
@@ -374,11 +356,11 @@ def check_options(options: Options) -> None:
     Raises:
         InputError: If an option is not allowed, naming the first.
     """
-    check_counts(options.seeds, options.seed, options.devices)
-    check_logging(options.log_every, options.eval_every, options.eval_episodes, options.episodes_log)
-    check_number("solved_at", options.solved_at)
-    check_number("max_memory", options.max_memory, above=0)
-    check_minutes(options.checkpoint_every)
+    _check_counts(options.seeds, options.seed, options.devices)
+    _check_logging(options.log_every, options.eval_every, options.eval_episodes, options.episodes_log)
+    _check_number("solved_at", options.solved_at)
+    _check_number("max_memory", options.max_memory, above=0)
+    _check_minutes(options.checkpoint_every)
     for name in ("stop_when_solved", "fail_on_nan", "debug"):
         if not isinstance(getattr(options, name), bool):
             found = in_brief(getattr(options, name))
@@ -387,21 +369,8 @@ def check_options(options: Options) -> None:
         check_whole("random", options.random, at_least=1)
 
 
-def make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *, is_sweep: bool) -> Plan:
-    """Build a Plan from checked Options.
-
-    Args:
-        agent: The algorithm.
-        options: The checked options.
-        hyperparameters: Values, lists of alternatives, and ranges by name.
-        is_sweep: Whether it is a sweep.
-
-    Returns:
-        The Plan.
-
-    Raises:
-        InputError: If the preset or a setting does not allow something.
-    """
+def _make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *, is_sweep: bool) -> Plan:
+    """Build a Plan from checked Options."""
     observation_type = presets.observation_type_of(agent, options.preset, options.observation_type)
     if options.renderer is not None and observation_type != "img":
         raise InputError("--renderer: it draws images; give observation_type='img'")
@@ -450,7 +419,7 @@ def plan_settings(agent: Agent, options: Options, chosen: list[Setting], is_swee
             )
             if not isinstance(options.env, str) or options.env_params is not None:
                 check_env(made[key])
-        settings.append(plan_setting(agent, options, values, config, made[key]))
+        settings.append(_plan_setting(agent, options, values, config, made[key]))
         # Settings that share a program share all shapes.
         program = (key, jax.tree.structure(config))
         if program not in checked:
@@ -465,22 +434,8 @@ def plan_settings(agent: Agent, options: Options, chosen: list[Setting], is_swee
     return Plan(agent, tuple(settings), resolved, is_sweep)
 
 
-def plan_setting(agent: Agent, options: Options, values: dict[str, Any], config: Any, env: Env) -> Training:
-    """Check one setting and determine its budget and logging interval.
-
-    Args:
-        agent: The algorithm.
-        options: The checked options.
-        values: The swept hyperparameters by name.
-        config: The Config.
-        env: The environment.
-
-    Returns:
-        The checked setting.
-
-    Raises:
-        InputError: If it is not allowed.
-    """
+def _plan_setting(agent: Agent, options: Options, values: dict[str, Any], config: Any, env: Env) -> Training:
+    """Check one setting and determine its budget and logging interval."""
     validate(agent, config, env)
     budget = find_budget(config)
     if options.stop_when_solved:
@@ -488,7 +443,7 @@ def plan_setting(agent: Agent, options: Options, values: dict[str, Any], config:
             raise InputError(f"--stop_when_solved: no threshold is agreed for {env.name}; give one with --solved_at")
         budget = budget._replace(stop_at=float(env.solved_at))
     shape = agent.rollout_shape(config)
-    check_extent(budget, shape, env)
+    _check_extent(budget, shape, env)
     by_default = shape[0] * shape[1] if "epochs" in budget_names(config) else 1000
     log_every = options.log_every or min(by_default, options.eval_every or by_default)
     return Training(values, config, env, budget, shape, log_every)
@@ -564,35 +519,16 @@ def agent_of(algorithm: str | Agent) -> Agent:
     return AGENTS[algorithm]
 
 
-def check_counts(seeds: Any, seed: Any, devices: Any) -> None:
-    """Check that seeds are whole numbers of 32 bits, and that the number of devices is valid.
-
-    Args:
-        seeds: Number of seeds.
-        seed: The first seed.
-        devices: Number of devices, or None.
-
-    Raises:
-        InputError: If a number is not allowed.
-    """
+def _check_counts(seeds: Any, seed: Any, devices: Any) -> None:
+    """Check that seeds are whole numbers of 32 bits, and that the number of devices is valid."""
     check_whole("seeds", seeds, at_least=1)
     check_whole("seed", seed, at_least=0, at_most=2**32 - seeds)
     if devices is not None:
         check_whole("devices", devices, at_least=1)
 
 
-def check_logging(log_every: Any, eval_every: Any, eval_episodes: Any, episodes_log: Any) -> None:
-    """Check that the options of logging and evaluation make sense together.
-
-    Args:
-        log_every: Env steps between rows of metrics.csv, or None.
-        eval_every: Env steps between evaluations, or None.
-        eval_episodes: Episodes of an evaluation.
-        episodes_log: `on`, `off` or `auto`.
-
-    Raises:
-        InputError: If they do not.
-    """
+def _check_logging(log_every: Any, eval_every: Any, eval_episodes: Any, episodes_log: Any) -> None:
+    """Check that the options of logging and evaluation make sense together."""
     for name, value in (("log_every", log_every), ("eval_every", eval_every)):
         if value is not None:
             check_whole(name, value, at_least=1)
@@ -605,48 +541,23 @@ def check_logging(log_every: Any, eval_every: Any, eval_episodes: Any, episodes_
         raise InputError(f"--episodes_log: {episodes_log!r} is not allowed; use auto, on or off")
 
 
-def check_number(name: str, value: Any, *, above: float = -np.inf) -> None:
-    """Check that a value is None or a finite number above a bound.
-
-    Args:
-        name: Name of the option.
-        value: The value.
-        above: The bound, which is not allowed itself.
-
-    Raises:
-        InputError: If it is not.
-    """
+def _check_number(name: str, value: Any, *, above: float = -np.inf) -> None:
+    """Check that a value is None or a finite number above a bound."""
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if value is not None and not (is_number and np.isfinite(value) and value > above):
         limits = f" above {above:g}" if np.isfinite(above) else ""
         raise InputError(f"--{name}: {in_brief(value)} is not allowed; it takes a finite number{limits}")
 
 
-def check_minutes(value: Any) -> None:
-    """Check that a value is a number of minutes, 0 included.
-
-    Args:
-        value: The value.
-
-    Raises:
-        InputError: If it is not.
-    """
+def _check_minutes(value: Any) -> None:
+    """Check that a value is a number of minutes, 0 included."""
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not (is_number and np.isfinite(value) and value >= 0):
         raise InputError(f"--checkpoint_every: {in_brief(value)} is not allowed; it takes minutes, or 0 for never")
 
 
-def check_extent(budget: Budget, shape: tuple[int, int], env: Env) -> None:
-    """Check that the number of env steps fits int32, within one iteration and over the budget.
-
-    Args:
-        budget: The budget of each run.
-        shape: (T, N), the steps and actors of one iteration.
-        env: The environment.
-
-    Raises:
-        InputError: If it does not.
-    """
+def _check_extent(budget: Budget, shape: tuple[int, int], env: Env) -> None:
+    """Check that the number of env steps fits int32, within one iteration and over the budget."""
     steps = shape[0] * shape[1]
     if steps > MAX_ENV_STEPS:
         raise InputError(

@@ -84,24 +84,24 @@ def replan(
         InputError: If the content is not allowed, lacks an object, or was written by a newer version.
     """
     refuse_newer(content)
-    agent = find_agent(content, agent)
+    agent = _find_agent(content, agent)
     content = up_to_date(content, agent)
     specs = field_specs(agent.Config)
     objects = {name: changes.pop(name) for name in [*changes] if name in specs and specs[name].is_object}
-    options = Options(**(recorded_options(content) | found_objects(content, env, env_params, renderer)))
+    options = Options(**(_recorded_options(content) | _found_objects(content, env, env_params, renderer)))
     changes = with_whole_counts({name: value for name, value in changes.items() if value is not None})
     unknown = sorted(changes.keys() - {field.name for field in dataclasses.fields(Options)})
     if unknown:
         raise InputError(f"{unknown[0]}: {agent.name} has no such hyperparameter")
     options = dataclasses.replace(options, **changes)
     check_options(options)
-    found = [(values, config_of(agent, fields)) for values, fields in with_objects(content, agent, objects)]
+    found = [(values, config_of(agent, fields)) for values, fields in _with_objects(content, agent, objects)]
     settings = [Setting({name: getattr(config, name) for name in values}, config) for values, config in found]
     if extend is not None:
         settings = [setting._replace(config=extend_budget(setting.config, extend)) for setting in settings]
     plan = plan_settings(agent, options, settings, is_sweep="settings" in content)
     if extend is not None:
-        check_extendable(plan)
+        _check_extendable(plan)
     return plan
 
 
@@ -170,19 +170,8 @@ def up_to_date(content: dict[str, Any], agent: Agent) -> dict[str, Any]:
     return completed
 
 
-def find_agent(content: dict[str, Any], agent: Agent | None) -> Agent:
-    """Return the Agent that a config.json names, or the user's own agent.
-
-    Args:
-        content: Content of config.json.
-        agent: The user's own agent, where config.json only names it, else None.
-
-    Returns:
-        The Agent.
-
-    Raises:
-        InputError: If the agent is unknown, is missing, has another name, or is given although none is needed.
-    """
+def _find_agent(content: dict[str, Any], agent: Agent | None) -> Agent:
+    """Return the Agent that a config.json names, or the user's own agent."""
     label = content.get("algorithm")
     if isinstance(label, str) and label.startswith(CUSTOM):
         name = label.removeprefix(CUSTOM)
@@ -200,21 +189,8 @@ def find_agent(content: dict[str, Any], agent: Agent | None) -> Agent:
     return AGENTS[label]
 
 
-def found_objects(content: dict[str, Any], env: Any, env_params: Any, renderer: Any) -> dict[str, Any]:
-    """Return the environment and renderer that a config.json names, or the user's own.
-
-    Args:
-        content: Content of config.json.
-        env: The user's own environment, or None.
-        env_params: Its parameters, or None.
-        renderer: The user's own renderer, or None.
-
-    Returns:
-        Values of the options env, env_params and renderer.
-
-    Raises:
-        InputError: If an object is missing, or given although none is needed.
-    """
+def _found_objects(content: dict[str, Any], env: Any, env_params: Any, renderer: Any) -> dict[str, Any]:
+    """Return the environment and renderer that a config.json names, or the user's own."""
     found: dict[str, Any] = {}
     for name, given in (("env", env), ("renderer", renderer)):
         label = content.get(name)
@@ -227,23 +203,11 @@ def found_objects(content: dict[str, Any], env: Any, env_params: Any, renderer: 
         if not is_custom and given is not None:
             raise InputError(f"{name}: config.json names {label!r}, which needs none")
         found[name] = given if is_custom else label
-    return found | {"env_params": found_params(content, found["env"], env_params)}
+    return found | {"env_params": _found_params(content, found["env"], env_params)}
 
 
-def found_params(content: dict[str, Any], env: Any, given: Any) -> Any:
-    """Return the env_params of a training, or the user's where config.json does not hold them.
-
-    Args:
-        content: Content of config.json.
-        env: The environment, by name or as an object.
-        given: The user's env_params, or None.
-
-    Returns:
-        The env_params, None for the defaults.
-
-    Raises:
-        InputError: If they are missing, or those given are not the same.
-    """
+def _found_params(content: dict[str, Any], env: Any, given: Any) -> Any:
+    """Return the env_params of a training, or the user's where config.json does not hold them."""
     recorded = content.get("env_params")
     if env is None or isinstance(env, Env):
         return given
@@ -288,18 +252,8 @@ def objects_of(plan: Plan) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def recorded_options(content: dict[str, Any]) -> dict[str, Any]:
-    """Read the options from the content of a config.json.
-
-    Args:
-        content: Content of config.json.
-
-    Returns:
-        Options by name.
-
-    Raises:
-        InputError: If one is missing or is not a text.
-    """
+def _recorded_options(content: dict[str, Any]) -> dict[str, Any]:
+    """Read the options from the content of a config.json."""
     missing = [name for name in RECORDED if name not in content]
     if missing:
         raise InputError(f"config.json: {missing[0]} is missing")
@@ -313,18 +267,8 @@ def recorded_options(content: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def recorded_settings(content: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Read the settings from the content of a config.json.
-
-    Args:
-        content: Content of config.json.
-
-    Returns:
-        Swept hyperparameters and all fields of each setting.
-
-    Raises:
-        InputError: If it does not describe settings.
-    """
+def _recorded_settings(content: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Read the settings from the content of a config.json."""
     shared, settings, swept = content.get("config"), content.get("settings", [{}]), content.get("swept", [])
     is_sound = (
         isinstance(shared, dict)
@@ -339,23 +283,11 @@ def recorded_settings(content: dict[str, Any]) -> list[tuple[dict[str, Any], dic
     return [({name: as_tuple(own[name]) for name in swept}, {**(shared or {}), **own}) for own in settings]
 
 
-def with_objects(
+def _with_objects(
     content: dict[str, Any], agent: Agent, given: dict[str, Any]
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Read the settings like `recorded_settings`, with the user's own objects in place of their labels.
-
-    Args:
-        content: Content of config.json.
-        agent: The agent.
-        given: The objects by hyperparameter.
-
-    Returns:
-        Swept hyperparameters and all fields of each setting.
-
-    Raises:
-        InputError: If an object is missing, does not match its label, or is given although none is needed.
-    """
-    settings = recorded_settings(content)
+    """Read the settings like `_recorded_settings`, with the user's own objects in place of their labels."""
+    settings = _recorded_settings(content)
     for name in [name for name, spec in field_specs(agent.Config).items() if spec.is_object]:
         values = given.get(name)
         by_label = {
@@ -416,16 +348,10 @@ def extend_budget(config: Any, amount: Any) -> Any:
 
 
 @standard_jax()
-def check_extendable(plan: Plan) -> None:
+def _check_extendable(plan: Plan) -> None:
     """Check that no schedule of the agent depends on the budget, so that a larger one keeps the training so far valid.
 
     Dependence is detected in the agent's own program, so no agent needs to declare it.
-
-    Args:
-        plan: The plan.
-
-    Raises:
-        InputError: If one does.
     """
     for setting in plan.settings:
         name = uses_fraction(plan.agent, setting.config, setting.env)
@@ -450,23 +376,14 @@ def check_same(plan: Plan, earlier: dict[str, Any]) -> None:
     # Those of a user's own environment were not recorded at first.
     now, before = flat({name: now[name] for name in now if name != "env_params" or name in earlier}), flat(earlier)
     differing = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
-    wrong = [name for name in differing if not may_differ(name, before.get(name), now.get(name))]
+    wrong = [name for name in differing if not _may_differ(name, before.get(name), now.get(name))]
     if wrong:
         shown = ", ".join(f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in wrong)
         raise CheckpointError(f"config.json differs from what the checkpoint was written with: {shown}")
 
 
-def may_differ(name: str, before: Any, now: Any) -> bool:
-    """Check whether a field may change while a training is interrupted.
-
-    Args:
-        name: Name of the field, as in `flat`.
-        before: Its value before.
-        now: Its value now.
-
-    Returns:
-        Whether it may: some options always, budgets if they grow.
-    """
+def _may_differ(name: str, before: Any, now: Any) -> bool:
+    """Check whether a field may change while a training is interrupted."""
     parts = name.split("/")
     if parts[0] in MAY_CHANGE:
         return True

@@ -133,7 +133,7 @@ def resolve(agent: Agent, env_name: str, observation_type: str, preset: str, ove
 
     check_fields(agent.Config(**overrides))
     if preset == "tuned":
-        values = dict(tuned_entry(agent, env_name, observation_type, overrides))
+        values = dict(_tuned_entry(agent, env_name, observation_type, overrides))
     else:
         values = dict(ORIGINAL_IMAGE) if observation_type == "img" else {}
     if budgets:
@@ -232,21 +232,8 @@ def tuned_key(agent: Agent, env_name: str, observation_type: str, overrides: dic
     return key if variant is None else (*key, str(overrides.get(variant, getattr(agent.Config(), variant))))
 
 
-def tuned_entry(agent: Agent, env_name: str, observation_type: str, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Return the entry of TUNED for a training.
-
-    Args:
-        agent: The algorithm.
-        env_name: Name of the environment.
-        observation_type: `default` or `img`.
-        overrides: Hyperparameters that the user gave.
-
-    Returns:
-        Hyperparameters that differ from `original`.
-
-    Raises:
-        InputError: If there is no entry, listing those there are.
-    """
+def _tuned_entry(agent: Agent, env_name: str, observation_type: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Return the entry of TUNED for a training."""
     key = tuned_key(agent, env_name, observation_type, overrides)
     if key not in TUNED:
         known = "; ".join(" ".join(key) for key in TUNED)

@@ -326,7 +326,7 @@ def reporter_of(progress: Any, plan: Plan) -> Reporter:
     if progress is None:
         progress = is_watched()
     if isinstance(progress, bool):
-        return bar_of(plan) if progress else Silent()
+        return _bar_of(plan) if progress else Silent()
     if isinstance(progress, Reporter):
         return progress
     if not callable(progress):
@@ -340,22 +340,16 @@ def is_watched() -> bool:
     return hasattr(builtins, "__IPYTHON__") or hasattr(sys, "ps1")
 
 
-def bar_of(plan: Plan) -> Reporter:
+def _bar_of(plan: Plan) -> Reporter:
     """Create a bar that is redrawn on one line.
 
     In a notebook it is on standard output, as standard error has a red background there. If a program has no such
     stream, as with pythonw, nothing is shown.
-
-    Args:
-        plan: What is trained.
-
-    Returns:
-        The Reporter.
     """
     stream = sys.stdout if "ipykernel" in sys.modules else sys.stderr
     if stream is None:
         return Silent()
-    return Terminal("", plan.agent.name, goal_of(plan), stream=stream, is_live=True)
+    return Terminal("", plan.agent.name, _goal_of(plan), stream=stream, is_live=True)
 
 
 def terminal_of(plan: Plan) -> Terminal:
@@ -373,18 +367,11 @@ def terminal_of(plan: Plan) -> Terminal:
         programs = len(group_settings([setting.config for setting in plan.settings]))
         count = counted(len(plan.settings), "setting")
         title += f" x {count} = {plan.runs} runs, {counted(programs, 'program')} to compile"
-    return Terminal(title, plan.agent.name, goal_of(plan))
+    return Terminal(title, plan.agent.name, _goal_of(plan))
 
 
-def goal_of(plan: Plan) -> Goal:
-    """Return the goal that progress of a plan is measured against.
-
-    Args:
-        plan: What is trained.
-
-    Returns:
-        The goal, with a hint where another preset is faster.
-    """
+def _goal_of(plan: Plan) -> Goal:
+    """Return the goal that progress of a plan is measured against."""
     first = plan.settings[0]
     is_tuned = tuned_key(plan.agent, plan.env, str(plan.options.observation_type), as_dict(first.config)) in TUNED
     return Goal(

@@ -178,7 +178,7 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
         warn(f"{wrong}; going on from the one before", stacklevel=3)
     if found is None:
         if not restart:
-            check_nothing_is_lost(path)
+            _check_nothing_is_lost(path)
         return plan, None
     if restart:
         raise InputError(f"--restart: {path} has a checkpoint to go on from, {found.path}; leave --restart out")
@@ -200,15 +200,8 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
     return plan, found
 
 
-def check_nothing_is_lost(path: Path) -> None:
-    """Check that a training that begins anew would not replace results of an earlier one.
-
-    Args:
-        path: The run folder.
-
-    Raises:
-        InputError: If it would.
-    """
+def _check_nothing_is_lost(path: Path) -> None:
+    """Check that a training that begins anew would not replace results of an earlier one."""
     results = run_folder.find_results(path)
     if run_folder.has_ended(path):
         found = "has ended and holds no checkpoint to go on from"
@@ -292,22 +285,15 @@ def train_groups(
             ended = BatchPosition(turn, first) if first < len(whole.runs) else next_group
             # Without a variable of its own here: the last chunk would live on beside the next batch.
             yield from (
-                Stage(setting, batch, program, chunk, position_after(begun, None if is_only else ended, chunk), is_only)
+                Stage(
+                    setting, batch, program, chunk, _position_after(begun, None if is_only else ended, chunk), is_only
+                )
                 for chunk in chunks
             )
 
 
-def position_after(begun: BatchPosition, ended: BatchPosition | None, chunk: Chunk) -> BatchPosition:
-    """Return the position of a training after a chunk.
-
-    Args:
-        begun: Its position at the beginning of the batch.
-        ended: Its position once the batch has ended; None where the batch is the only one, which can be extended.
-        chunk: The chunk.
-
-    Returns:
-        The position.
-    """
+def _position_after(begun: BatchPosition, ended: BatchPosition | None, chunk: Chunk) -> BatchPosition:
+    """Return the position of a training after a chunk."""
     if chunk.is_last and ended is not None:
         return ended
     return begun._replace(iteration=chunk.start + chunk.length, is_finished=chunk.is_last)

@@ -113,20 +113,13 @@ def recorded_of(content: dict[str, Any]) -> Recorded:
     )
     if not is_sound:
         raise InputError("config.json: it does not say what was trained")
-    values = [{name: as_tuple(without_mark(setting[name])) for name in swept} for setting in settings]
-    algorithm, env, preset = (str(without_mark(text)) for text in texts)
+    values = [{name: as_tuple(_without_mark(setting[name])) for name in swept} for setting in settings]
+    algorithm, env, preset = (str(_without_mark(text)) for text in texts)
     return Recorded(algorithm, env, preset, seeds, seed, solved_at, values, "settings" in content)
 
 
-def without_mark(value: Any) -> Any:
-    """Remove the mark of a user's own objects from a name.
-
-    Args:
-        value: Any value of config.json.
-
-    Returns:
-        The object's name alone; values without the mark are unchanged.
-    """
+def _without_mark(value: Any) -> Any:
+    """Remove the mark of a user's own objects from a name."""
     return value.removeprefix(CUSTOM) if isinstance(value, str) else value
 
 

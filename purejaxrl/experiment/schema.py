@@ -94,16 +94,8 @@ def writer(content: Content) -> str:
     return f"purejaxrl {in_brief(version)}" if isinstance(version, str) else "purejaxrl of an unknown version"
 
 
-def with_options(content: Content, values: Content) -> Content:
-    """Add options that the content of a config.json lacks.
-
-    Args:
-        content: Content of config.json.
-        values: Values of the options.
-
-    Returns:
-        The completed content.
-    """
+def _with_options(content: Content, values: Content) -> Content:
+    """Add options that the content of a config.json lacks."""
     return {**values, **content}
 
 
@@ -145,13 +137,13 @@ _GAINED = {"vpg": _OF_ALL, "a3c": _OF_ALL, "dqn": {**_OF_ALL, "n_steps": 1}}
 
 def _to_1(content: Content, family: str | None) -> Content:
     """Migrate version 0, all that was written before versions were recorded; later fields may be missing."""
-    content = with_options(content, {"renderer": None, "checkpoint_every": 5.0, "fail_on_nan": False})
+    content = _with_options(content, {"renderer": None, "checkpoint_every": 5.0, "fail_on_nan": False})
     env, settings = content.get("env"), content.get("settings")
     if isinstance(env, str) and not env.startswith("custom: "):
         # Before they were recorded, a name stood for its defaults. Those of a user's own object are not known.
-        content = with_options(content, {"env_params": None})
+        content = _with_options(content, {"env_params": None})
     if isinstance(settings, list) and settings and isinstance(settings[0], dict):
-        content = with_options(content, {"swept": list(settings[0])})
+        content = _with_options(content, {"swept": list(settings[0])})
     return with_hyperparameters(content, _GAINED.get(family or "", {}))
 
 

@@ -84,9 +84,9 @@ def resolve_settings(
         if name not in specs:
             raise InputError(f"--{name}: {agent.name} has no such setting; it has {', '.join(specs)}")
         if isinstance(value, Range):
-            check_range(name, value, specs[name], random)
+            _check_range(name, value, specs[name], random)
         else:
-            check_alternatives(name, value, specs[name])
+            _check_alternatives(name, value, specs[name])
     if random is not None and not swept:
         raise InputError(f"--random: {random} settings of what? give a list or a range for a hyperparameter")
     points = combinations(swept) if random is None else draws(swept, specs, random, seed)
@@ -188,18 +188,8 @@ def takes_range(spec: Spec) -> bool:
     return spec.length is None and not spec.choices and spec.kind not in (bool, object)
 
 
-def check_range(name: str, value: Range, spec: Spec, random: int | None) -> None:
-    """Check that a range is valid for a hyperparameter, and that a number of samples was given.
-
-    Args:
-        name: Name of the hyperparameter.
-        value: The range.
-        spec: Specification of the hyperparameter.
-        random: Number of settings to sample, None for all combinations.
-
-    Raises:
-        InputError: If it is empty, exceeds what is allowed, or would not be sampled from.
-    """
+def _check_range(name: str, value: Range, spec: Spec, random: int | None) -> None:
+    """Check that a range is valid for a hyperparameter, and that a number of samples was given."""
     if not takes_range(spec):
         raise InputError(f"--{name}: {value} is a range; it takes {spec.allowed}")
     if random is None:
@@ -240,17 +230,8 @@ def check_entries(name: str, values: list[Any], spec: Spec) -> None:
         )
 
 
-def check_alternatives(name: str, values: list[Any], spec: Spec) -> None:
-    """Check that a list holds at least one alternative, and none twice; objects are compared by their labels.
-
-    Args:
-        name: Name of the hyperparameter.
-        values: The list.
-        spec: Specification of the hyperparameter.
-
-    Raises:
-        InputError: If it is empty, or an alternative is repeated or not allowed.
-    """
+def _check_alternatives(name: str, values: list[Any], spec: Spec) -> None:
+    """Check that a list holds at least one alternative, and none twice; objects are compared by their labels."""
     if not values:
         raise InputError(f"--{name}: an empty list; give one value or more")
     check_entries(name, values, spec)

@@ -88,7 +88,7 @@ class RunTracker:
         if stage.batch is not self.batch:
             self.batches += 1
             if self.batch is not None or self.metrics is None:
-                self.metrics = metrics.init(metrics_spec(stage), self.tallies)
+                self.metrics = metrics.init(_metrics_spec(stage), self.tallies)
             self.batch = stage.batch
         if stage.program is not self.program:
             self.program = stage.program
@@ -97,7 +97,7 @@ class RunTracker:
         chunk, state = stage.chunk, self.metrics
         assert state is not None
         self.metrics, rows = metrics.record(
-            metrics_spec(stage), state, chunk.start, chunk.log, chunk.eval_return, chunk.has_ended
+            _metrics_spec(stage), state, chunk.start, chunk.log, chunk.eval_return, chunk.has_ended
         )
         self._note(stage)
         return rows
@@ -115,7 +115,7 @@ class RunTracker:
         is_over = np.ones(len(stage.batch.runs), bool) if chunk.is_last else None
         eval_return = None if chunk.final is None else chunk.final.eval_return
         assert self.metrics is not None
-        self.metrics, rows = metrics.close(metrics_spec(stage), self.metrics, eval_return, is_over)
+        self.metrics, rows = metrics.close(_metrics_spec(stage), self.metrics, eval_return, is_over)
         self._note(stage)
         self.failed += diverged_runs(stage).tolist()
         if stage.is_only:
@@ -164,15 +164,8 @@ class RunTracker:
         }
 
 
-def metrics_spec(stage: Stage) -> MetricsSpec:
-    """Return the constants on which the rows of a batch depend.
-
-    Args:
-        stage: The training after a chunk of the batch.
-
-    Returns:
-        The constants.
-    """
+def _metrics_spec(stage: Stage) -> MetricsSpec:
+    """Return the constants on which the rows of a batch depend."""
     setting, budget = stage.setting, stage.setting.budget
     return MetricsSpec(
         stage.batch.runs,
@@ -213,18 +206,11 @@ def diverged_runs(stage: Stage) -> np.ndarray:
     return stage.batch.runs[~is_fine]
 
 
-def area_per_run(plan: Plan, stats: RunStats) -> np.ndarray:
+def _area_per_run(plan: Plan, stats: RunStats) -> np.ndarray:
     """Compute the area under each run's learning curve, divided by its length.
 
     A run that was stopped because it was solved counts as continuing at the threshold to the end of its budget, where
     that is counted in env steps: learning sooner must not look worse.
-
-    Args:
-        plan: What is trained.
-        stats: Statistics of the runs.
-
-    Returns:
-        Mean training return per env step, [runs].
     """
     if not plan.options.stop_when_solved:
         return stats.area
@@ -271,7 +257,7 @@ def summarize(tracker: RunTracker, device: str, stopped_by: int | None) -> dict[
         "env_steps_per_second": env_steps / seconds if seconds else 0.0,
         "final_return_mean": float(np.mean(stats.return_100)),
         "final_return_per_run": stats.return_100,
-        "area_under_curve_per_run": area_per_run(plan, stats),
+        "area_under_curve_per_run": _area_per_run(plan, stats),
         "solved_at": plan.solved_at,
         "stop_when_solved": plan.options.stop_when_solved,
         "env_steps_per_run": stats.env_steps,

@@ -87,20 +87,12 @@ class Inputs(NamedTuple):
     observation: Callable[..., Any]
 
 
-def input_shapes(config: Any, env: Env) -> Inputs:
-    """Return the shapes of the arguments with which the functions of an agent are called.
-
-    Args:
-        config: The agent's Config.
-        env: The environment.
-
-    Returns:
-        The shapes.
-    """
+def _input_shapes(config: Any, env: Env) -> Inputs:
+    """Return the shapes of the arguments with which the functions of an agent are called."""
     whole: Any = jax.ShapeDtypeStruct((), jnp.int32)
-    real: Any = as_shape(0.0)
+    real: Any = _as_shape(0.0)
     # A number of a Config is real inside a program, however it was written.
-    config = jax.tree.map(lambda leaf: as_shape(leaf) if isinstance(leaf, jax.Array) else real, config)
+    config = jax.tree.map(lambda leaf: _as_shape(leaf) if isinstance(leaf, jax.Array) else real, config)
     key = jax.eval_shape(lambda: unrolled(jax.random.key(0)))
 
     def observation(*lead: int) -> Any:
@@ -126,18 +118,18 @@ def check_agent(agent: Agent, config: Any, env: Env) -> None:
         return
     where = f"agent {agent.name!r}"
     steps, actors = check_rollout_shape(agent, config)
-    config, key, progress, observation = input_shapes(config, env)
+    config, key, progress, observation = _input_shapes(config, env)
 
     def shapes(name: str, *arguments: Any, look: Callable[[Any], None] = lambda _: None) -> Any:
         function = getattr(agent, name)
         words = f"{where}: {name}{FUNCTIONS[name]}"
-        return shapes_of(words, lambda config, *rest: function(config, env, *rest), config, *arguments, look=look)
+        return _shapes_of(words, lambda config, *rest: function(config, env, *rest), config, *arguments, look=look)
 
     def expect(kind: type, name: str) -> Callable[[Any], None]:
         def look(found: Any) -> None:
             if not isinstance(found, kind):
                 wanted = f"a purejaxrl.{kind.__name__}"
-                raise InputError(f"{where}: {name} returned {kind_of(found)}; it must return {wanted}")
+                raise InputError(f"{where}: {name} returned {_kind_of(found)}; it must return {wanted}")
 
         return look
 
@@ -148,7 +140,7 @@ def check_agent(agent: Agent, config: Any, env: Env) -> None:
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape), leaf.dtype), initial)
 
     acted = shapes("act", learner, observation(actors), carry(actors), progress, key, look=expect(ActorOutput, "act"))
-    check_action(f"{where}: act", acted.action, env, (actors,))
+    _check_action(f"{where}: act", acted.action, env, (actors,))
     check_same(f"{where}: act", "the carry", carry(actors), acted.carry, "initial_carry")
     for name, leaf in named_leaves(acted.extras).items():
         if leaf.shape[:1] != (actors,):
@@ -159,14 +151,14 @@ def check_agent(agent: Agent, config: Any, env: Env) -> None:
     for lead in ((), (3,), (2, 3)):
         words = f"{where}: policy of observations {list(observation(*lead).shape)}"
         greedy = shapes("policy", learner.params, observation(*lead), carry(*lead), look=expect(ActorOutput, "policy"))
-        check_action(words, greedy.action, env, lead)
+        _check_action(words, greedy.action, env, lead)
         check_same(words, "the carry", carry(*lead), greedy.carry, "initial_carry")
 
-    batch = rollout_shapes(env, observation, acted, (steps, actors))
+    batch = _rollout_shapes(env, observation, acted, (steps, actors))
 
     def is_pair(found: Any) -> None:
         if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
-            raise InputError(f"{where}: update returned {kind_of(found)}; it must return (Learner, metrics by name)")
+            raise InputError(f"{where}: update returned {_kind_of(found)}; it must return (Learner, metrics by name)")
         expect(Learner, "update, as the first of two,")(found[0])
 
     after, metrics = shapes("update", learner, batch, progress, key, look=is_pair)
@@ -174,22 +166,12 @@ def check_agent(agent: Agent, config: Any, env: Env) -> None:
     check_metrics(where, metrics)
 
 
-def rollout_shapes(env: Env, observation: Callable[..., Any], acted: ActorOutput, lead: tuple[int, int]) -> Transition:
-    """Return the shapes of the transitions of a rollout.
-
-    Args:
-        env: The environment.
-        observation: (*lead) -> shape of observations with these leading axes.
-        acted: Shapes that `act` returns, [N, ...].
-        lead: (T, N), the steps and actors of the rollout.
-
-    Returns:
-        Shapes of the transitions, [T, N, ...].
-    """
+def _rollout_shapes(env: Env, observation: Callable[..., Any], acted: ActorOutput, lead: tuple[int, int]) -> Transition:
+    """Return the shapes of the transitions of a rollout."""
     action, extras = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((lead[0], *leaf.shape), leaf.dtype), (acted.action, acted.extras)
     )
-    reward: Any = jax.ShapeDtypeStruct(lead, as_shape(0.0).dtype)
+    reward: Any = jax.ShapeDtypeStruct(lead, _as_shape(0.0).dtype)
     ended: Any = jax.ShapeDtypeStruct(lead, jnp.bool_)
     return Transition(observation(*lead), action, reward, ended, ended, observation(*lead), extras)
 
@@ -206,7 +188,7 @@ def uses_fraction(agent: Agent, config: Any, env: Env) -> str | None:
         Name of the first function that does, or None.
     """
     steps, actors = agent.rollout_shape(config)
-    config, key, progress, observation = input_shapes(config, env)
+    config, key, progress, observation = _input_shapes(config, env)
     learner = jax.eval_shape(lambda config, key: agent.init(config, env, key), config, key)
     carry = jax.eval_shape(lambda config: initial_carry(agent, env, config, (actors,)), config)
 
@@ -220,7 +202,7 @@ def uses_fraction(agent: Agent, config: Any, env: Env) -> str | None:
     shared = (progress.fraction, config, learner, progress)
     arguments: dict[Callable[..., Any], tuple[Any, ...]] = {act: (*shared, carry, key, observation(actors))}
     acted = jax.eval_shape(act, *arguments[act])
-    arguments[update] = (*shared, rollout_shapes(env, observation, acted, (steps, actors)), key)
+    arguments[update] = (*shared, _rollout_shapes(env, observation, acted, (steps, actors)), key)
     for function, shapes in arguments.items():
         program = jax.make_jaxpr(function)(*shapes).jaxpr
         if is_used(program, program.invars[0]):
@@ -273,21 +255,8 @@ def check_rollout_shape(agent: Agent, config: Any) -> tuple[int, int]:
     return shape
 
 
-def shapes_of(words: str, function: Callable[..., Any], *arguments: Any, look: Callable[[Any], None]) -> Any:
-    """Compute the shapes of the arrays that a function returns.
-
-    Args:
-        words: Description of the function, for messages.
-        function: The function.
-        *arguments: Shapes of its arguments.
-        look: Called with the result before its shapes are taken, to check it.
-
-    Returns:
-        The shapes.
-
-    Raises:
-        InputError: If the function fails, or returns anything but arrays.
-    """
+def _shapes_of(words: str, function: Callable[..., Any], *arguments: Any, look: Callable[[Any], None]) -> Any:
+    """Compute the shapes of the arrays that a function returns."""
 
     def traced(*arguments: Any) -> Any:
         found = function(*arguments)
@@ -295,7 +264,7 @@ def shapes_of(words: str, function: Callable[..., Any], *arguments: Any, look: C
         for name, leaf in named_leaves(found).items():
             if not isinstance(leaf, ARRAYS):
                 place = f" at {name}" if name else ""
-                raise InputError(f"{words} returned {kind_of(leaf)}{place}; it must return arrays, or a tree of them")
+                raise InputError(f"{words} returned {_kind_of(leaf)}{place}; it must return arrays, or a tree of them")
         return found
 
     try:
@@ -306,18 +275,8 @@ def shapes_of(words: str, function: Callable[..., Any], *arguments: Any, look: C
         raise InputError(f"{words} raised {in_one_line(error)}") from error
 
 
-def check_action(words: str, action: Any, env: Env, lead: tuple[int, ...]) -> None:
-    """Check that actions have the shape and type of the environment's action space.
-
-    Args:
-        words: Description of the function that returned them, for messages.
-        action: The actions.
-        env: The environment.
-        lead: Expected leading axes.
-
-    Raises:
-        InputError: If they do not.
-    """
+def _check_action(words: str, action: Any, env: Env, lead: tuple[int, ...]) -> None:
+    """Check that actions have the shape and type of the environment's action space."""
     space = env.action_space
     is_discrete = isinstance(space, Discrete)
     shape = lead if isinstance(space, Discrete) else (*lead, *space.shape)
@@ -385,24 +344,24 @@ def check_env(env: Env) -> None:
     Raises:
         InputError: If they do not.
     """
-    where, real = f"--env: {env.name}", as_shape(0.0)
+    where, real = f"--env: {env.name}", _as_shape(0.0)
     key = jax.eval_shape(lambda: unrolled(jax.random.key(0)))
     if type(env.max_episode_steps) is not int or env.max_episode_steps < 1:
         raise InputError(f"{where}: max_episode_steps is {env.max_episode_steps!r}; it must be an int from 1")
 
     def is_pair(found: Any) -> None:
         if not (isinstance(found, tuple) and len(found) == 2):
-            raise InputError(f"{where}: reset returned {kind_of(found)}; it must return (observation, state)")
+            raise InputError(f"{where}: reset returned {_kind_of(found)}; it must return (observation, state)")
 
     def is_timestep(found: Any) -> None:
         if not isinstance(found, Timestep):
-            raise InputError(f"{where}: step returned {kind_of(found)}; it must return a purejaxrl.Timestep")
+            raise InputError(f"{where}: step returned {_kind_of(found)}; it must return a purejaxrl.Timestep")
 
-    observation, state = shapes_of(f"{where}: reset(key)", env.reset, key, look=is_pair)
+    observation, state = _shapes_of(f"{where}: reset(key)", env.reset, key, look=is_pair)
     space = env.action_space
     kind = ((), jnp.int32) if isinstance(space, Discrete) else (space.shape, real.dtype)
     action = jax.ShapeDtypeStruct(*kind)
-    step = shapes_of(f"{where}: step(key, state, action)", env.step, key, state, action, look=is_timestep)
+    step = _shapes_of(f"{where}: step(key, state, action)", env.step, key, state, action, look=is_timestep)
     check_same(f"{where}: step", "the state", state, step.state, "reset")
     seen = jax.ShapeDtypeStruct(tuple(env.observation_shape), real.dtype)
     flag = jax.ShapeDtypeStruct((), jnp.bool_)
@@ -418,15 +377,8 @@ def check_env(env: Env) -> None:
             raise InputError(f"{where}: {words} is {described(found)}; it must be {describe(wanted)}")
 
 
-def as_shape(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Return the shape and type of a number or an array.
-
-    Args:
-        leaf: The number or array.
-
-    Returns:
-        The shape.
-    """
+def _as_shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Return the shape and type of a number or an array."""
     return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
 
 
@@ -439,18 +391,11 @@ def described(found: Any) -> str:
     Returns:
         The description, for messages.
     """
-    return describe(found) if hasattr(found, "shape") and hasattr(found, "dtype") else kind_of(found)
+    return describe(found) if hasattr(found, "shape") and hasattr(found, "dtype") else _kind_of(found)
 
 
-def kind_of(found: Any) -> str:
-    """Describe the kind of an object in a few words.
-
-    Args:
-        found: The object.
-
-    Returns:
-        The description, for messages.
-    """
+def _kind_of(found: Any) -> str:
+    """Describe the kind of an object in a few words."""
     if isinstance(found, tuple) and type(found) is tuple:
         return f"{len(found)} values"
     return "None" if found is None else f"a {type(found).__name__}"

@@ -74,9 +74,9 @@ def mlp(
         if is_worth_it and not is_feature_major:
             x, is_feature_major = x.T, True
         if is_feature_major:
-            x = feature_major_product(kernel, x) + bias[:, None]
+            x = _feature_major_product(kernel, x) + bias[:, None]
         elif rows <= SHORT_BATCH and kernel.shape[0] <= NARROW_INPUT:
-            x = short_dense(kernel, bias, x)
+            x = _short_dense(kernel, bias, x)
         else:
             x = dense(kernel, bias, x)
     return x.T if is_feature_major else x
@@ -99,58 +99,43 @@ def dense(
 
 
 @jax.jit
-def short_dense(
+def _short_dense(
     kernel: Float[Array, "fan_in size"], bias: Float[Array, " size"], x: Float[Array, "B fan_in"]
 ) -> Float[Array, "B size"]:
     """Apply one fully connected layer to few rows, as a sum over the inputs.
 
     Calling a matrix library would take longer, and would cut a loop into pieces. Jitted only so that it is traced once.
-
-    Args:
-        kernel: Weights [fan_in, size].
-        bias: Biases [size].
-        x: Inputs [B, fan_in].
-
-    Returns:
-        Outputs [B, size].
     """
     return sum((x[:, i, None] * kernel[None, i] for i in range(len(kernel))), bias[None])
 
 
-def feature_major_product(kernel: Float[Array, "fan_in size"], x: Float[Array, "fan_in B"]) -> Float[Array, "size B"]:
+def _feature_major_product(kernel: Float[Array, "fan_in size"], x: Float[Array, "fan_in B"]) -> Float[Array, "size B"]:
     """Compute kernel^T x for inputs with the batch as their last axis, with gradients in that layout, too.
 
     JAX's own gradient has d/dx as [B, fan_in], and transposing that costs XLA on CPU more than the product itself. A
     primitive has transposes of its own choice, and can be differentiated in either mode, any number of times.
-
-    Args:
-        kernel: Weights [fan_in, size].
-        x: Inputs [fan_in, B].
-
-    Returns:
-        The product [size, B].
     """
     dtype = jnp.result_type(kernel, x)
     return feature_major_product_p.bind(kernel.astype(dtype), x.astype(dtype))
 
 
-def _feature_major_product(kernel: Array, x: Array) -> Array:
+def _feature_major_product_impl(kernel: Array, x: Array) -> Array:
     # The barrier keeps the transposition out of the product, for which XLA has faster code without it.
     return product(jax.lax.optimization_barrier(kernel.T), x)
 
 
 feature_major_product_p = Primitive("feature_major_product")
-feature_major_product_p.def_impl(jax.jit(_feature_major_product))
+feature_major_product_p.def_impl(jax.jit(_feature_major_product_impl))
 feature_major_product_p.def_abstract_eval(
     lambda kernel, x: jax.core.ShapedArray((kernel.shape[1], x.shape[1]), x.dtype)
 )
-mlir.register_lowering(feature_major_product_p, mlir.lower_fun(_feature_major_product, multiple_results=False))
+mlir.register_lowering(feature_major_product_p, mlir.lower_fun(_feature_major_product_impl, multiple_results=False))
 ad.defbilinear(
     feature_major_product_p,
     lambda cotangent, _, x: contract("ib,ob->io", x, cotangent),
     lambda cotangent, kernel, _: contract("io,ob->ib", kernel, cotangent),
 )
 batching.primitive_batchers[feature_major_product_p] = lambda arguments, axes: (
-    jax.vmap(_feature_major_product, in_axes=axes)(*arguments),
+    jax.vmap(_feature_major_product_impl, in_axes=axes)(*arguments),
     0,
 )

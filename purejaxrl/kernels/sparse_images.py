@@ -227,8 +227,8 @@ def tile(image: Image, next_image: Image) -> tuple[Image, Image]:
     first, last = outliner.seen(numbers, width=format.width)
     order = jnp.argsort(first[:, 1])
     outline = jax.vmap(jax.vmap(partial(outliner.outline, height=format.height, width=format.width), out_axes=-1))
-    frames = [outline(row_blocks(numbers[:, k], order)) for k in range(3)]
-    first, last = row_blocks(first, order).min(1), row_blocks(last, order).max(1)
+    frames = [outline(_row_blocks(numbers[:, k], order)) for k in range(3)]
+    first, last = _row_blocks(first, order).min(1), _row_blocks(last, order).max(1)
 
     def pair(k: int) -> Tiles:
         ends = slice(k, k + 2)
@@ -264,33 +264,17 @@ def multiply(image: Image, kernel: Float[Array, "pixels size"]) -> Float[Array, 
     if image.tiles is None:
         return reference_multiply(image, kernel)
     leaves, treedef = jax.tree.flatten(image.tiles)
-    return linear_p.bind(*leaves, kernel, treedef=treedef, function=tiles_product, transpose=tiles_gradient)
+    return linear_p.bind(*leaves, kernel, treedef=treedef, function=_tiles_product, transpose=_tiles_gradient)
 
 
-def tiles_product(tiles: Tiles, kernel: Float[Array, "pixels size"]) -> Float[Array, "B size"]:
-    """Compute images @ kernel from the tiles of the images.
-
-    Args:
-        tiles: Tiles of B images.
-        kernel: Weights [pixels, size].
-
-    Returns:
-        The product [B, size].
-    """
-    return as_rows(by_platform(multiply_tiles, multiply_whole, tiles, kernel), tiles.order)
+def _tiles_product(tiles: Tiles, kernel: Float[Array, "pixels size"]) -> Float[Array, "B size"]:
+    """Compute images @ kernel from the tiles of the images."""
+    return as_rows(_by_platform(_multiply_tiles, multiply_whole, tiles, kernel), tiles.order)
 
 
-def tiles_gradient(tiles: Tiles, cotangent: Float[Array, "B size"]) -> Float[Array, "pixels size"]:
-    """Compute images^T @ cotangent, the transpose of `tiles_product`.
-
-    Args:
-        tiles: Tiles of B images.
-        cotangent: Cotangent of the product, [B, size].
-
-    Returns:
-        Cotangent of the weights, [pixels, size].
-    """
-    return by_platform(gradient_tiles, gradient_whole, tiles, cotangent_blocks(tiles, cotangent))
+def _tiles_gradient(tiles: Tiles, cotangent: Float[Array, "B size"]) -> Float[Array, "pixels size"]:
+    """Compute images^T @ cotangent, the transpose of `_tiles_product`."""
+    return _by_platform(_gradient_tiles, gradient_whole, tiles, cotangent_blocks(tiles, cotangent))
 
 
 # What is linear in its last argument and has a transpose of its own. JAX cannot transpose the loops over tiles, whose
@@ -360,22 +344,14 @@ ad.primitive_transposes[linear_p] = _transpose
 batching.primitive_batchers[linear_p] = _batch
 
 
-def row_blocks(values: Array, order: Int[Array, " B"]) -> Array:
-    """Reorder rows and group them into blocks of ROWS, repeating the last row to fill the last block.
-
-    Args:
-        values: Rows [B, ...].
-        order: Order of the rows, [B].
-
-    Returns:
-        Blocks [blocks, ROWS, ...].
-    """
+def _row_blocks(values: Array, order: Int[Array, " B"]) -> Array:
+    """Reorder rows and group them into blocks of ROWS, repeating the last row to fill the last block."""
     filled = jnp.pad(order, (0, -len(order) % ROWS), mode="edge")
     return values[filled].reshape(-1, ROWS, *values.shape[1:])
 
 
 def as_rows(blocks: Float[Array, "blocks size R"], order: Int[Array, " B"]) -> Float[Array, "B size"]:
-    """Restore the original rows from blocks that have their rows last, the inverse of `row_blocks`.
+    """Restore the original rows from blocks that have their rows last, the inverse of `_row_blocks`.
 
     Args:
         blocks: Blocks [blocks, size, R].
@@ -398,46 +374,30 @@ def cotangent_blocks(tiles: Tiles, cotangent: Float[Array, "B size"]) -> Float[A
     Returns:
         Blocks [blocks, R, size].
     """
-    blocks = row_blocks(cotangent, tiles.order)
+    blocks = _row_blocks(cotangent, tiles.order)
     is_row = jnp.arange(blocks.shape[0] * ROWS).reshape(-1, ROWS, 1) < len(tiles.order)
     return jnp.where(is_row, blocks, 0.0)
 
 
-def by_platform(by_tiles: Callable[..., Array], whole: Callable[..., Array], *arguments: Any) -> Array:
+def _by_platform(by_tiles: Callable[..., Array], whole: Callable[..., Array], *arguments: Any) -> Array:
     """Call one function on CPU, for one run after another, and another function on accelerators.
 
     Accelerators would wait for the many small steps of the tiles.
-
-    Args:
-        by_tiles: The function for CPU.
-        whole: The function for accelerators, with the same result.
-        *arguments: Arguments of both.
-
-    Returns:
-        The result.
     """
     one_at_a_time = jax.custom_batching.sequential_vmap(by_tiles)
     return jax.lax.platform_dependent(*arguments, cpu=one_at_a_time, default=whole)
 
 
-def multiply_tiles(tiles: Tiles, kernel: Float[Array, "pixels size"]) -> Float[Array, "blocks size R"]:
-    """Multiply images with weights, block by block and tile by tile.
-
-    Args:
-        tiles: Tiles of B images.
-        kernel: Weights [pixels, size].
-
-    Returns:
-        The product, [blocks, size, R].
-    """
-    size, weights = kernel.shape[1], tile_weights(tiles.format, kernel)
+def _multiply_tiles(tiles: Tiles, kernel: Float[Array, "pixels size"]) -> Float[Array, "blocks size R"]:
+    """Multiply images with weights, block by block and tile by tile."""
+    size, weights = kernel.shape[1], _tile_weights(tiles.format, kernel)
 
     def multiply_block(_: None, block: tuple) -> tuple[None, Array]:
         frames, first, last = block
 
         def add_tile(carry: tuple) -> tuple:
             index, total = carry
-            return index + 1, total + weights[index] @ render_tile(tiles.format, frames, index * COLUMNS, COLUMNS)
+            return index + 1, total + weights[index] @ _render_tile(tiles.format, frames, index * COLUMNS, COLUMNS)
 
         start = first, jnp.zeros((size, ROWS))
         return None, jax.lax.while_loop(lambda carry: carry[0] < last, add_tile, start)[1]
@@ -445,16 +405,8 @@ def multiply_tiles(tiles: Tiles, kernel: Float[Array, "pixels size"]) -> Float[A
     return jax.lax.scan(multiply_block, None, (tiles.frames, *tile_range(tiles)))[1]
 
 
-def gradient_tiles(tiles: Tiles, cotangent: Float[Array, "blocks R size"]) -> Float[Array, "pixels size"]:
-    """Compute the gradient of the weights, block by block and tile by tile.
-
-    Args:
-        tiles: Tiles of B images.
-        cotangent: Cotangent of the product, [blocks, R, size].
-
-    Returns:
-        Gradient of the weights, [pixels, size].
-    """
+def _gradient_tiles(tiles: Tiles, cotangent: Float[Array, "blocks R size"]) -> Float[Array, "pixels size"]:
+    """Compute the gradient of the weights, block by block and tile by tile."""
     format, size = tiles.format, cotangent.shape[2]
 
     def add_block(weights: Array, block: tuple) -> tuple[Array, None]:
@@ -462,7 +414,7 @@ def gradient_tiles(tiles: Tiles, cotangent: Float[Array, "blocks R size"]) -> Fl
 
         def add_tile(carry: tuple) -> tuple:
             index, weights = carry
-            tile = render_tile(format, frames, index * COLUMNS, COLUMNS)
+            tile = _render_tile(format, frames, index * COLUMNS, COLUMNS)
             return index + 1, weights.at[index].add(tile @ cotangent)
 
         return jax.lax.while_loop(lambda carry: carry[0] < last, add_tile, (first, weights))[1], None
@@ -485,7 +437,7 @@ def multiply_whole(tiles: Tiles, kernel: Float[Array, "pixels size"]) -> Float[A
     Returns:
         The product, [blocks, size, R].
     """
-    return contract("nir,io->nor", render_whole(tiles), kernel)
+    return contract("nir,io->nor", _render_whole(tiles), kernel)
 
 
 def gradient_whole(tiles: Tiles, cotangent: Float[Array, "blocks R size"]) -> Float[Array, "pixels size"]:
@@ -498,51 +450,26 @@ def gradient_whole(tiles: Tiles, cotangent: Float[Array, "blocks R size"]) -> Fl
     Returns:
         Gradient of the weights, [pixels, size].
     """
-    return contract("nir,nro->io", render_whole(tiles), cotangent)
+    return contract("nir,nro->io", _render_whole(tiles), cotangent)
 
 
-def render_whole(tiles: Tiles) -> Float[Array, "blocks pixels R"]:
-    """Render all columns of the images.
-
-    Args:
-        tiles: Tiles of B images.
-
-    Returns:
-        Pixels [blocks, pixels, R].
-    """
-    return jax.vmap(partial(render_tile, tiles.format, first=0, count=tiles.format.width))(tiles.frames)
+def _render_whole(tiles: Tiles) -> Float[Array, "blocks pixels R"]:
+    """Render all columns of the images."""
+    return jax.vmap(partial(_render_tile, tiles.format, first=0, count=tiles.format.width))(tiles.frames)
 
 
-def render_tile(
+def _render_tile(
     format: ImageFormat, frames: tuple[PyTree, PyTree], first: int | Int[Array, ""], count: int
 ) -> Float[Array, "pixels R"]:
-    """Render consecutive columns of a block's images.
-
-    Args:
-        format: How images are made.
-        frames: Outlines of the block's earlier and later frames.
-        first: Index of the first column.
-        count: Number of columns.
-
-    Returns:
-        Differences of the two frames, [height * count * channels, R].
-    """
+    """Render consecutive columns of a block's images."""
     assert format.outliner is not None
     size = format.height, format.width, format.channels
     earlier, later = (format.outliner.render(frame, first, count, *size) for frame in frames)
     return (later - earlier).reshape(-1, ROWS)
 
 
-def tile_weights(format: ImageFormat, kernel: Float[Array, "pixels size"]) -> Float[Array, "tiles size tile_pixels"]:
-    """Split weights into those of each tile, with zeros for columns beyond the image.
-
-    Args:
-        format: How images are made.
-        kernel: Weights [pixels, size].
-
-    Returns:
-        Weights [tiles, size, tile_pixels].
-    """
+def _tile_weights(format: ImageFormat, kernel: Float[Array, "pixels size"]) -> Float[Array, "tiles size tile_pixels"]:
+    """Split weights into those of each tile, with zeros for columns beyond the image."""
     size, columns = kernel.shape[1], COLUMNS * format.channels
     rows = kernel.reshape(format.height, -1, size)
     rows = jnp.pad(rows, ((0, 0), (0, -rows.shape[1] % columns), (0, 0)))

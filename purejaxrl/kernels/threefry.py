@@ -182,24 +182,17 @@ def threefry(
         x += words[(group + 1) % 3]
         y += words[(group + 2) % 3] + jnp.uint32(group + 1)
         if group in KERNEL_ENDS:
-            x, y = end_kernel(x, y)
+            x, y = _end_kernel(x, y)
     return x, y
 
 
 @jax.jit
-def end_kernel(
+def _end_kernel(
     x: UInt32[Array, "*shape"], y: UInt32[Array, "*shape"]
 ) -> tuple[UInt32[Array, "*shape"], UInt32[Array, "*shape"]]:
     """Return the same words; on CPU, XLA does not fuse the operations before with those after.
 
     Jitted only so that it is traced once.
-
-    Args:
-        x: Words [*shape].
-        y: Words [*shape].
-
-    Returns:
-        (x, y).
     """
     return jax.lax.platform_dependent(x, y, cpu=barrier, default=unchanged)
 
@@ -243,42 +236,18 @@ def counters(shape: tuple[int, ...]) -> tuple[UInt32[Array, "*shape"], UInt32[Ar
     return jnp.zeros_like(low), low
 
 
-def seed_key(seed: Array) -> UInt32[Array, "2"]:
-    """Return the two words of the key that JAX makes from a seed.
-
-    Args:
-        seed: The seed.
-
-    Returns:
-        The words [2].
-    """
+def _seed_key(seed: Array) -> UInt32[Array, "2"]:
+    """Return the two words of the key that JAX makes from a seed."""
     return jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
 
 
-def split_key(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[Array, "*shape 2"]:
-    """Split a key into an array of new keys.
-
-    Args:
-        key: The two words of a key, [2].
-        shape: Shape of the array.
-
-    Returns:
-        The words of the new keys, [*shape, 2].
-    """
+def _split_key(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[Array, "*shape 2"]:
+    """Split a key into an array of new keys."""
     return jnp.stack(threefry(key, *counters(shape)), axis=-1)
 
 
-def random_bits(key: UInt32[Array, "2"], bit_width: int, shape: tuple[int, ...]) -> UInt[Array, "*shape"]:
-    """Draw whole numbers of a given number of random bits.
-
-    Args:
-        key: The two words of a key, [2].
-        bit_width: 8, 16, 32 or 64.
-        shape: Shape of the result.
-
-    Returns:
-        The numbers [*shape].
-    """
+def _random_bits(key: UInt32[Array, "2"], bit_width: int, shape: tuple[int, ...]) -> UInt[Array, "*shape"]:
+    """Draw whole numbers of a given number of random bits."""
     x, y = threefry(key, *counters(shape))
     if bit_width == 64:
         return x.astype(jnp.uint64) << 32 | y.astype(jnp.uint64)
@@ -300,9 +269,9 @@ def fold_in(key: UInt32[Array, "2"], data: Any) -> UInt32[Array, "2"]:
 
 UNROLLED_THREEFRY = define_prng_impl(
     key_shape=(2,),
-    seed=seed_key,
-    split=split_key,
-    random_bits=random_bits,
+    seed=_seed_key,
+    split=_split_key,
+    random_bits=_random_bits,
     fold_in=fold_in,
     name="threefry2x32_unrolled",
     tag="unrolled_fry",

@@ -87,9 +87,9 @@ class RunFolder:
     def clear(self) -> None:
         """Remove the files of an earlier training, all but config.json."""
         with writing(self.path):
-            for file in files_below(self.path):
+            for file in _files_below(self.path):
                 name = file.relative_to(self.path).as_posix()
-                if name != "config.json" and is_part_of_run(name):
+                if name != "config.json" and _is_part_of_run(name):
                     file.unlink()
 
     def write_json(self, name: str, content: Any) -> None:
@@ -194,7 +194,7 @@ def copy(source: Path, path: Path, *, overwrite: bool) -> None:
     with create(path, overwrite=overwrite, name="--path"):
         try:
             for name in names:
-                if is_part_of_run(name.as_posix()):
+                if _is_part_of_run(name.as_posix()):
                     _copy_file(source / name, path / name)
         except (InputError, ResourceError):
             shutil.rmtree(path, ignore_errors=True)
@@ -222,7 +222,7 @@ def contents(path: Path) -> dict[str, bytes]:
     check_run(path)
     files = {file.relative_to(path).as_posix(): file for file in _readable_files(path)}
     try:
-        return {name: file.read_bytes() for name, file in files.items() if is_part_of_run(name)}
+        return {name: file.read_bytes() for name, file in files.items() if _is_part_of_run(name)}
     except OSError as error:
         raise InputError(f"cannot read {error.filename or path}: {reason(error)}") from error
 
@@ -258,13 +258,13 @@ def check_free(path: Path, *, overwrite: bool, name: str = "--out") -> list[Path
     """
     check_place(path, name)
     try:
-        files = [file for file in files_below(path) if not is_system_file(file.name)]
+        files = [file for file in _files_below(path) if not is_system_file(file.name)]
     except OSError as error:
         raise InputError(f"{name}: cannot read {error.filename or path}: {reason(error)}") from error
     found = [file.relative_to(path).as_posix().replace(".partial", "") for file in files]
     if files and not overwrite:
         raise InputError(f"{name}: {path} exists; use --overwrite to replace it, or give another folder")
-    strangers = [entry for entry in found if not is_part_of_run(entry)]
+    strangers = [entry for entry in found if not _is_part_of_run(entry)]
     if strangers or (files and "config.json" not in found):
         which = f"holds {strangers[0]!r}, which is not part of a run" if strangers else "has no config.json"
         raise InputError(f"{name}: {path} {which}; nothing was removed")
@@ -304,7 +304,7 @@ def check_run(path: Path) -> None:
         raise InputError(f"{links[0]} is a link; a run's files must be in its folder")
 
 
-def is_part_of_run(name: str) -> bool:
+def _is_part_of_run(name: str) -> bool:
     """Tell whether a run folder has files of this name, such as params/last.safetensors."""
     return any(fnmatchcase(name, pattern) for pattern in FILES)
 
@@ -343,12 +343,8 @@ def find_results(path: Path) -> list[str]:
     return found + [f"params/{name}.safetensors" for kind in ("last", "best") for name in find_params(path, kind)]
 
 
-def files_below(path: Path) -> list[Path]:
-    """List all files in a folder and its subfolders, links among them, sorted; none if there is no such folder.
-
-    Raises:
-        OSError: If a folder cannot be read.
-    """
+def _files_below(path: Path) -> list[Path]:
+    """List all files in a folder and its subfolders, links among them, sorted; none if there is no such folder."""
 
     def refuse(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
@@ -365,9 +361,9 @@ def files_below(path: Path) -> list[Path]:
 
 
 def _readable_files(path: Path) -> list[Path]:
-    """List `files_below` a run folder. Raises InputError if it cannot be read."""
+    """List `_files_below` a run folder. Raises InputError if it cannot be read."""
     try:
-        return files_below(path)
+        return _files_below(path)
     except OSError as error:
         raise InputError(f"cannot read {error.filename or path}: {reason(error)}") from error
 

@@ -69,22 +69,10 @@ class Program(NamedTuple):
     compile_seconds: float
 
 
-def start_run(
+def _start_run(
     agent: Agent, env: Env, budget: Budget, keeps_best: bool, config: Any, seed: UInt32[Array, ""]
 ) -> tuple[RunState, Best | None]:
-    """Initialize the run of a seed.
-
-    Args:
-        agent: The algorithm.
-        env: The environment.
-        budget: The run's budget.
-        keeps_best: Whether the best parameters are kept.
-        config: The agent's hyperparameters.
-        seed: The seed; the run starts from jax.random.key(seed).
-
-    Returns:
-        The run, and its params as the best so far, None where these are not kept.
-    """
+    """Initialize the run of a seed."""
     state = init_run(agent, env, config, jax.random.key(seed), budget.stop_at)
     return state, Best(state.learner.params, jnp.asarray(-jnp.inf)) if keeps_best else None
 
@@ -135,7 +123,7 @@ def compile_fitting(
         should_stop=should_stop,
         is_checked=is_checked,
     )
-    start = partial(start_run, agent, env, budget, eval_episodes is not None)
+    start = partial(_start_run, agent, env, budget, eval_episodes is not None)
     one_run = bytes_of(jax.eval_shape(start, config, np.uint32(0)))
     width = min(runs, devices.widest_batch(local, agent.rollout_shape(config)), max(memory_limit // one_run, 1))
     while True:
@@ -200,10 +188,10 @@ def compile_program(
         return devices.as_shapes(tree, mesh)
 
     keeps_best = eval_episodes is not None
-    configs, seeds = of_runs(shapes_of_settings(config, width))
-    start = jax.vmap(partial(start_run, agent, env, budget, keeps_best))
+    configs, seeds = of_runs(_shapes_of_settings(config, width))
+    start = jax.vmap(partial(_start_run, agent, env, budget, keeps_best))
     state, best = of_runs(shapes_of_runs(agent, env, config, budget, keeps_best, width))
-    capacity = chunk_capacity(agent, env, budget, configs, state)
+    capacity = _chunk_capacity(agent, env, budget, configs, state)
     if group == width // mesh.size:
         chunk = partial(advance_group, agent, env, budget, capacity)
     else:
@@ -220,12 +208,12 @@ def compile_program(
 
     # JAX's settings go by thread, and compiling has one of its own.
     compile_all = standard_jax()(lambda: [part.compile(devices.COMPILER_OPTIONS) for part in lowered])
-    compiled = call_interruptibly(compile_all, should_stop)
+    compiled = _call_interruptibly(compile_all, should_stop)
     held = bytes_of((configs, state, best)) // mesh.size
     # Where there is padding, the state is copied without it at the end.
     final = 0 if width == runs else bytes_of(state) // mesh.size
-    while_running = held + max(final, *(transient_bytes(part) for part in compiled[1:]))
-    at_start = bytes_of(configs) // mesh.size + transient_bytes(compiled[0])
+    while_running = held + max(final, *(_transient_bytes(part) for part in compiled[1:]))
+    at_start = bytes_of(configs) // mesh.size + _transient_bytes(compiled[0])
     memory = devices.on_one_memory(max(at_start, while_running), mesh)
     called = [debugging.raising(part) for part in compiled] if is_checked else compiled
     evaluate = called[2] if eval_episodes is not None else None
@@ -247,16 +235,8 @@ def compile_program(
     )
 
 
-def shapes_of_settings(config: Any, runs: int) -> tuple[Any, Any]:
-    """Return the shapes of the stacked configs and seeds of a number of runs.
-
-    Args:
-        config: Config of any of the runs.
-        runs: Number of runs.
-
-    Returns:
-        Shapes of configs and seeds, [runs] each.
-    """
+def _shapes_of_settings(config: Any, runs: int) -> tuple[Any, Any]:
+    """Return the shapes of the stacked configs and seeds of a number of runs."""
     a_real, a_seed = (jax.ShapeDtypeStruct((runs,), dtype) for dtype in (jnp.float32, jnp.uint32))
     return jax.tree.map(lambda _: a_real, config), a_seed
 
@@ -277,8 +257,8 @@ def shapes_of_runs(
     Returns:
         Shapes of the states, [runs, ...], and of the best params, None where these are not kept.
     """
-    start = jax.vmap(partial(start_run, agent, env, budget, keeps_best))
-    shapes: tuple[RunState, Best | None] = jax.eval_shape(start, *shapes_of_settings(config, runs))
+    start = jax.vmap(partial(_start_run, agent, env, budget, keeps_best))
+    shapes: tuple[RunState, Best | None] = jax.eval_shape(start, *_shapes_of_settings(config, runs))
     return shapes
 
 
@@ -306,49 +286,20 @@ def bytes_of(tree: PyTree) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def transient_bytes(compiled: Any) -> int:
-    """Compute the memory that a compiled program needs on one device besides its arguments.
-
-    Args:
-        compiled: The compiled program.
-
-    Returns:
-        The number of bytes, by the program's own memory analysis.
-    """
+def _transient_bytes(compiled: Any) -> int:
+    """Compute the memory that a compiled program needs on one device besides its arguments."""
     found = compiled.memory_analysis()
     return found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
 
 
-def chunk_capacity(agent: Agent, env: Env, budget: Budget, configs: Any, state: RunState) -> int:
-    """Compute the largest number of iterations of a chunk, whose logs must fit in LOG_BYTES.
-
-    Args:
-        agent: The algorithm.
-        env: The environment.
-        budget: Budget of each run.
-        configs: Shapes of the stacked configs.
-        state: Shapes of the states of the runs.
-
-    Returns:
-        The number of iterations, at least 1 and at most MAX_CHUNK.
-    """
+def _chunk_capacity(agent: Agent, env: Env, budget: Budget, configs: Any, state: RunState) -> int:
+    """Compute the largest number of iterations of a chunk, whose logs must fit in LOG_BYTES."""
     one_iteration = partial(advance_group, agent, env, budget, 1)
     return max(1, min(MAX_CHUNK, LOG_BYTES // bytes_of(jax.eval_shape(one_iteration, configs, state, A_SPAN)[1])))
 
 
-def call_interruptibly(function: Callable[[], Any], should_stop: Callable[[], bool]) -> Any:
-    """Call a function that blocks the interpreter for long in a thread, so that signals reach the main one.
-
-    Args:
-        function: The function.
-        should_stop: Whether to stop waiting for it.
-
-    Returns:
-        Its result.
-
-    Raises:
-        StopRequestedError: If asked to stop.
-    """
+def _call_interruptibly(function: Callable[[], Any], should_stop: Callable[[], bool]) -> Any:
+    """Call a function that blocks the interpreter for long in a thread, so that signals reach the main one."""
     outcome: list[Any] = []
 
     def work() -> None:

@@ -41,39 +41,21 @@ def raising(compiled: Callable[..., tuple[Any, Any]]) -> Callable[..., Any]:
     Returns:
         A function that returns the result, or raises DivergedError at the first error found.
     """
-    return partial(call_checked, compiled)
+    return partial(_call_checked, compiled)
 
 
-def call_checked(compiled: Callable[..., tuple[Any, Any]], *args: Any) -> Any:
-    """Call a compiled checked function and raise the error that it found.
-
-    Args:
-        compiled: A compiled function of `jit_checked`.
-        *args: Its arguments.
-
-    Returns:
-        Its result.
-
-    Raises:
-        DivergedError: If it found an error, naming operation and line.
-    """
+def _call_checked(compiled: Callable[..., tuple[Any, Any]], *args: Any) -> Any:
+    """Call a compiled checked function and raise the error that it found."""
     found, result = compiled(*args)
     error = found.get_exception()
     if error is not None:
         message = " ".join(str(error).split()).rstrip(".")
-        raise DivergedError(f"--debug: {message}{place_of(getattr(error, 'traceback_info', None))}")
+        raise DivergedError(f"--debug: {message}{_place_of(getattr(error, 'traceback_info', None))}")
     return result
 
 
-def place_of(found: Any) -> str:
-    """Describe the innermost line of a traceback that is outside of JAX and similar packages.
-
-    Args:
-        found: The traceback that JAX recorded, or None.
-
-    Returns:
-        The line in words, empty where it is not known.
-    """
+def _place_of(found: Any) -> str:
+    """Describe the innermost line of a traceback that is outside of JAX and similar packages."""
     if not hasattr(found, "as_python_traceback"):
         return ""
     frames = traceback.extract_tb(found.as_python_traceback())

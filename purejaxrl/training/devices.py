@@ -44,14 +44,14 @@ MEMORY_SHARE = 0.6
 lacks_threads = False
 
 
-def note_fork() -> None:
+def _note_fork() -> None:
     """Record in a forked child process whether JAX had already started."""
     global lacks_threads
     lacks_threads = lacks_threads or bool(xla_bridge._backends)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=note_fork)
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 def check_process() -> None:
@@ -130,7 +130,7 @@ def local_devices(kind: str, limit: int | None = None) -> list[jax.Device]:
     try:
         devices = jax.local_devices() if kind == "auto" else jax.local_devices(backend=kind)
     except RuntimeError as error:
-        raise InputError(f"--device: no {kind} device here ({first_line(error)}); use cpu or auto") from error
+        raise InputError(f"--device: no {kind} device here ({_first_line(error)}); use cpu or auto") from error
     if limit is not None and not 1 <= limit <= len(devices):
         raise InputError(
             f"--devices: {limit} is not allowed; there are 1 to {len(devices)} {devices[0].platform} devices"
@@ -138,15 +138,8 @@ def local_devices(kind: str, limit: int | None = None) -> list[jax.Device]:
     return devices[:limit]
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message.
-
-    Args:
-        error: The error.
-
-    Returns:
-        The line, or the error's type where there is no message.
-    """
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -229,13 +222,13 @@ def memory_of(devices: list[jax.Device]) -> int:
         The number of bytes: MEMORY_SHARE of the memory.
     """
     if devices[0].platform == "cpu":
-        return int(MEMORY_SHARE * host_memory())
+        return int(MEMORY_SHARE * _host_memory())
     sizes = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
     # Where a device does not say, only the compiler can refuse.
     return int(MEMORY_SHARE * min(size for size in sizes if size)) if any(sizes) else sys.maxsize
 
 
-def host_memory() -> int:
+def _host_memory() -> int:
     """Return the bytes of main memory that this process may use: the machine's, or its control group's if less."""
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for name in ("memory.max", "memory/memory.limit_in_bytes"):

@@ -32,8 +32,8 @@ def standard_jax() -> Iterator[None]:
         InputError: If a setting that cannot be held has another value than REQUIRED, or if JAX has no device of the
             kind that its own settings ask for.
     """
-    check_required()
-    check_platform()
+    _check_required()
+    _check_platform()
     with ExitStack() as settings:
         settings.enter_context(jax.enable_x64(False))
         settings.enter_context(jax.numpy_dtype_promotion("standard"))
@@ -48,12 +48,8 @@ def standard_jax() -> Iterator[None]:
         yield
 
 
-def check_required() -> None:
-    """Check that the settings which cannot be held have their required values.
-
-    Raises:
-        InputError: If one has another value, naming the first.
-    """
+def _check_required() -> None:
+    """Check that the settings which cannot be held have their required values."""
     for name, value in REQUIRED.items():
         found = jax.config.values[name]
         if found != value:
@@ -62,12 +58,8 @@ def check_required() -> None:
             )
 
 
-def check_platform() -> None:
-    """Check that JAX can start its devices.
-
-    Raises:
-        InputError: If it cannot, naming the setting that asks for a device that is missing.
-    """
+def _check_platform() -> None:
+    """Check that JAX can start its devices."""
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:

@@ -255,25 +255,13 @@ def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tup
     """
     budget = find_budget(config)
     iterations = iterations_of(budget, agent.rollout_shape(config), env.max_episode_steps)
-    return partial(train_run, agent, env, config, budget, iterations)
+    return partial(_train_run, agent, env, config, budget, iterations)
 
 
-def train_run(
+def _train_run(
     agent: Agent, env: Env, config: Any, budget: Budget, iterations: int, key: ScalarKey
 ) -> tuple[RunState, Log]:
-    """Train one run from its key to its end, as one scan.
-
-    Args:
-        agent: The algorithm.
-        env: The environment.
-        config: The agent's hyperparameters.
-        budget: The run's budget.
-        iterations: Number of iterations.
-        key: A random key, which is consumed.
-
-    Returns:
-        The final state, and the log [iterations, ...].
-    """
+    """Train one run from its key to its end, as one scan."""
     state = init_run(agent, env, config, key, budget.stop_at)
     return jax.lax.scan(
         lambda state, iteration: iterate(agent, env, config, state, iteration, budget), state, jnp.arange(iterations)

@@ -407,7 +407,7 @@ def _find_events(spec: MetricsSpec, state: MetricsState, start: int, log: Any, i
     iteration, run, step, actor = np.nonzero((log.ended.length > 0) & is_active[..., None, None])
     by_run = np.argsort(run, kind="stable")
     iteration, run, step, actor = iteration[by_run], run[by_run], step[by_run], actor[by_run]
-    number = state.episodes[run] + rank_within(run) + 1
+    number = state.episodes[run] + _rank_within(run) + 1
     if spec.max_episodes is not None:
         kept = number <= spec.max_episodes
         iteration, run, step, actor, number = (x[kept] for x in (iteration, run, step, actor, number))
@@ -424,7 +424,7 @@ def _join_history(state: MetricsState, events: Events) -> History:
     starts = ends - new - WINDOW
     returns = np.empty(ends[-1])
     returns[starts[:, None] + np.arange(WINDOW)] = state.recent
-    returns[starts[events.run] + WINDOW + rank_within(events.run)] = events.returns
+    returns[starts[events.run] + WINDOW + _rank_within(events.run)] = events.returns
     return History(returns, starts, ends, new)
 
 
@@ -436,7 +436,7 @@ def _find_solutions(spec: MetricsSpec, state: MetricsState, events: Events, hist
     if spec.solved_at is None:
         return state.solved_at_steps
     candidates = np.nonzero((events.number >= WINDOW) & (state.solved_at_steps[events.run] < 0))[0]
-    first = history.starts[events.run] + rank_within(events.run) + 1
+    first = history.starts[events.run] + _rank_within(events.run) + 1
     solved = candidates[history.window_means(first[candidates]) >= spec.solved_at]
     first_of_run = solved[np.unique(events.run[solved], return_index=True)[1]]
     found = state.solved_at_steps.copy()
@@ -565,15 +565,8 @@ def _add_areas(state: MetricsState, run: np.ndarray, rows: Table) -> MetricsStat
     return state._replace(area=area, area_steps=area_steps, last_mean=last_mean, closed_at=closed_at, counted=counted)
 
 
-def rank_within(run: np.ndarray) -> np.ndarray:
-    """Count the entries of the same run before each entry.
-
-    Args:
-        run: Indices of runs, sorted.
-
-    Returns:
-        The counts.
-    """
+def _rank_within(run: np.ndarray) -> np.ndarray:
+    """Count the entries of the same run before each entry."""
     return np.arange(len(run)) - np.searchsorted(run, run)
 
 

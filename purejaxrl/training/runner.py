@@ -107,7 +107,7 @@ def fit(
     if resume_point is None:
         state, best = program.start(configs, seeds)
     else:
-        state, best = place_resume_point(program, resume_point)
+        state, best = _place_resume_point(program, resume_point)
     amount = program.budget.amount
     limit = min(iterations_of(program.budget, program.shape, program.env.max_episode_steps), MAX_ENV_STEPS // steps)
     iteration, length = 0 if resume_point is None else resume_point.iteration, 1
@@ -156,16 +156,8 @@ def fit(
         length = next_length(length, seconds, chunk_seconds)
 
 
-def place_resume_point(program: Program, point: ResumePoint) -> tuple[RunState, Best | None]:
-    """Put the states and best params of a resume point on the program's devices.
-
-    Args:
-        program: The compiled program.
-        point: The resume point.
-
-    Returns:
-        States and best params, padded, with keys restored from their bits.
-    """
+def _place_resume_point(program: Program, point: ResumePoint) -> tuple[RunState, Best | None]:
+    """Put the states and best params of a resume point on the program's devices."""
 
     def place(shape: jax.ShapeDtypeStruct, leaf: np.ndarray) -> Array:
         placed = place_runs(leaf, program.width, program.mesh)

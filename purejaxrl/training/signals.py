@@ -18,12 +18,8 @@ NOTICES = tuple(
 )
 
 
-def end_at_once(number: int, _: FrameType | None = None) -> NoReturn:
-    """End the process with the exit code of a signal, without an exception.
-
-    Args:
-        number: Number of the signal.
-    """
+def _end_at_once(number: int, _: FrameType | None = None) -> NoReturn:
+    """End the process with the exit code of a signal, without an exception."""
     os._exit(128 + number)
 
 
@@ -34,7 +30,7 @@ def end_at_signals() -> None:
     """
     for number in (*INTERRUPTS, *NOTICES):
         if number in INTERRUPTS or signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, end_at_once)
+            signal.signal(number, _end_at_once)
 
 
 class StopSignals(AbstractContextManager["StopSignals"]):
@@ -61,7 +57,7 @@ class StopSignals(AbstractContextManager["StopSignals"]):
             for number in (*INTERRUPTS, *NOTICES):
                 handler = signal.getsignal(number)
                 # None stands for a handler that is not Python's, which could not be restored.
-                is_ours = handler is not None if number in INTERRUPTS else handler in (signal.SIG_DFL, end_at_once)
+                is_ours = handler is not None if number in INTERRUPTS else handler in (signal.SIG_DFL, _end_at_once)
                 if is_ours:
                     self._previous[number] = signal.signal(number, self._note)
         return self

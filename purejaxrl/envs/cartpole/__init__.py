@@ -10,43 +10,18 @@ from purejaxrl.envs.images import Renderer
 from purejaxrl.kernels.sparse_images import Outliner
 
 
-def select_position(observation: Float[Array, "... 4"]) -> Float[Array, "... 2"]:
-    """Select x and theta, on which an image depends, from an observation of CartPole.
-
-    Args:
-        observation: x, x_dot, theta and theta_dot, [..., 4].
-
-    Returns:
-        x and theta, [..., 2].
-    """
+def _select_position(observation: Float[Array, "... 4"]) -> Float[Array, "... 2"]:
+    """Select x and theta, on which an image depends, from an observation of CartPole."""
     return observation[..., ::2]
 
 
-def render_image(numbers: Float[Array, "... 2"], height: int, width: int, channels: int) -> Float[Array, "..."]:
-    """Render images of CartPole with `image.render_observation`.
-
-    Args:
-        numbers: x and theta, [..., 2].
-        height: Height of an image in pixels.
-        width: Width of an image in pixels.
-        channels: 1 (gray) or 3 (RGB).
-
-    Returns:
-        Images [..., height, width, channels] in [0, 1].
-    """
+def _render_image(numbers: Float[Array, "... 2"], height: int, width: int, channels: int) -> Float[Array, "..."]:
+    """Render images of CartPole with `image.render_observation`."""
     return render_observation(numbers[..., 0], numbers[..., 1], height, width, channels)
 
 
-def changing_columns(numbers: Float[Array, "... 2"], width: int) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
-    """Find the first and the last column that may differ from the background with `image.seen_columns`.
-
-    Args:
-        numbers: x and theta, [..., 2].
-        width: Width of an image in pixels.
-
-    Returns:
-        The first and the last column, [...] each.
-    """
+def _changing_columns(numbers: Float[Array, "... 2"], width: int) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
+    """Find the first and the last column that may differ from the background with `image.seen_columns`."""
     return seen_columns(numbers[..., 0], numbers[..., 1], width)
 
 
@@ -77,5 +52,9 @@ def render_frame(numbers: Float[Array, "2"]) -> UInt8[Array, "400 600 3"]:
 
 
 RENDERER = Renderer(
-    select_position, render_image, Outliner(changing_columns, outline, render_columns), render_frame, step_seconds=0.02
+    _select_position,
+    _render_image,
+    Outliner(_changing_columns, outline, render_columns),
+    render_frame,
+    step_seconds=0.02,
 )

@@ -83,8 +83,8 @@ class Outline(NamedTuple):
         pole: Ramps of the pole's edges.
         inner: Ramps of the part of the pole between the sides of the cart.
         outside: Shares of the cart's rows that the pole covers left and right of the sides.
-        disc: Ramps of the axle's disc, see `axle_ramps`.
-        hidden_pole: Ramps of the part of the pole that the disc hides, see `axle_ramps`.
+        disc: Ramps of the axle's disc, see `_axle_ramps`.
+        hidden_pole: Ramps of the part of the pole that the disc hides, see `_axle_ramps`.
     """
 
     sides: tuple[Float[Array, "*batch"], Float[Array, "*batch"]]
@@ -150,22 +150,15 @@ def seen_columns(
     Returns:
         The two columns, [*lead] each; either may be off the image.
     """
-    first, last = jnp.vectorize(shown_columns, signature="(),()->(),()")(x, theta)
+    first, last = jnp.vectorize(_shown_columns, signature="(),()->(),()")(x, theta)
     # A ramp reaches half an image pixel beyond its edge.
     return first * width // COLUMNS - 1, last * width // COLUMNS + 1
 
 
-def shown_columns(x: Float[Array, ""], theta: Float[Array, ""]) -> tuple[Int[Array, ""], Int[Array, ""]]:
+def _shown_columns(x: Float[Array, ""], theta: Float[Array, ""]) -> tuple[Int[Array, ""], Int[Array, ""]]:
     """Find the first and the last column of gymnasium's frame that show anything.
 
     A fringe reaches two columns beyond a corner.
-
-    Args:
-        x: Position of the cart in meters, 0 in the middle.
-        theta: Angle of the pole in radians, positive leaning right.
-
-    Returns:
-        The two columns.
     """
     columns = jnp.concatenate([cart_columns(x), pole_corners(x, theta).column])
     return columns.min() - 2, columns.max() + 3
@@ -186,14 +179,14 @@ def make_outline(x: Float[Array, ""], theta: Float[Array, ""], height: int, widt
     cell = NUM_ROWS / height, COLUMNS / width
     left_side, axle, right_side = cart_columns(x).astype(jnp.float32)
     sides = left_side, right_side + 1
-    edges = pole_edges(pole_corners(x, theta))
-    rows = cart_rows(height)
+    edges = _pole_edges(pole_corners(x, theta))
+    rows = _cart_rows(height)
     on_cart = [(top[rows], bottom[rows]) for top, bottom in bands(height, CART_BOTTOM, CART_TOP)]
     # What a loop returns is stored; otherwise XLA would work out each ramp anew at each pixel.
-    pole = jax.lax.map(partial(edge_ramp, bands=bands(height, -FAR, FAR), cell=cell), edges)
-    inner, beyond = jax.lax.map(partial(ramp_between, sides=sides, bands=on_cart, cell=cell), edges)
-    outside = right_less_left(beyond[0]), right_less_left(beyond[1])
-    return Outline(sides, pole, inner, outside, *axle_ramps(axle, edges, height, rows, cell))
+    pole = jax.lax.map(partial(_edge_ramp, bands=bands(height, -FAR, FAR), cell=cell), edges)
+    inner, beyond = jax.lax.map(partial(_ramp_between, sides=sides, bands=on_cart, cell=cell), edges)
+    outside = _right_less_left(beyond[0]), _right_less_left(beyond[1])
+    return Outline(sides, pole, inner, outside, *_axle_ramps(axle, edges, height, rows, cell))
 
 
 def render_columns(
@@ -218,11 +211,11 @@ def render_columns(
     ones = (1,) * (outline.pole.share.ndim - 2)
     places = np.repeat((np.arange(count) + 0.5) * cell[1], channels).astype(np.float32)
     columns = places.reshape(-1, *ones) + first * np.float32(cell[1])
-    colours = (column_colours(rgb / 255, count, channels) for rgb in (POLE_COLOUR, AXLE_COLOUR))
+    colours = (_column_colours(rgb / 255, count, channels) for rgb in (POLE_COLOUR, AXLE_COLOUR))
     pole_colour, axle_colour = (colour.reshape(1, -1, *ones) for colour in colours)
-    rows = cart_rows(height)
+    rows = _cart_rows(height)
     paper, cart_share = (
-        row_shares(band, cell).reshape(-1, 1, *ones)
+        _row_shares(band, cell).reshape(-1, 1, *ones)
         for band in (bands(height, -FAR, FAR), bands(height, CART_BOTTOM, CART_TOP))
     )
 
@@ -244,30 +237,14 @@ def render_columns(
     return jnp.concatenate([clip(part, 1.0) for part in (*above, backdrop(rows) + front, *below)])
 
 
-def cart_rows(height: int) -> slice:
-    """Return the rows of an image that show the cart.
-
-    Args:
-        height: Height of the image in pixels.
-
-    Returns:
-        The rows as a slice.
-    """
+def _cart_rows(height: int) -> slice:
+    """Return the rows of an image that show the cart."""
     cell = NUM_ROWS / height
     return slice(int((TOP - CART_TOP) / cell), -int((CART_BOTTOM - TOP) // cell))
 
 
-def column_colours(rgb: np.ndarray, width: int, channels: int) -> np.ndarray:
-    """Repeat a color for every column of an image.
-
-    Args:
-        rgb: The RGB color [3] in [0, 1].
-        width: Width of the image in pixels.
-        channels: 3 for RGB, 1 for gray.
-
-    Returns:
-        The color of each column, [width * channels].
-    """
+def _column_colours(rgb: np.ndarray, width: int, channels: int) -> np.ndarray:
+    """Repeat a color for every column of an image."""
     return np.tile(rgb if channels == 3 else rgb @ LUMA, width).astype(np.float32)
 
 
@@ -294,31 +271,16 @@ def bands(height: int, low: float, high: float) -> list[Band]:
     return list(zip(top.astype(np.float32), bottom.astype(np.float32), strict=True))
 
 
-def row_shares(bands: list[Band], cell: Cell) -> np.ndarray:
-    """Compute the share of each image row that lies in bands.
-
-    Args:
-        bands: The bands.
-        cell: Rows and columns of the frame per image pixel.
-
-    Returns:
-        The shares [rows].
-    """
+def _row_shares(bands: list[Band], cell: Cell) -> np.ndarray:
+    """Compute the share of each image row that lies in bands."""
     return np.sum([top - bottom for top, bottom in bands], axis=0) / np.float32(cell[0])
 
 
-def pole_edges(corners: Pixel) -> Edge:
-    """Compute the drawn edges of the pole: left long, left short, right long, right short.
-
-    Args:
-        corners: The pole's corners [4].
-
-    Returns:
-        The edges [4].
-    """
+def _pole_edges(corners: Pixel) -> Edge:
+    """Compute the drawn edges of the pole: left long, left short, right long, right short."""
     columns, heights = corners.column + HALF, corners.line + HALF
     low, high = heights.min() - HALF, heights.max() + HALF
-    lines = jax.lax.map(line_through, (columns, heights, jnp.roll(columns, -1), jnp.roll(heights, -1)))
+    lines = jax.lax.map(_line_through, (columns, heights, jnp.roll(columns, -1), jnp.roll(heights, -1)))
     pair, opposite = (jax.tree.map(lambda field, i=i: field[i : i + 2], lines) for i in (0, 2))
 
     def side_edges(side: int) -> Edge:
@@ -333,17 +295,11 @@ def pole_edges(corners: Pixel) -> Edge:
     return jax.tree.map(lambda *both: jnp.concatenate(both), side_edges(-1), side_edges(1))
 
 
-def line_through(ends: tuple[Array, Array, Array, Array]) -> Line:
+def _line_through(ends: tuple[Array, Array, Array, Array]) -> Line:
     """Compute the line through two corners of the pole.
 
     gfxdraw fills the pole row by row and draws its edges once more as smoothed lines, which adds a fringe: 0.5 pixels
     up or down where an edge is nearly level, 0.625 pixels sideways where it is steep.
-
-    Args:
-        ends: Column and height of the first corner, column and height of the second.
-
-    Returns:
-        The line.
     """
     run, rise = ends[2] - ends[0], ends[3] - ends[1]
     is_level = rise == 0
@@ -387,56 +343,27 @@ def cut(column_a: Array, height_a: Array, column_b: Array, height_b: Array) -> t
     return jax.tree.map(partial(jnp.where, is_seen), new_ends, ends)
 
 
-def edge_ramp(edge: Edge, bands: list[Band], cell: Cell) -> Ramp:
-    """Compute the ramp of an edge in each image row.
-
-    Args:
-        edge: The edge.
-        bands: The part of each image row to consider.
-        cell: Rows and columns of the frame per image pixel.
-
-    Returns:
-        The ramp.
-    """
+def _edge_ramp(edge: Edge, bands: list[Band], cell: Cell) -> Ramp:
+    """Compute the ramp of an edge in each image row."""
     parts = [(jnp.clip(top, edge.low, edge.high), jnp.clip(bottom, edge.low, edge.high)) for top, bottom in bands]
     spans = [(top - bottom, (top + bottom) / 2) for top, bottom in parts]
     length = total(length for length, _ in spans)
     norm = 1 / jnp.maximum(length, TINY)
     mean = norm * total(length * middle for length, middle in spans)
     variance = norm * total(length * (length**2 / UNIFORM + (middle - mean) ** 2) for length, middle in spans)
-    return ramp(length / cell[0], edge.start + edge.slope * mean, edge.slope**2 * variance, cell)
+    return _ramp(length / cell[0], edge.start + edge.slope * mean, edge.slope**2 * variance, cell)
 
 
-def ramp(share: Array, column: Array, variance: Array, cell: Cell) -> Ramp:
-    """Compute the ramp of an edge from the mean and the variance of its columns in each image row.
-
-    Args:
-        share: Share of each image row that the edge runs through.
-        column: Mean of its columns there.
-        variance: Variance of its columns there.
-        cell: Rows and columns of the frame per image pixel.
-
-    Returns:
-        The ramp.
-    """
+def _ramp(share: Array, column: Array, variance: Array, cell: Cell) -> Ramp:
+    """Compute the ramp of an edge from the mean and the variance of its columns in each image row."""
     slope = share / jnp.sqrt(cell[1] ** 2 + UNIFORM * variance)
     return Ramp(share, 0.5 * share + slope * column, slope)
 
 
-def ramp_between(
+def _ramp_between(
     edge: Edge, sides: tuple[Array, Array], bands: list[Band], cell: Cell
 ) -> tuple[Ramp, tuple[Array, Array]]:
-    """Compute the ramp of the part of an edge between two columns.
-
-    Args:
-        edge: The edge.
-        sides: The two columns.
-        bands: The part of each image row to consider.
-        cell: Rows and columns of the frame per image pixel.
-
-    Returns:
-        The ramp, and the shares of each image row in which the edge lies left and right of the columns.
-    """
+    """Compute the ramp of the part of an edge between two columns."""
     slope = jnp.where(abs(edge.slope) < TINY, TINY, edge.slope)
     crossings = [jnp.clip((side - edge.start) / slope, edge.low, edge.high) for side in sides]
     low, high = jnp.minimum(*crossings), jnp.maximum(*crossings)
@@ -446,22 +373,11 @@ def ramp_between(
 
     below, above = share(edge.low, low), share(high, edge.high)
     beyond = jnp.where(slope > 0, below, above), jnp.where(slope > 0, above, below)
-    return edge_ramp(edge._replace(low=low, high=high), bands, cell), beyond
+    return _edge_ramp(edge._replace(low=low, high=high), bands, cell), beyond
 
 
-def axle_ramps(axle: Float[Array, ""], edges: Edge, height: int, rows: slice, cell: Cell) -> tuple[Ramp, Ramp]:
-    """Compute the ramps of the axle's disc and of the part of the pole that it hides, row by row of the frame.
-
-    Args:
-        axle: Column of the axle.
-        edges: Edges of the pole.
-        height: Height of the image in pixels.
-        rows: Image rows that show the cart.
-        cell: Rows and columns of the frame per image pixel.
-
-    Returns:
-        The ramps of the disc, and those of the hidden part of the pole.
-    """
+def _axle_ramps(axle: Float[Array, ""], edges: Edge, height: int, rows: slice, cell: Cell) -> tuple[Ramp, Ramp]:
+    """Compute the ramps of the axle's disc and of the part of the pole that it hides, row by row of the frame."""
     bottom = AXLE_BOTTOM + np.arange(len(AXLE_HALF_WIDTHS))
     top = TOP - np.arange(height)[rows] * cell[0]
     overlap = np.minimum(bottom[:, None] + 1, top) - np.maximum(bottom[:, None], top - cell[0])
@@ -474,32 +390,20 @@ def axle_ramps(axle: Float[Array, ""], edges: Edge, height: int, rows: slice, ce
     right = jnp.minimum(jnp.minimum(bounds[2], bounds[3]), disc)
     is_hidden = (left < right) & (middle > edges.low.min()) & (middle < edges.high.max())
 
-    whole = span_ramps(-disc, disc, np.ones_like(disc), parts, axle, cell)
-    return whole, span_ramps(left, right, is_hidden.astype(jnp.float32), parts, axle, cell)
+    whole = _span_ramps(-disc, disc, np.ones_like(disc), parts, axle, cell)
+    return whole, _span_ramps(left, right, is_hidden.astype(jnp.float32), parts, axle, cell)
 
 
-def span_ramps(
+def _span_ramps(
     left: Columns, right: Columns, is_there: Columns, parts: np.ndarray, axle: Float[Array, ""], cell: Cell
 ) -> Ramp:
-    """Compute the ramps of spans of columns in some rows of the frame.
-
-    Args:
-        left: Left ends, relative to the axle, [frame_rows].
-        right: Right ends, relative to the axle, [frame_rows].
-        is_there: 1 where there is a span, else 0, [frame_rows].
-        parts: Share that each row of the frame has in each image row, [frame_rows, rows].
-        axle: Column of the axle.
-        cell: Rows and columns of the frame per image pixel.
-
-    Returns:
-        The ramps of the left and the right ends.
-    """
+    """Compute the ramps of spans of columns in some rows of the frame."""
     powers = 1, left, left**2, right, right**2
     moments = jnp.stack([is_there * power for power in powers])
     share, *sums = jnp.dot(moments, parts, precision=jax.lax.Precision.HIGHEST)
     means = [each / jnp.maximum(share, TINY) for each in sums]
     ends = (means[0], means[1] - means[0] ** 2), (means[2], means[3] - means[2] ** 2)
-    ramps = [ramp(share, axle + HALF + mean, variance, cell) for mean, variance in ends]
+    ramps = [_ramp(share, axle + HALF + mean, variance, cell) for mean, variance in ends]
     return jax.tree.map(lambda *both: jnp.stack(both), *ramps)
 
 
@@ -513,7 +417,7 @@ def shape(ramps: Ramp, columns: Float[Array | np.ndarray, "columns ..."]) -> Flo
     Returns:
         The covered part of each pixel, [rows, columns, ...].
     """
-    return right_less_left(
+    return _right_less_left(
         [
             clip(offset[:, None] - slope[:, None] * columns[None], share[:, None])
             for share, offset, slope in zip(*ramps, strict=True)
@@ -521,15 +425,8 @@ def shape(ramps: Ramp, columns: Float[Array | np.ndarray, "columns ..."]) -> Flo
     )
 
 
-def right_less_left(parts: list[Array] | Array) -> Array:
-    """Subtract the sum of the first half of arrays from the sum of the second half.
-
-    Args:
-        parts: The arrays, of an even number.
-
-    Returns:
-        The difference.
-    """
+def _right_less_left(parts: list[Array] | Array) -> Array:
+    """Subtract the sum of the first half of arrays from the sum of the second half."""
     half = len(parts) // 2
     return total(parts[half + i] - parts[i] for i in range(half))
 

@@ -60,27 +60,19 @@ def render_rgb(x: Float[Array, "*lead"], theta: Float[Array, "*lead"]) -> UInt8[
     Returns:
         RGB images [*lead, 400, 600, 3], row 0 at the top.
     """
-    return jnp.vectorize(render_one, signature="(),()->(r,c,k)")(x, theta)
+    return jnp.vectorize(_render_one, signature="(),()->(r,c,k)")(x, theta)
 
 
-def render_one(x: Float[Array, ""], theta: Float[Array, ""]) -> UInt8[Array, "400 600 3"]:
-    """Render one image, starting with the fills, as shapes of one color may be drawn in any order.
-
-    Args:
-        x: Position of the cart in meters from the center.
-        theta: Angle of the pole in radians, positive leaning right.
-
-    Returns:
-        The RGB image [400, 600, 3].
-    """
+def _render_one(x: Float[Array, ""], theta: Float[Array, ""]) -> UInt8[Array, "400 600 3"]:
+    """Render one image, starting with the fills, as shapes of one color may be drawn in any order."""
     cart = cart_columns(x)
     pole = pole_corners(x, theta)
 
-    scene = jnp.where(inside_cart(cart[0], cart[2]), BLACK, WHITE)
-    scene = jnp.where(inside_pole(pole), np.tile(POLE_COLOUR, COLUMNS)[None], scene)
+    scene = jnp.where(_inside_cart(cart[0], cart[2]), BLACK, WHITE)
+    scene = jnp.where(_inside_pole(pole), np.tile(POLE_COLOUR, COLUMNS)[None], scene)
     image = scene.reshape(ROWS, COLUMNS, 3)
 
-    sides, opacities = jax.vmap(antialiased_line)(pole, next_corner(pole))
+    sides, opacities = jax.vmap(_antialiased_line)(pole, _next_corner(pole))
     for side in range(len(pole.column)):
         image = lay(image, Pixel(sides.column[side], sides.line[side]), opacities[side], POLE_COLOUR)
 
@@ -89,56 +81,36 @@ def render_one(x: Float[Array, ""], theta: Float[Array, ""]) -> UInt8[Array, "40
     return image.at[ROWS - 1 - TRACK].set(BLACK)
 
 
-def next_corner(corner: Pixel) -> Pixel:
-    """Return for every corner of a polygon the one after it.
-
-    Args:
-        corner: The corners [K].
-
-    Returns:
-        The corners after them, [K].
-    """
+def _next_corner(corner: Pixel) -> Pixel:
+    """Return for every corner of a polygon the one after it."""
     return Pixel(jnp.roll(corner.column, -1), jnp.roll(corner.line, -1))
 
 
-def scanlines() -> Int[Array, "400"]:
+def _scanlines() -> Int[Array, "400"]:
     """Return the scanline of each row of the image."""
     return ROWS - 1 - jnp.arange(ROWS)
 
 
-def inside_cart(left: Int[Array, ""], right: Int[Array, ""]) -> Bool[Array, "400 1800"]:
+def _inside_cart(left: Int[Array, ""], right: Int[Array, ""]) -> Bool[Array, "400 1800"]:
     """Compute which bytes of the image the cart covers.
 
     Its outline consists of straight lines and adds nothing to its fill.
-
-    Args:
-        left: Column of the cart's left side, included.
-        right: Column of the cart's right side, included.
-
-    Returns:
-        Whether each byte is covered, [400, 1800].
     """
-    is_line = jnp.abs(scanlines() - TRACK) <= CART_HALF_HEIGHT
+    is_line = jnp.abs(_scanlines() - TRACK) <= CART_HALF_HEIGHT
     return is_line[:, None] & ((left <= BYTE_COLUMN) & (right >= BYTE_COLUMN))[None]
 
 
-def inside_pole(corner: Pixel) -> Bool[Array, "400 1800"]:
+def _inside_pole(corner: Pixel) -> Bool[Array, "400 1800"]:
     """Compute which bytes SDL_gfx's filledPolygon fills: on each scanline, all between the two sides that cross it.
 
     Crossings are in 16-bit fixed point. A side counts from its lower end up to, without, its upper end, except on the
     highest scanline.
-
-    Args:
-        corner: The pole's corners [4].
-
-    Returns:
-        Whether each byte is filled, [400, 1800].
     """
-    other = next_corner(corner)
+    other = _next_corner(corner)
     is_rising = corner.line < other.line
     low, high = choose(is_rising, corner, other), choose(is_rising, other, corner)
     low, high = jax.tree.map(lambda value: value[None], (low, high))
-    line = scanlines()[:, None]
+    line = _scanlines()[:, None]
     share = ((line - low.line) << FIXED_POINT_BITS) // jnp.maximum(high.line - low.line, 1)
     crossing = share * (high.column - low.column) + (low.column << FIXED_POINT_BITS)
     is_top = (line == jnp.max(high.line)) & (line > low.line)
@@ -152,19 +124,12 @@ def inside_pole(corner: Pixel) -> Bool[Array, "400 1800"]:
     return is_between & jnp.any(is_crossed, axis=1)[:, None]
 
 
-def antialiased_line(start: Pixel, end: Pixel) -> tuple[Pixel, Int[Array, "K"]]:
+def _antialiased_line(start: Pixel, end: Pixel) -> tuple[Pixel, Int[Array, "K"]]:
     """Compute the pixels and opacities of SDL_gfx's aaline without its end point; no pixel appears twice.
 
     Step by step along the longer axis, two neighboring pixels share 255 by the fraction of the position across; upright
     and level lines are opaque, ends included. The start is opaque. (For a level line that runs left SDL_gfx draws only
     the start; the fill covers the rest, and cutting at the border, truncated outwards, makes no new ones.)
-
-    Args:
-        start: First pixel of the line.
-        end: Last pixel of the line.
-
-    Returns:
-        The pixels [K] and their opacities from 0 to 255, [K].
     """
     start, end, is_seen = clipped(start, end)
     is_falling = start.line > end.line

@@ -51,30 +51,16 @@ def cart_columns(x: Float[Array, ""]) -> Int[Array, "3"]:
     Returns:
         The columns [3]; ends included, the cart is 51 pixels wide.
     """
-    return pixel_columns(within_sight(x), jnp.array([-CART_HALF_WIDTH, 0, CART_HALF_WIDTH]))
+    return _pixel_columns(_within_sight(x), jnp.array([-CART_HALF_WIDTH, 0, CART_HALF_WIDTH]))
 
 
-def within_sight(x: Float[Array, ""]) -> Float[Array, ""]:
-    """Clip a position so that whole numbers do not overflow, without moving a cart that is off the image onto it.
-
-    Args:
-        x: Position in meters from the center.
-
-    Returns:
-        The clipped position.
-    """
+def _within_sight(x: Float[Array, ""]) -> Float[Array, ""]:
+    """Clip a position so that whole numbers do not overflow, without moving a cart that is off the image onto it."""
     return jnp.clip(x, -OUT_OF_SIGHT, OUT_OF_SIGHT)
 
 
-def in_units(value: Float[Array, ""]) -> tuple[Int[Array, ""], Float[Array, ""]]:
-    """Split a value exactly into whole units of 1/4096 and a remainder of at most half of one.
-
-    Args:
-        value: The value.
-
-    Returns:
-        The whole units, and the remainder in units of 1/4096.
-    """
+def _in_units(value: Float[Array, ""]) -> tuple[Int[Array, ""], Float[Array, ""]]:
+    """Split a value exactly into whole units of 1/4096 and a remainder of at most half of one."""
     scaled = value * UNITS_PER_PIXEL
     whole = jnp.round(scaled)
     return whole.astype(jnp.int32), scaled - whole
@@ -95,17 +81,9 @@ def truncated(whole: Int[Array, "K"], rest: Float[Array, "K"]) -> Int[Array, "K"
     return jnp.where(floor < 0, ceiling, floor)
 
 
-def pixel_columns(x: Float[Array, ""], offset: Int[Array, "K"]) -> Int[Array, "K"]:
-    """Compute the columns of points at given distances from the cart's middle.
-
-    Args:
-        x: Position of the cart in meters from the center.
-        offset: Distances to the right of the cart's middle, in pixels, [K].
-
-    Returns:
-        The columns [K].
-    """
-    whole, rest = in_units(x)
+def _pixel_columns(x: Float[Array, ""], offset: Int[Array, "K"]) -> Int[Array, "K"]:
+    """Compute the columns of points at given distances from the cart's middle."""
+    whole, rest = _in_units(x)
     middle = PIXELS_PER_METRE * whole + CENTRE * UNITS_PER_PIXEL
     return truncated(middle + offset * UNITS_PER_PIXEL, jnp.broadcast_to(PIXELS_PER_METRE * rest, offset.shape))
 
@@ -122,13 +100,13 @@ def pole_corners(x: Float[Array, ""], theta: Float[Array, ""]) -> Pixel:
     Returns:
         The corners [4] in the order in which gymnasium draws them.
     """
-    x = within_sight(x)
+    x = _within_sight(x)
     sine, versine = jnp.sin(theta), 2.0 * jnp.sin(theta / 2.0) ** 2
     is_quarter_turn = jnp.minimum(jnp.abs(sine), jnp.abs(1.0 - versine)) < QUARTER_TURN_TOLERANCE
     sine, versine = (jnp.where(is_quarter_turn, jnp.round(value), value) for value in (sine, versine))
 
     right, up = POLE_CORNERS.T
-    (x_whole, x_rest), (sine_whole, sine_rest), (versine_whole, versine_rest) = map(in_units, (x, sine, versine))
+    (x_whole, x_rest), (sine_whole, sine_rest), (versine_whole, versine_rest) = map(_in_units, (x, sine, versine))
     column = truncated(
         PIXELS_PER_METRE * x_whole + (CENTRE + right) * UNITS_PER_PIXEL - right * versine_whole + up * sine_whole,
         PIXELS_PER_METRE * x_rest - right * versine_rest + up * sine_rest,
