@@ -16,8 +16,8 @@ from purejaxrl.components.hyperparameters import check_fields, field_specs, with
 from purejaxrl.envs import Renderer, find_renderer, limit_steps, observe_images
 from purejaxrl.errors import InputError
 from purejaxrl.experiment.loggers import Logger, check_loggers
+from purejaxrl.experiment.options import FOR_SWEEPS, Options
 from purejaxrl.experiment.plan import (
-    Options,
     Plan,
     agent_of,
     images_of,
@@ -153,7 +153,7 @@ def train(
         DivergedError: If a run diverges, with `fail_on_nan` or `debug`.
     """
     arguments = {**locals()}
-    for name in ("random", "yes"):
+    for name in FOR_SWEEPS:
         if name in hyperparameters:
             raise InputError(f"--{name}: {hyperparameters[name]} is for `sweep`; train takes one setting")
     agent = agent_of(algorithm)

@@ -102,9 +102,7 @@ def num_actions(env: Env) -> int:
         InputError: If its actions are continuous.
     """
     if not isinstance(env.action_space, Discrete):
-        raise InputError(
-            f"--env: {env.name} has continuous actions; this algorithm takes discrete ones (vpg, a3c do both)"
-        )
+        raise InputError(f"--env: {env.name} has continuous actions, and this algorithm takes discrete ones only")
     return env.action_space.num_actions
 
 

@@ -227,7 +227,7 @@ WRONG = [
     (["train", "dqn", "--hidden_sizes", "32,32"], "--hidden_sizes: 32,32 is a list", "is written 32x32"),
     (["sweep", "dqn", "--hidden_sizes", "32,32"], "--hidden_sizes: 32,32 is a list", "is written 32x32"),
     (["sweep", "dqn", "--eps_vals", "1,0.1,0.01"], "--eps_vals: 1,0.1,0.01 is a list", "is written 1x0.1x0.01"),
-    (["train"], "ALGORITHM is vpg, a3c or dqn", "--help"),
+    (["train"], "ALGORITHM is one of a3c, dqn, vpg", "--help"),
     (["completion"], "completion: ''", "bash, zsh, fish"),
     (["plot"], "plot: give a run folder", "plot --help"),
     *(
@@ -276,7 +276,7 @@ WRONG = [
     (["train", "dqn", "--lr", "1e39"], "--lr: 1e+39 is not allowed", "finite"),
     (["train", "dqn", "--target_update", "5", "--target_update_steps", "5"], "--target_update", "give one"),
     (["train", "dqn", "--eval_every", "10", "--log_every", "100"], "--log_every: 100", "--eval_every 10"),
-    (["train", "dqn", "--episodes_log", "never"], "--episodes_log: 'never'", "auto, on or off"),
+    (["train", "dqn", "--episodes_log", "never"], "--episodes_log: 'never'", "one of auto, on, off"),
     (["train", "dqn", "--device", "toaster", "--dry_run"], "--device: 'toaster'", "auto, cpu, cuda, tpu"),
 ]
 

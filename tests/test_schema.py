@@ -12,6 +12,7 @@ from purejaxrl.cli import main
 from purejaxrl.components.hyperparameters import Real, config, field_specs, leaf
 from purejaxrl.errors import CheckpointError, InputError
 from purejaxrl.experiment import schema
+from purejaxrl.experiment.options import Options
 from purejaxrl.experiment.plan import plan_train
 from purejaxrl.experiment.plan_from_config import check_same, replan, unknown_names, up_to_date
 from purejaxrl.experiment.run_config import recorded_of
@@ -38,19 +39,11 @@ def files_of(path):
     return {file.relative_to(path): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def gain(monkeypatch, step):
-    """Give every algorithm the hyperparameter `weight`, and the schema another step, if there is one."""
+def gain(monkeypatch, **before):
+    """Give every algorithm the hyperparameter `weight`."""
     for name, agent in list(AGENTS.items()):
-        own = config(type("Config", (agent.Config,), {"__annotations__": {"weight": Real}, "weight": leaf(0.5, "new")}))
-        monkeypatch.setitem(AGENTS, name, agent._replace(Config=own))
-    if step is not None:
-        monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step))
-        monkeypatch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
-
-
-def to_weight(content, family):
-    """The hyperparameter had another effect before it could be set than its default has."""
-    return schema.with_hyperparameters(content, {"weight": 2.0})
+        fields = {"__annotations__": {"weight": Real}, "weight": leaf(0.5, "new", **before)}
+        monkeypatch.setitem(AGENTS, name, agent._replace(Config=config(type("Config", (agent.Config,), fields))))
 
 
 def play(path, tmp_path):
@@ -79,7 +72,8 @@ def play(path, tmp_path):
 def test_kept_folders_open_in_every_way(path, is_gaining, tmp_path, monkeypatch):
     """By a package that has one more hyperparameter, and by the one at hand."""
     if is_gaining:
-        gain(monkeypatch, to_weight)
+        # It had another effect before it could be set than its default has.
+        gain(monkeypatch, before=2.0)
     before, version = files_of(path), content_of(path).get("schema_version", 0)
     result = play(path, tmp_path)
     assert all(getattr(setting.config, "weight", 2.0) == 2.0 for setting in result.plan.settings)
@@ -117,21 +111,24 @@ def undeclared():
         content = schema.migrate(content_of(path))
         agent = AGENTS[content["algorithm"]]
         recorded = {*content["config"], *content.get("settings", [{}])[0]}
-        found |= {f"{agent.name}: {name}" for name in recorded ^ field_specs(agent.Config).keys()}
+        specs = field_specs(agent.Config)
+        declared = {name for name, spec in specs.items() if spec.before is not ...}
+        found |= {f"{agent.name}: {name}" for name in recorded ^ specs.keys() if name not in declared}
         # What version 0 recorded of processes is looked at, and of no use any more.
-        found |= now ^ (content.keys() - {"swept", "settings", "processes"})
+        added = {name for name, spec in field_specs(Options).items() if spec.before is not ...}
+        found |= (now - added) ^ (content.keys() - {"swept", "settings", "processes"})
     return sorted(found)
 
 
-ADVICE = "older run folders do not say what these were: append a step to MIGRATIONS in purejaxrl/experiment/schema.py"
+ADVICE = "older run folders do not say what these were: declare it by before="
 
 
 def test_every_hyperparameter_and_option_is_declared():
     assert undeclared() == [], ADVICE
 
 
-def test_a_hyperparameter_without_a_migration_is_noticed(monkeypatch):
-    gain(monkeypatch, None)
+def test_a_hyperparameter_that_older_folders_lack_is_noticed(monkeypatch):
+    gain(monkeypatch)
     assert undeclared() == ["a3c: weight", "dqn: weight", "vpg: weight"]
     with pytest.raises(InputError, match=r"config\.json: weight is missing among vpg's fields"):
         _ = purejaxrl.load(VPG).plan
@@ -259,7 +256,7 @@ def test_custom_agents_may_gain_hyperparameters(monkeypatch):
     with pytest.warns(UserWarning, match="temperature 1.0"):
         check_same(plan, up_to_date(content, grown))
     replan(json.loads(json.dumps(plain(plan.as_dict()))), agent=grown)
-    gain(monkeypatch, to_weight)
+    gain(monkeypatch, before=2.0)
     plan = replan(content, agent=AGENTS["vpg"]._replace(name="mine"))
     assert plan.settings[0].config.weight == 2.0
     check_same(plan, up_to_date(content, plan.agent))

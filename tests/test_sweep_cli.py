@@ -220,7 +220,7 @@ WRONG = [
     ("sweep dqn --env CartPole-v0,CartPole-v1", ["--env: CartPole-v0,CartPole-v1 is a list", "one value"]),
     ("sweep dqn --preset original,tuned", ["--preset: original,tuned is a list", "one value"]),
     ("sweep dqn --device cpu,cuda", ["--device: cpu,cuda is a list", "one value"]),
-    ("sweep dqn --episodes_log on,off", ["--episodes_log: 'on,off'", "auto, on or off"]),
+    ("sweep dqn --episodes_log on,off", ["--episodes_log: on,off is a list", "takes one value"]),
     ("sweep dqn --seeds 60000 --lr 1e-3,1e-4", ["120000 runs", "100000", "--yes"]),
     ("sweep dqn --random 100001 --lr 1e-4..1e-3", ["100001 runs", "100000", "--yes"]),
     ("sweep dqn --coordinator localhost:1234", ["--coordinator: training over several hosts is not there"]),

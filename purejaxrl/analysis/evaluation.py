@@ -18,7 +18,8 @@ from purejaxrl.envs import ENVIRONMENTS, find_renderer
 from purejaxrl.envs.images import Renderer, advance, initial_history, select_frames
 from purejaxrl.errors import InputError
 from purejaxrl.experiment.labels import counted
-from purejaxrl.experiment.plan import Plan, check_whole, images_of, refuse_unknown_objects
+from purejaxrl.experiment.options import check_whole
+from purejaxrl.experiment.plan import Plan, images_of, refuse_unknown_objects
 from purejaxrl.storage.files import absolute_path
 from purejaxrl.training import evaluation as playing
 from purejaxrl.training.jax_settings import standard_jax

@@ -15,7 +15,8 @@ from purejaxrl.components.hyperparameters import as_whole
 from purejaxrl.envs import Renderer, find_renderer
 from purejaxrl.envs.registry import rendered_names
 from purejaxrl.errors import InputError
-from purejaxrl.experiment.plan import Plan, check_whole, images_of
+from purejaxrl.experiment.options import check_whole
+from purejaxrl.experiment.plan import Plan, images_of
 from purejaxrl.storage.video_files import Sampling
 from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.types import Agent, Env, PyTree, ScalarKey

@@ -24,7 +24,7 @@ USAGE = """usage: purejaxrl COMMAND ...
 Deep reinforcement learning as pure functions in JAX.
 
 commands:
-  train ALGORITHM   train vpg, a3c or dqn, many seeds side by side
+  train ALGORITHM   train one setting, many seeds side by side
   sweep ALGORITHM   train every combination of hyperparameters, and compare them
   resume RUN        go on with a training from its newest checkpoint, or with a larger budget
   evaluate RUN      play whole episodes with the greedy policies of a run folder

@@ -44,6 +44,7 @@ def training_parser(command: str, agent: Agent) -> Parser:
         The parser. Its values are strings, which `parse` converts.
     """
     from purejaxrl.components.hyperparameters import field_specs
+    from purejaxrl.experiment.options import FOR_SWEEPS, Options
 
     parser = Parser(
         prog=f"purejaxrl {command} {agent.name}",
@@ -51,33 +52,18 @@ def training_parser(command: str, agent: Agent) -> Parser:
         allow_abbrev=False,
     )
     kind = "sweep-" if command == "sweep" else ""
-    common = parser.add_argument_group("what and how")
-    common.add_argument("--env", default="CartPole-v0", help="environment (default CartPole-v0; see purejaxrl list)")
-    common.add_argument(
-        "--observation_type", help="default: the state vector; img: images (default for DQN with preset original)"
-    )
-    common.add_argument("--preset", default="original", help="original (default) or tuned")
-    common.add_argument("--seeds", default="1", help="runs side by side (default 1)")
-    common.add_argument("--seed", default="0", help="run i uses seed + i (default 0)")
-    common.add_argument("--device", default="cpu", help="cpu (default), auto, cuda (or gpu), tpu")
-    common.add_argument("--devices", help="how many devices; on CPU every core is one (default all)")
-    common.add_argument("--max_memory", help="GiB that may be used (default 60%% of what there is)")
-    common.add_argument("--solved_at", help="mean return of 100 episodes that counts as solved")
-    common.add_argument("--stop_when_solved", action="store_true", help="end each run once it is solved")
+    specs = field_specs(Options)
+    options = parser.add_argument_group("training")
+    options.add_argument("--env", help=f"{specs['env'].help} (default {Options.env})", metavar="NAME")
+    for name in [name for name, spec in specs.items() if not spec.is_object and name not in FOR_SWEEPS]:
+        _add_option(options, name, specs[name], _default(getattr(Options, name)))
     if command == "sweep":
         sweeping = parser.add_argument_group("sweep", "hyperparameters take alternatives: --lr 1e-3,3e-4")
-        sweeping.add_argument(
-            "--random", help="sample so many settings, from lists and from ranges as --lr 1e-4..1e-2:log"
-        )
-        sweeping.add_argument("--yes", action="store_true", help="allow more than 100 000 runs")
+        for name in FOR_SWEEPS:
+            _add_option(sweeping, name, specs[name])
     output = parser.add_argument_group("output")
     output.add_argument("--out", help=f"run folder (default results/{kind}ALGORITHM-ENV-PRESET)")
     output.add_argument("--overwrite", action="store_true", help="replace an existing run folder")
-    output.add_argument("--log_every", help="env steps between rows of metrics.csv (default one epoch, else 1000)")
-    output.add_argument("--eval_every", help="env steps between greedy evaluations (default off)")
-    output.add_argument("--eval_episodes", help="episodes of one evaluation (default 20)")
-    output.add_argument("--episodes_log", help="on, off, or auto (default): episodes.csv is written up to 256 runs")
-    _add_safety_flags(output, "write a checkpoint every so many minutes and at the end; 0: never (default 5)")
     output.add_argument("--log_to", help="also log to tensorboard (RUN/tensorboard) or wandb (./wandb)")
     output.add_argument("--quiet", action="store_true", help="print nothing but errors")
     output.add_argument("--verbose", action="store_true", help=VERBOSE_HELP)
@@ -90,9 +76,7 @@ def training_parser(command: str, agent: Agent) -> Parser:
     for name, spec in field_specs(agent.Config).items():
         if spec.is_object:
             continue
-        default = getattr(agent.Config(), name)
-        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        text = f"{spec.help}; {spec.allowed}" + ("" if default is None else f" (default {shown})")
+        text = f"{spec.help}; {spec.allowed}{_default(getattr(agent.Config(), name))}"
         flag = own.add_argument(f"--{name}", help=text.replace("%", "%%"), metavar="VALUE")
         if spec.length is not None:
             flag.nargs = "+"
@@ -101,15 +85,19 @@ def training_parser(command: str, agent: Agent) -> Parser:
     return parser
 
 
-def _add_safety_flags(group: Any, checkpoints: str) -> None:
-    """Add flags for checkpoints and diverging runs."""
-    group.add_argument("--checkpoint_every", help=checkpoints)
-    group.add_argument("--fail_on_nan", action="store_true", help="stop, with exit code 5, when a run diverges")
-    group.add_argument(
-        "--debug",
-        action="store_true",
-        help="find the operation that makes a NaN or an index out of bounds, and show tracebacks; slow",
-    )
+def _add_option(group: Any, name: str, spec: Spec, default: str = "") -> None:
+    """Add the flag of an option."""
+    if spec.kind is bool:
+        group.add_argument(f"--{name}", action="store_true", default=None, help=spec.help)
+    else:
+        allowed = "" if spec.kind is str else f"; {spec.allowed}"
+        group.add_argument(f"--{name}", help=f"{spec.help}{allowed}{default}".replace("%", "%%"), metavar="VALUE")
+
+
+def _default(value: Any) -> str:
+    """Say what a default is, if there is one."""
+    shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+    return "" if value is None else f" (default {shown})"
 
 
 def folder_parser(command: str, usage: str, description: str, flags: Iterable[tuple[str, str]] = ()) -> Parser:
@@ -190,20 +178,21 @@ def parse_folder(parser: Parser, words: list[str]) -> tuple[Path, dict[str, Any]
 
 def resume_parser() -> Parser:
     """Make the parser of `resume`; `parse_resumption` converts its values."""
+    from purejaxrl.components.hyperparameters import field_specs
+    from purejaxrl.experiment.options import FOR_RESUMING, Options
+
     parser = folder_parser(
         "resume",
         "RUN [--extend AMOUNT] ...",
         "Go on with a training from its newest checkpoint, as if it had never stopped.",
         [
             ("extend", "a larger budget, in the training's own unit"),
-            ("device", "cpu, auto, cuda (or gpu), tpu (default as before)"),
-            ("devices", "how many devices (default as before)"),
-            ("max_memory", "GiB that may be used (default as before)"),
-            ("log_every", "env steps between rows of metrics.csv (default as before)"),
             ("log_to", "also log to tensorboard (RUN/tensorboard) or wandb (./wandb)"),
         ],
     )
-    _add_safety_flags(parser, "minutes between checkpoints; 0: never (default as before)")
+    specs = field_specs(Options)
+    for name in FOR_RESUMING:
+        _add_option(parser, name, specs[name], " (default as before)")
     for name, text in (
         ("restart", "train anew where there is no checkpoint, and replace the rows and parameters that are there"),
         ("quiet", "print nothing but errors"),
@@ -229,20 +218,17 @@ def parse_resumption(parser: Parser, words: list[str]) -> tuple[Path, dict[str, 
     Raises:
         InputError: If a flag is unknown or not allowed.
     """
-    from purejaxrl.components.hyperparameters import Spec
+    from purejaxrl.components.hyperparameters import field_specs
+    from purejaxrl.experiment.options import FOR_RESUMING, Options
 
     path, known = parse_folder(parser, words)
     flags = {name: value for name, value in known.items() if value is not None}
-    for name in ("extend", "devices", "log_every"):
-        if name in flags:
-            flags[name] = convert_count(name, flags[name])
-    for name in ("max_memory", "checkpoint_every"):
-        if name in flags:
-            flags[name] = _convert(name, flags[name], Spec(help="", is_leaf=False, kind=float))
-    # What is not given stays as it was.
-    for name in ("fail_on_nan", "debug"):
-        if not flags[name]:
-            del flags[name]
+    if "extend" in flags:
+        flags["extend"] = convert_count("extend", flags["extend"])
+    specs = field_specs(Options)
+    flags |= {
+        name: _convert(name, flags[name], specs[name]) for name in FOR_RESUMING if isinstance(flags.get(name), str)
+    }
     return path, flags
 
 
@@ -280,7 +266,8 @@ def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> 
     Raises:
         InputError: If a flag is unknown or not allowed.
     """
-    from purejaxrl.components.hyperparameters import Spec, field_specs
+    from purejaxrl.components.hyperparameters import field_specs
+    from purejaxrl.experiment.options import Options
 
     known, unknown = parser.parse_known_args(words)
     if unknown:
@@ -288,21 +275,16 @@ def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> 
     flags = {name: value for name, value in vars(known).items() if value is not None}
     _refuse_empty(flags)
     flags.setdefault("out", None)
-    whole = Spec(help="", is_leaf=False, kind=int)
-    counts = ("seeds", "seed", "devices", "log_every", "eval_every", "eval_episodes", "random")
-    common = dict.fromkeys(counts, whole)
-    common |= dict.fromkeys(("solved_at", "max_memory", "checkpoint_every"), whole._replace(kind=float))
+    options = field_specs(Options)
     own = field_specs(agent.Config)
     for name in flags:
         if name in own:
             text = flags[name] if isinstance(flags[name], str) else " ".join(flags[name])
             flags[name] = (_convert_alternatives if is_sweep else _convert_one)(name, text, own[name])
-        elif name in common:
+        elif name in options and isinstance(flags[name], str):
             if "," in flags[name]:
                 raise InputError(f"--{name}: {flags[name]} is a list; --{name} takes one value")
-            flags[name] = _convert(name, flags[name], common[name])
-        elif name in ("env", "observation_type", "preset", "device") and "," in flags[name]:
-            raise InputError(f"--{name}: {flags[name]} is a list; --{name} takes one value")
+            flags[name] = _convert(name, flags[name], options[name])
     return flags
 
 
@@ -381,7 +363,7 @@ def _convert(name: str, text: str, spec: Spec) -> Any:
     if spec.length is not None:
         words = text.translate(str.maketrans("x(),", "    ")).split()
         return tuple(_convert(name, word, spec._replace(length=None, optional=False)) for word in words)
-    if spec.choices and spec.kind is str:
+    if spec.kind in (str, object):
         return text
     if spec.kind is bool:
         if text.lower() not in ("true", "false"):

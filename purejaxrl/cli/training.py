@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import pkgutil
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import purejaxrl
 from purejaxrl.cli.flags import parse, parse_resumption, resume_parser, training_parser
 from purejaxrl.cli.streams import shorten_path
 from purejaxrl.errors import InputError
@@ -21,7 +24,9 @@ if TYPE_CHECKING:
     from purejaxrl.experiment.loggers import Logger
 
 LOG = logging.getLogger("purejaxrl")
-TRAINING_HELP = "purejaxrl {0} ALGORITHM: ALGORITHM is vpg, a3c or dqn; purejaxrl {0} dqn --help shows its flags"
+# One algorithm a file; importing them to know their names would take a second.
+ALGORITHMS = sorted(module.name for module in pkgutil.iter_modules([str(Path(purejaxrl.__file__).parent / "agents")]))
+TRAINING_HELP = "purejaxrl {0} ALGORITHM: ALGORITHM is one of {1}; purejaxrl {0} dqn --help shows its flags"
 
 
 def _resume(words: list[str]) -> int:
@@ -62,11 +67,12 @@ def _make_loggers(own: dict[str, Any]) -> list[Logger]:
 def _train_or_sweep(command: str, words: list[str]) -> int:
     """Run `purejaxrl train ALGORITHM` or `purejaxrl sweep ALGORITHM`."""
     if not words:
-        raise InputError(TRAINING_HELP.format(command))
+        raise InputError(TRAINING_HELP.format(command, ", ".join(ALGORITHMS)))
     if words[0] in ("--help", "-h"):
-        print(TRAINING_HELP.format(command))
+        print(TRAINING_HELP.format(command, ", ".join(ALGORITHMS)))
         return 0
     from purejaxrl.agents import AGENTS
+    from purejaxrl.experiment.options import Options
 
     if words[0] not in AGENTS:
         raise InputError(f"unknown algorithm {words[0]!r}; use one of {', '.join(AGENTS)}")
@@ -76,7 +82,7 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
     own = {name: flags.pop(name, None) for name in names}
     loggers = _make_loggers(own)
     is_silent = _configure_logging(own)
-    _prepare_jax(flags["device"], use_cache=not own["no_cache"], is_silent=is_silent)
+    _prepare_jax(flags.get("device", Options.device), use_cache=not own["no_cache"], is_silent=is_silent)
 
     from purejaxrl.api import FINISHERS, make_result_of, new_run
     from purejaxrl.experiment.plan import plan_sweep, plan_train

@@ -55,6 +55,9 @@ class Spec(NamedTuple):
         at_most: Inclusive upper bound of numbers.
         choices: The only values allowed, if not None.
         optional: Whether None is allowed, too.
+        is_budget: Whether it says how long a run trains.
+        before: The value that trains as the package did before it had the field, for run folders that are older than
+            the field; `...` if every run folder has it.
     """
 
     help: str
@@ -67,6 +70,7 @@ class Spec(NamedTuple):
     choices: tuple[Any, ...] | None = None
     optional: bool = False
     is_budget: bool = False
+    before: Any = ...
 
     @property
     def is_object(self) -> bool:
@@ -87,6 +91,8 @@ class Spec(NamedTuple):
             return "one of " + ", ".join(map(str, self.choices))
         if self.kind is bool:
             return "true or false"
+        if self.kind is str:
+            return "text"
         words = "a whole number" if self.kind is int else "a finite number"
         bounds = [("above", self.above), ("at least", self.at_least), ("at most", self.at_most)]
         limits = " and ".join(f"{name} {_show(bound)}" for name, bound in bounds if bound is not None)
@@ -103,7 +109,7 @@ def leaf(default: Any, help: str, *, length: int | None = None, **bounds: Any) -
         default: Its default value.
         help: What it means, in a few words for help texts.
         length: Length of a tuple of numbers; None for a single number.
-        **bounds: `above`, `at_least` and `at_most`, as of a `Spec`; `optional`, whether None is allowed, too.
+        **bounds: `above`, `at_least`, `at_most` and `before`, as of a `Spec`; `optional`, whether None is allowed, too.
 
     Returns:
         A dataclass field.
@@ -127,12 +133,12 @@ def static(
     Args:
         default: Its default value.
         help: What it means, in a few words for help texts.
-        kind: int (int32 inside a program), float, bool, or object: anything that can be hashed, such as a Flax module
-            or a function.
+        kind: int (int32 inside a program), float, bool, str, or object: anything that can be hashed, such as a Flax
+            module or a function.
         length: Length of a tuple of such values, 0 for any positive length; None for a single value.
         choices: The only values allowed, which also decide the kind.
         optional: Whether None is allowed, too.
-        **bounds: `above`, `at_least` and `at_most`, as of a `Spec`.
+        **bounds: `above`, `at_least`, `at_most` and `before`, as of a `Spec`.
 
     Returns:
         A dataclass field.
@@ -203,14 +209,26 @@ def check_fields(config: Any) -> None:
         InputError: If a value is not allowed; the message names the first such field.
     """
     for name, spec in field_specs(config).items():
-        value = getattr(config, name)
-        if value is None and spec.optional:
-            continue
-        if spec.is_object:
-            _check_hashable(name, value)
-            continue
-        if not _is_allowed(value, spec):
-            raise InputError(f"--{name}: {_show(value)} is not allowed; {_expected(value, spec)}")
+        check_value(name, getattr(config, name), spec)
+
+
+def check_value(name: str, value: Any, spec: Spec) -> None:
+    """Check one value.
+
+    Args:
+        name: Name of the hyperparameter or option.
+        value: The value.
+        spec: What is allowed.
+
+    Raises:
+        InputError: If the value is not allowed.
+    """
+    if value is None and spec.optional:
+        return
+    if spec.is_object:
+        _check_hashable(name, value)
+    elif not _is_allowed(value, spec):
+        raise InputError(f"--{name}: {_show(value)} is not allowed; {_expected(value, spec)}")
 
 
 def _expected(value: Any, spec: Spec) -> str:
@@ -273,6 +291,8 @@ def _is_allowed(value: Any, spec: Spec) -> bool:
         return value in spec.choices and not isinstance(value, bool)
     if spec.kind is bool:
         return isinstance(value, bool | np.bool_)
+    if spec.kind is str:
+        return isinstance(value, str)
     accepted = (int, np.integer) if spec.kind is int else (int, float, np.integer, np.floating)
     if isinstance(value, bool) or not isinstance(value, accepted):
         return False

@@ -16,21 +16,20 @@ import numpy as np
 from purejaxrl.agents import AGENTS
 from purejaxrl.components.hyperparameters import (
     MAX_ENV_STEPS,
-    MAX_INT,
     REMOVED,
     Budget,
-    as_whole,
     budget_names,
     check_fields,
     field_specs,
     find_budget,
 )
 from purejaxrl.components.networks import check_network
-from purejaxrl.envs import Images, Renderer, env_name, make, with_params
+from purejaxrl.envs import Images, env_name, make, with_params
 from purejaxrl.envs.gymnax_params import plain_values
-from purejaxrl.errors import InputError, in_brief
+from purejaxrl.errors import InputError
 from purejaxrl.experiment import presets, schema
 from purejaxrl.experiment.labels import label_of, show
+from purejaxrl.experiment.options import Options, make_options
 from purejaxrl.experiment.run_config import CUSTOM
 from purejaxrl.experiment.settings import MAX_RUNS, Range, Setting, check_entries, count_settings, resolve_settings
 from purejaxrl.experiment.validation import check_agent, check_env, check_record, check_rollout_shape
@@ -40,7 +39,6 @@ from purejaxrl.training.loop import iterations_of
 from purejaxrl.types import Agent, Env
 
 __all__ = [
-    "Options",
     "Plan",
     "Training",
     "plan_sweep",
@@ -51,10 +49,7 @@ __all__ = [
     "versions",
 ]
 
-EVAL_EPISODES = 20
-CHECKPOINT_MINUTES = 5.0
 MAX_LOGGED_RUNS = 256
-COUNTS = ("devices", "seeds", "seed", "log_every", "eval_every", "eval_episodes", "random")
 PACKAGES = ("purejaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 
 
@@ -86,36 +81,6 @@ class Training(NamedTuple):
     def max_env_steps(self) -> int:
         """Number of env steps after which the budget is used up for certain."""
         return iterations_of(self.budget, self.shape, self.env.max_episode_steps) * self.steps
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """Options of a training besides hyperparameters, each with one value.
-
-    `purejaxrl.train` and `sweep` take and describe them, with the same defaults.
-    """
-
-    env: Any = "CartPole-v0"
-    env_params: Any = None
-    observation_type: str | None = None
-    renderer: Renderer | None = None
-    preset: str = "original"
-    device: str = "cpu"
-    devices: int | None = None
-    seeds: int = 1
-    seed: int = 0
-    log_every: int | None = None
-    eval_every: int | None = None
-    eval_episodes: int = EVAL_EPISODES
-    solved_at: float | None = None
-    stop_when_solved: bool = False
-    episodes_log: str = "auto"
-    max_memory: float | None = None
-    checkpoint_every: float = CHECKPOINT_MINUTES
-    fail_on_nan: bool = False
-    debug: bool = False
-    random: int | None = None
-    yes: bool = False
 
 
 class Plan(NamedTuple):
@@ -330,43 +295,8 @@ def _split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
     for name, value in arguments.items():
         if name in names and isinstance(value, list | Range):
             raise InputError(f"--{name}: {show_source(value)} is a list; --{name} takes one value")
-    options = Options(**with_whole_counts({name: value for name, value in arguments.items() if name in names}))
-    check_options(options)
+    options = make_options({name: value for name, value in arguments.items() if name in names})
     return options, {name: value for name, value in arguments.items() if name not in names}
-
-
-def with_whole_counts(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Convert options that are whole numbers to ints, where they were written as 1e5.
-
-    Args:
-        arguments: Options by name.
-
-    Returns:
-        The converted options.
-    """
-    return {name: as_whole(value) if name in COUNTS else value for name, value in arguments.items()}
-
-
-def check_options(options: Options) -> None:
-    """Check the values of options, except the environment and the preset, which are checked later.
-
-    Args:
-        options: The options.
-
-    Raises:
-        InputError: If an option is not allowed, naming the first.
-    """
-    _check_counts(options.seeds, options.seed, options.devices)
-    _check_logging(options.log_every, options.eval_every, options.eval_episodes, options.episodes_log)
-    _check_number("solved_at", options.solved_at)
-    _check_number("max_memory", options.max_memory, above=0)
-    _check_minutes(options.checkpoint_every)
-    for name in ("stop_when_solved", "fail_on_nan", "debug"):
-        if not isinstance(getattr(options, name), bool):
-            found = in_brief(getattr(options, name))
-            raise InputError(f"--{name}: {found} is not allowed; it takes true or false")
-    if options.random is not None:
-        check_whole("random", options.random, at_least=1)
 
 
 def _make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *, is_sweep: bool) -> Plan:
@@ -519,43 +449,6 @@ def agent_of(algorithm: str | Agent) -> Agent:
     return AGENTS[algorithm]
 
 
-def _check_counts(seeds: Any, seed: Any, devices: Any) -> None:
-    """Check that seeds are whole numbers of 32 bits, and that the number of devices is valid."""
-    check_whole("seeds", seeds, at_least=1)
-    check_whole("seed", seed, at_least=0, at_most=2**32 - seeds)
-    if devices is not None:
-        check_whole("devices", devices, at_least=1)
-
-
-def _check_logging(log_every: Any, eval_every: Any, eval_episodes: Any, episodes_log: Any) -> None:
-    """Check that the options of logging and evaluation make sense together."""
-    for name, value in (("log_every", log_every), ("eval_every", eval_every)):
-        if value is not None:
-            check_whole(name, value, at_least=1)
-    check_whole("eval_episodes", eval_episodes, at_least=1)
-    if eval_every is not None and log_every is not None and log_every > eval_every:
-        raise InputError(
-            f"--log_every: {log_every} is more than --eval_every {eval_every}; rows would lose evaluations"
-        )
-    if episodes_log not in ("auto", "on", "off"):
-        raise InputError(f"--episodes_log: {episodes_log!r} is not allowed; use auto, on or off")
-
-
-def _check_number(name: str, value: Any, *, above: float = -np.inf) -> None:
-    """Check that a value is None or a finite number above a bound."""
-    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if value is not None and not (is_number and np.isfinite(value) and value > above):
-        limits = f" above {above:g}" if np.isfinite(above) else ""
-        raise InputError(f"--{name}: {in_brief(value)} is not allowed; it takes a finite number{limits}")
-
-
-def _check_minutes(value: Any) -> None:
-    """Check that a value is a number of minutes, 0 included."""
-    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not (is_number and np.isfinite(value) and value >= 0):
-        raise InputError(f"--checkpoint_every: {in_brief(value)} is not allowed; it takes minutes, or 0 for never")
-
-
 def _check_extent(budget: Budget, shape: tuple[int, int], env: Env) -> None:
     """Check that the number of env steps fits int32, within one iteration and over the budget."""
     steps = shape[0] * shape[1]
@@ -569,24 +462,6 @@ def _check_extent(budget: Budget, shape: tuple[int, int], env: Env) -> None:
             f"--{budget.kind}: {budget.amount} is not allowed; it takes at most {most}, as iterations of {steps} env "
             f"steps may be no more than {MAX_ENV_STEPS} env steps per run"
         )
-
-
-def check_whole(name: str, value: Any, *, at_least: int, at_most: int = MAX_INT) -> None:
-    """Check that a value is a whole number within bounds.
-
-    Args:
-        name: Name of the option.
-        value: The value.
-        at_least: The lower bound.
-        at_most: The upper bound.
-
-    Raises:
-        InputError: If it is not.
-    """
-    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not is_whole or not at_least <= value <= at_most:
-        limits = f"at least {at_least} and at most {at_most}"
-        raise InputError(f"--{name}: {in_brief(value)} is not allowed; it takes a whole number {limits}")
 
 
 def versions() -> dict[str, str]:

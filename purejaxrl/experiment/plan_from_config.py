@@ -16,17 +16,14 @@ from purejaxrl.envs.gymnax_params import replace
 from purejaxrl.errors import CheckpointError, InputError, in_brief, warn
 from purejaxrl.experiment import schema
 from purejaxrl.experiment.labels import show
+from purejaxrl.experiment.options import Options, check_whole, make_options
 from purejaxrl.experiment.plan import (
-    Options,
     Plan,
     agent_of,
-    check_options,
-    check_whole,
     is_built_in,
     plan_settings,
     recorded,
     recorded_params,
-    with_whole_counts,
 )
 from purejaxrl.experiment.presets import as_dict, family_of
 from purejaxrl.experiment.run_config import CUSTOM, as_tuple
@@ -88,13 +85,11 @@ def replan(
     content = up_to_date(content, agent)
     specs = field_specs(agent.Config)
     objects = {name: changes.pop(name) for name in [*changes] if name in specs and specs[name].is_object}
-    options = Options(**(_recorded_options(content) | _found_objects(content, env, env_params, renderer)))
-    changes = with_whole_counts({name: value for name, value in changes.items() if value is not None})
+    changes = {name: value for name, value in changes.items() if value is not None}
     unknown = sorted(changes.keys() - {field.name for field in dataclasses.fields(Options)})
     if unknown:
         raise InputError(f"{unknown[0]}: {agent.name} has no such hyperparameter")
-    options = dataclasses.replace(options, **changes)
-    check_options(options)
+    options = make_options(_recorded_options(content) | _found_objects(content, env, env_params, renderer) | changes)
     found = [(values, config_of(agent, fields)) for values, fields in _with_objects(content, agent, objects)]
     settings = [Setting({name: getattr(config, name) for name in values}, config) for values, config in found]
     if extend is not None:
@@ -156,6 +151,8 @@ def up_to_date(content: dict[str, Any], agent: Agent) -> dict[str, Any]:
     family = family_of(agent)
     is_ours = family in AGENTS and issubclass(agent.Config, AGENTS[family].Config)
     content = schema.migrate(content, family if is_ours else "")
+    content = schema.with_options(content, _before(Options))
+    content = schema.with_hyperparameters(content, _before(agent.Config))
     unknown = unknown_names(content, agent)
     if unknown:
         names = ", ".join(map(in_brief, unknown))
@@ -168,6 +165,12 @@ def up_to_date(content: dict[str, Any], agent: Agent) -> dict[str, Any]:
         values = ", ".join(f"{name} {in_brief(completed['config'][name])}" for name in sorted(gained))
         warn(f"config.json does not say what {agent.name} had here; its defaults are used: {values}", stacklevel=2)
     return completed
+
+
+def _before(fields: Any) -> dict[str, Any]:
+    """Collect what older run folders had in place of the fields that were added since."""
+    specs = field_specs(fields).items()
+    return plain({name: spec.before for name, spec in specs if spec.before is not ...})
 
 
 def _find_agent(content: dict[str, Any], agent: Agent | None) -> Agent:

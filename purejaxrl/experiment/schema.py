@@ -1,10 +1,8 @@
 """Schema versions of config.json, and the migration of older content to the current version.
 
-Every run folder records its `schema_version`; those written before there was one have version 0. Whoever adds, renames
-or removes a hyperparameter or an option appends a function to MIGRATIONS, which raises the version by one:
-
-    def _to_2(content: Content, family: str | None) -> Content:
-        return with_hyperparameters(content, {"clip": None}) if family == "vpg" else content
+Every run folder records its `schema_version`; those written before there was one have version 0. A new hyperparameter
+or option says by `before=` what older run folders had, and needs no migration. Whoever renames or removes one, or gives
+it another meaning, appends a function to MIGRATIONS, which raises the version by one.
 
 Values are literals that train as the package did before: later changes of a default must not change older run folders.
 """
@@ -94,7 +92,7 @@ def writer(content: Content) -> str:
     return f"purejaxrl {in_brief(version)}" if isinstance(version, str) else "purejaxrl of an unknown version"
 
 
-def _with_options(content: Content, values: Content) -> Content:
+def with_options(content: Content, values: Content) -> Content:
     """Add options that the content of a config.json lacks."""
     return {**values, **content}
 
@@ -137,13 +135,13 @@ _GAINED = {"vpg": _OF_ALL, "a3c": _OF_ALL, "dqn": {**_OF_ALL, "n_steps": 1}}
 
 def _to_1(content: Content, family: str | None) -> Content:
     """Migrate version 0, all that was written before versions were recorded; later fields may be missing."""
-    content = _with_options(content, {"renderer": None, "checkpoint_every": 5.0, "fail_on_nan": False})
+    content = with_options(content, {"renderer": None, "checkpoint_every": 5.0, "fail_on_nan": False})
     env, settings = content.get("env"), content.get("settings")
     if isinstance(env, str) and not env.startswith("custom: "):
         # Before they were recorded, a name stood for its defaults. Those of a user's own object are not known.
-        content = _with_options(content, {"env_params": None})
+        content = with_options(content, {"env_params": None})
     if isinstance(settings, list) and settings and isinstance(settings[0], dict):
-        content = _with_options(content, {"swept": list(settings[0])})
+        content = with_options(content, {"swept": list(settings[0])})
     return with_hyperparameters(content, _GAINED.get(family or "", {}))
 
 
