@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from purejaxrl.components.hyperparameters import ImageConfig
 from purejaxrl.errors import InputError, in_brief, in_one_line
 from purejaxrl.kernels.matmul import product
 from purejaxrl.kernels.narrow_mlp import mlp
@@ -275,16 +276,18 @@ def check_network(config: Any, input_shape: tuple[int, ...]) -> None:
     """Check that the network described by a Config is consistent and fits its inputs.
 
     Args:
-        config: The agent's hyperparameters.
+        config: The agent's hyperparameters; unless they extend ImageConfig, there is nothing to check.
         input_shape: Shape of one input.
 
     Raises:
         InputError: If it contradicts itself or does not fit.
     """
-    if getattr(config, "network", None) is not None:
+    if not isinstance(config, ImageConfig):
+        return
+    if config.network is not None:
         check_body(config.network, input_shape)
         return
-    if getattr(config, "torso", "mlp") != "conv":
+    if config.torso == "mlp":
         return
     if len(input_shape) != 3:
         raise InputError(f"--torso: conv takes images [H, W, C]; observations here are {list(input_shape)}")
@@ -307,17 +310,18 @@ def network_of(config: Any, outputs: int, activation: str) -> MLP | ConvNet | He
     """Build the network described by a Config: its own `network`, a convolutional network, or an MLP.
 
     Args:
-        config: The agent's hyperparameters, with `hidden_sizes` and, where it has convolutions, `torso` and its fields.
+        config: The agent's hyperparameters, with `hidden_sizes`; without convolutions unless they extend ImageConfig.
         outputs: Number of outputs.
         activation: Name of the activation function, one of ACTIVATIONS.
 
     Returns:
         The network.
     """
-    if getattr(config, "network", None) is not None:
-        return Headed(config.network, outputs)
-    if getattr(config, "torso", "mlp") == "mlp":
+    is_plain = not isinstance(config, ImageConfig)
+    if is_plain or (config.network is None and config.torso == "mlp"):
         return MLP(config.hidden_sizes, outputs, activation)
+    if config.network is not None:
+        return Headed(config.network, outputs)
     layers = (config.conv_channels, config.conv_kernels, config.conv_strides)
     return ConvNet(*layers, config.hidden_sizes, outputs, activation)
 

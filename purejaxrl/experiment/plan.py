@@ -18,6 +18,7 @@ from purejaxrl.components.hyperparameters import (
     MAX_ENV_STEPS,
     REMOVED,
     Budget,
+    ImageConfig,
     budget_names,
     check_fields,
     field_specs,
@@ -412,7 +413,7 @@ def images_of(config: Any) -> Images | None:
     Returns:
         The images, None for vectors.
     """
-    if getattr(config, "image", None) is None:
+    if not isinstance(config, ImageConfig) or config.image is None:
         return None
     return Images(config.image, config.frames, config.frame_spacing, config.image_size, config.channels)
 
