@@ -163,3 +163,14 @@ def test_where_no_figure_can_be_written(tmp_path):
         write_curves(tmp_path / "taken.png", [])
     with pytest.raises(ResourceError, match=r"cannot write .*file/curves.png: "):
         write_curves(tmp_path / "file" / "curves.png", [])
+
+
+def test_a_table_in_any_order_gives_the_same_figure(path):
+    """Earlier versions wrote sweep.csv in the order of settings, and anyone may have sorted it."""
+    assert main(["plot", str(path)]) == 0
+    before = (path / "sweep.png").read_bytes()
+    table = purejaxrl.load(path).summary()
+    assert table["setting"].tolist() != sorted(table["setting"])
+    table.sort_values("setting").to_csv(path / "sweep.csv", index=False)
+    assert main(["plot", str(path)]) == 0
+    assert (path / "sweep.png").read_bytes() == before

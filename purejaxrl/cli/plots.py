@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from purejaxrl.cli.flags import Parser, convert_count, folder_parser, parse_folder, parse_folders
-from purejaxrl.cli.folders import use_cpu
+from purejaxrl.cli.folders import name_settings, use_cpu
 from purejaxrl.cli.streams import shorten_path
 from purejaxrl.errors import InputError, PurejaxrlError
 from purejaxrl.storage.files import absolute_path, home_path
@@ -131,7 +131,10 @@ def _video(words: list[str]) -> int:
     check_target("--out", out)
     use_cpu()
     with nullcontext() if flags["out"] else open_existing(path):
-        print(shorten_path(result.video(out, params=flags["params"], seed=seed, max_steps=max_steps)))
+        shown = result if len(result) == 1 else result.best()
+        print(shorten_path(shown.video(out, params=flags["params"], seed=seed, max_steps=max_steps)))
+    if result.config.is_sweep:
+        print(name_settings(result.config, shown.runs.tolist())[0])
     return 0
 
 
