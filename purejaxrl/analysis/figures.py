@@ -109,12 +109,13 @@ def write_figures(folder: RunFolder, config: Recorded, summary: dict[str, Any]) 
     return [folder.path / name for name in figures]
 
 
-def write_curves(path: Path, plotters: Sequence[Callable[[Axes], Any]]) -> None:
+def write_curves(path: Path, plotters: Sequence[Callable[[Axes], Any]], title: str | None = None) -> None:
     """Write a figure of several plots on the same axes.
 
     Args:
         path: File to write, in any format that matplotlib knows.
         plotters: Functions that plot on the axes they are given, such as `Result.plot`.
+        title: Title of the figure; by default the plotters'.
 
     Raises:
         InputError: If matplotlib cannot write a file of that name.
@@ -123,6 +124,7 @@ def write_curves(path: Path, plotters: Sequence[Callable[[Axes], Any]]) -> None:
     check_figure_path(path)
     with plots.default_style():
         figure, axes = plots.new_figure()
+        axes.set_title(title or "")
         for plotter in plotters:
             plotter(axes)
         write_figure(path, figure)

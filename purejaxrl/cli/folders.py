@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from purejaxrl.cli.flags import Parser, convert_count, folder_parser, parse_folder, parse_folders
@@ -60,7 +61,7 @@ def compare_parser() -> Parser:
         "compare",
         "RUN RUN ... [--out FOLDER] [--json]",
         "Compare run folders of one environment: interquartile means with 95% intervals, runs solved, probability of "
-        "improvement.",
+        "improvement. Where budgets differ, all are compared at the env steps of the smallest.",
         [("out", "also write compare.csv, improvement.csv and compare.png to this folder")],
     )
     parser.add_argument("--json", action="store_true", help="print the table as JSON and nothing else")
@@ -179,6 +180,8 @@ def _compare(words: list[str]) -> int:
 
         rows = comparison.frame.assign(setting=comparison.labels).to_dict("records")
         print(json.dumps(plain(rows), indent=2))
+        for note in comparison.notes:
+            print(f"purejaxrl: compare: {note}", file=sys.stderr)
     else:
         print(comparing.format_comparison(comparison))
     return 0
