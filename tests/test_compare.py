@@ -609,6 +609,21 @@ def test_what_a_horizon_needs_is_named(folders):
     assert f"cannot read {paths[1] / 'metrics.csv'}" in error_of(compare, paths)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[]", "holds no JSON object"),
+        ('{"schema_version": 99}', "schema_version is 99"),
+        ('{"config": 3}', "it does not say what was trained"),
+        (json.dumps(CONFIG), "config.json has 4 settings and 2 seeds, summary.json 1 and 1"),
+    ],
+)
+def test_a_damaged_config_is_one_line(folders, content, said):
+    paths = folders(a=LONG, b=LONG)
+    (paths[1] / "config.json").write_text(content)
+    assert said in error_of(compare, paths)
+
+
 def test_an_interrupted_training_is_compared_where_it_stopped(folders):
     """At the env steps of its shortest run, without those that never began or had ended as they were solved."""
     many = LONG | {

@@ -76,7 +76,7 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
     for number in range(1, len(resolved)):
         if resolved[number] in resolved[:number]:
             raise InputError(f"compare: {paths[number]} is given twice; give each folder once")
-    configs = [_read_config(path) for path in paths]
+    configs = [_read_config(path, summary) for path, summary in zip(paths, summaries, strict=True)]
     first = summaries[0]
     for path, summary, config in zip(paths, summaries, configs, strict=True):
         for what, one, other in (
@@ -282,15 +282,21 @@ def read_metrics(paths: Sequence[str | Path]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else nothing
 
 
-def _read_config(path: str | Path) -> Recorded | None:
+def _read_config(path: str | Path, summary: RunSummary) -> Recorded | None:
     """What config.json of a run folder says was trained, None where there is none."""
     file = home_path(path) / "config.json"
     if not file.exists():
         return None
     try:
-        return recorded_of(read_json(file))
+        config = recorded_of(read_json(file))
     except InputError as error:
         raise InputError(f"compare: {file.parent}: {error}") from error
+    if config.runs != summary.seeds * len(summary.settings) or len(config.settings) != len(summary.settings):
+        raise InputError(
+            f"compare: {file.parent}: config.json has {len(config.settings)} settings and {config.seeds} seeds, "
+            f"summary.json {len(summary.settings)} and {summary.seeds}"
+        )
+    return config
 
 
 def read_summary(path: str | Path) -> RunSummary:
