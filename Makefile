@@ -122,8 +122,9 @@ bench-parity: $(BENCH) ## do we learn as PyTorch does, and how soon; goes on whe
 	$(BIN)/python benchmarks/solved.py
 	$(BIN)/python benchmarks/report.py
 
-figures: $(INSTALLED) ## train and plot docs/figures, five minutes on two cores
+figures: $(INSTALLED) ## train and plot docs/figures, and write what pages show of a run; seven minutes on two cores
 	$(BIN)/python benchmarks/figures.py
+	$(BIN)/python benchmarks/documented.py
 
 docs: $(INSTALLED) ## the documentation as pages in site/, warnings as errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

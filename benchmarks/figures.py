@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 import purejaxrl
 from purejaxrl.analysis import plots
+from purejaxrl.analysis.figures import read_statistics
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 RUNS = Path("results/figures")
@@ -55,7 +55,7 @@ def plot_sweep(result: purejaxrl.Result) -> Figure:
     plan = result.plan
     figure = plots.sweep(
         result.frame(),
-        pd.read_csv(result.path / "sweep.csv"),
+        read_statistics(result.path),
         plan.labels,
         np.arange(plan.runs) // plan.options.seeds,
         f"{len(plan.settings)} settings of A3C on {plan.env}, {plan.options.seeds} seeds each",

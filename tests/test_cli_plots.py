@@ -163,3 +163,37 @@ def test_where_no_figure_can_be_written(tmp_path):
         write_curves(tmp_path / "taken.png", [])
     with pytest.raises(ResourceError, match=r"cannot write .*file/curves.png: "):
         write_curves(tmp_path / "file" / "curves.png", [])
+
+
+def test_a_table_in_any_order_gives_the_same_figure(path):
+    """Earlier versions wrote sweep.csv in the order of settings, and anyone may have sorted it."""
+    assert main(["plot", str(path)]) == 0
+    before = (path / "sweep.png").read_bytes()
+    table = purejaxrl.load(path).summary()
+    assert table["setting"].tolist() != sorted(table["setting"])
+    table.sort_values("setting").to_csv(path / "sweep.csv", index=False)
+    assert main(["plot", str(path)]) == 0
+    assert (path / "sweep.png").read_bytes() == before
+
+
+def test_a_figure_of_different_trainings_says_what_is_mixed(path, tmp_path, capsys):
+    kinds = {"config": {"epochs": None, "env_steps": 2000}, "observation_type": "img", "preset": "tuned"}
+    one = write_run(tmp_path / "one", CONFIG | kinds)
+    longer = {"config": {"epochs": 5, "env_steps": None, "steps_per_epoch": 2000}}
+    two = write_run(tmp_path / "two", CONFIG | kinds | longer | {"env_params": {"gravity": 5.0}})
+    out = str(tmp_path / "curves.svg")
+    assert main(["plot", str(one), str(two), "--out", out]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "purejaxrl: plot: Environment parameters differ: the defaults in one; gravity=5 in two.",
+        "purejaxrl: plot: Budgets differ: 2,000 env steps in one; 10,000 env steps in two.",
+    ]
+    assert "<!-- CartPole-v0: environment parameters, budgets differ -->" in (tmp_path / "curves.svg").read_text()
+    other = write_run(tmp_path / "other", CONFIG | kinds | {"observation_type": "default", "preset": "original"})
+    assert main(["plot", str(one), str(other), "--out", out]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "purejaxrl: plot: Observation types differ: img in one; default in other.",
+        "purejaxrl: plot: Presets differ: tuned in one; original in other.",
+    ]
+    # What is not known differs from nothing.
+    assert main(["plot", str(path), str(write_run(tmp_path / "same")), "--out", out]) == 0
+    assert capsys.readouterr().err == ""

@@ -6,7 +6,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from by_hand import CONFIG
 
+import purejaxrl
 from purejaxrl.analysis import statistics
 from purejaxrl.analysis.compare import compare, format_comparison, read_metrics, read_summary, write_comparison
 from purejaxrl.cli import main
@@ -121,6 +123,15 @@ def test_folders_that_cannot_be_compared(folders, tmp_path, monkeypatch):
     assert f"environment CartPole-v1 in {one}, Acrobot-v1 in {other}" in message
     assert f"threshold 475.0 in {one}, 499.0 in {high}" in error_of(compare, [one, high])
     assert f"threshold 475.0 in {one}, None in {free}" in error_of(compare, [one, free])
+    images, vectors = folders(
+        images=PLAIN | {"observation_type": "img"}, vectors=PLAIN | {"observation_type": "default"}
+    )
+    assert f"observation type img in {images}, default in {vectors}; give" in error_of(compare, [images, vectors])
+    assert compare([images, one]).horizon is None
+    for path, gravity in ((one, 5.0), (images, 9.8)):
+        config = CONFIG | {"env": PLAIN["env"], "env_params": {"gravity": gravity}}
+        (path / "config.json").write_text(json.dumps(config | {"seeds": 3, "swept": [], "settings": [{}]}))
+    assert f"env_params {{'gravity': 5.0}} in {one}, {{'gravity': 9.8}} in {images}" in error_of(compare, [one, images])
     monkeypatch.chdir(tmp_path)
     assert "one is given twice" in error_of(compare, [one, "one"])
     (tmp_path / "link").symlink_to(one)
@@ -173,6 +184,8 @@ def test_json_that_is_no_object(folders, text):
         ("seeds", "3", "seeds is not a whole number"),
         ("seeds", True, "seeds is not a whole number"),
         ("seeds", 4, "has 3 entries for 4 runs"),
+        ("observation_type", 3, "observation_type is not a name"),
+        ("preset", [], "preset is not a name"),
         ("solved_at", "high", "solved_at holds 'high'"),
         ("solved_at", [1], "solved_at holds '[1]'"),
         ("stop_when_solved", None, "stop_when_solved is neither true nor false"),
@@ -510,3 +523,168 @@ def test_runs_that_never_began_are_neither_ok_nor_unsolved(folders):
     assert frame["ranked_by"].tolist() == ["final_return"]
     with pytest.raises(InputError, match="env_steps_per_run has 1 entries for 3 runs"):
         read_summary(folders(b=interrupted | {"env_steps_per_run": [1]})[0])
+
+
+# One run of 3000 env steps: 100 episodes of 10 steps, then 100 of 20, each with a return of its length. The mean of 100
+# is 15 after 2000 env steps.
+LONG = PLAIN | {
+    "seeds": 1,
+    "failed_runs": [],
+    "solved_at": 15.0,
+    "final_return_per_run": [20.0],
+    "area_under_curve_per_run": [16.0],
+    "env_steps_to_solve_per_run": [2000],
+    "env_steps_per_run": [3000],
+}
+SHORT = LONG | {
+    "preset": "original",
+    "final_return_per_run": [12.0],
+    "area_under_curve_per_run": [12.0],
+    "env_steps_to_solve_per_run": [None],
+    "env_steps_per_run": [1500],
+}
+
+
+def write_rows(path, *, log_every=500, episodes=True):
+    lengths = [10] * 100 + [20] * 100
+    ends = np.cumsum(lengths)
+    if episodes:
+        rows = [
+            f"0,0,{n},{end},{length},{length}\n" for n, (end, length) in enumerate(zip(ends, lengths, strict=True), 1)
+        ]
+        (path / "episodes.csv").write_text("run,seed,episode,env_steps,return,length\n" + "".join(rows))
+    with (path / "metrics.csv").open("w") as file:
+        file.write("run,seed,iteration,env_steps,episodes,return_mean,return_100\n")
+        for step in range(log_every, 3001, log_every):
+            ended = int(np.sum(ends <= step))
+            last = np.mean(lengths[ended - 100 : ended]) if ended >= 100 else ""
+            file.write(f"0,0,1,{step},{ended},{10 if step <= 1000 else 20},{last}\n")
+
+
+@pytest.mark.parametrize("has_episodes", [True, False])
+def test_folders_with_different_budgets_are_compared_where_both_are_known(folders, tmp_path, capsys, has_episodes):
+    """After 1500 env steps LONG has had 125 episodes, the last 100 of which are 75 of 10 and 25 of 20 steps."""
+    paths = folders(short=SHORT, long=LONG)
+    write_rows(paths[1], episodes=has_episodes)
+    comparison = compare(paths)
+    assert comparison.horizon == 1500
+    assert comparison.frame["horizon"].tolist() == [1500, 1500]
+    assert comparison.frame["final_return_iqm"].tolist() == [12, 12.5]
+    assert comparison.frame["area_iqm"].tolist() == pytest.approx([12, (10 * 1000 + 20 * 500) / 1500])
+    assert comparison.frame["solved_fraction"].tolist() == [0, 0]
+    assert comparison.notes == [
+        "Env steps differ (1,500 in short, 3,000 in long), so all runs are compared at 1,500.",
+        "Presets differ: original in short; tuned in long.",
+    ]
+    assert main(["compare", *map(str, paths), "--out", str(tmp_path / "out")]) == 0
+    assert all(note in capsys.readouterr().out.splitlines() for note in comparison.notes[:1])
+    assert pd.read_csv(tmp_path / "out" / "compare.csv")["horizon"].tolist() == [1500, 1500]
+    assert main(["compare", *map(str, paths), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert [row["horizon"] for row in json.loads(printed.out)] == [1500, 1500]
+    assert printed.err.splitlines() == [f"purejaxrl: compare: {note}" for note in comparison.notes]
+    # The files of what is not cut are not needed, and whole trainings are compared as they are.
+    assert compare(folders(a=LONG, b=LONG)).horizon is None
+
+
+def test_a_horizon_within_an_interval(folders):
+    """The curve is constant over an interval; one without an episode has the value before, the first ones have none."""
+    paths = folders(short=SHORT | {"env_steps_per_run": [1400]}, long=LONG)
+    rows = ["400,0,,", "800,2,5,", "1200,2,,", "1600,4,9,", "3000,9,nonsense"]
+    (paths[1] / "metrics.csv").write_text(
+        "run,env_steps,episodes,return_mean,return_100\n" + "".join(f"0,{row}\n" for row in rows[:4])
+    )
+    comparison = compare(paths)
+    assert comparison.horizon == 1400
+    assert comparison.scores[1].area_under_curve == pytest.approx([(400 * 5 + 400 * 5 + 200 * 9) / 1000])
+    assert np.isnan(comparison.scores[1].final_return).all()
+    assert comparison.frame["ranked_by"].tolist() == ["area_under_curve"] * 2
+
+
+def test_what_a_horizon_needs_is_named(folders):
+    paths = folders(short=SHORT, long=LONG)
+    message = error_of(compare, paths)
+    assert f"{paths[1]} holds no metrics.csv, from which returns at 1,500 env steps are read" in message
+    (paths[1] / "metrics.csv").write_text("run,env_steps\n0,1\n")
+    assert f"cannot read {paths[1] / 'metrics.csv'}" in error_of(compare, paths)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[]", "holds no JSON object"),
+        ('{"schema_version": 99}', "schema_version is 99"),
+        ('{"config": 3}', "it does not say what was trained"),
+        (json.dumps(CONFIG), "config.json has 4 settings and 2 seeds, summary.json 1 and 1"),
+    ],
+)
+def test_a_damaged_config_is_one_line(folders, content, said):
+    paths = folders(a=LONG, b=LONG)
+    (paths[1] / "config.json").write_text(content)
+    assert said in error_of(compare, paths)
+
+
+def test_an_interrupted_training_is_compared_where_it_stopped(folders):
+    """At the env steps of its shortest run, without those that never began or had ended as they were solved."""
+    many = LONG | {
+        "seeds": 4,
+        "stopped_by": "SIGINT",
+        "env_steps_per_run": [3000, 2500, 0, 900],
+        "stop_when_solved": True,
+    }
+    many |= {"final_return_per_run": [20.0] * 4, "area_under_curve_per_run": [16.0] * 4}
+    many |= {"env_steps_to_solve_per_run": [None, None, None, 800]}
+    whole, stopped = folders(whole=LONG, stopped=many)
+    write_rows(whole)
+    (stopped / "metrics.csv").write_text("run,env_steps,episodes,return_mean,return_100\n3,900,90,10,\n")
+    comparison = compare([whole, stopped])
+    assert comparison.horizon == 2500
+    # The mean of 100 was 20 at its end, and the last 100 of 175 episodes are 25 of 10 and 75 of 20 steps.
+    assert comparison.scores[0].final_return.tolist() == [17.5]
+    # 900 env steps at 10, then at the threshold of 15.
+    assert comparison.scores[1].area_under_curve[3] == pytest.approx((900 * 10 + 1600 * 15) / 2500)
+    assert comparison.scores[1].env_steps_to_solve[[0, 1, 3]].tolist() == [np.inf, np.inf, 800]
+
+
+def with_budget(path, **budget):
+    content = CONFIG | {"env": PLAIN["env"], "seeds": 1, "swept": [], "settings": [{}], "config": budget}
+    (path / "config.json").write_text(json.dumps(content))
+
+
+def test_the_same_budget_is_no_horizon(folders):
+    """Of episodes, whose env steps differ, which is said; of env steps, which are rounded up to whole iterations."""
+    paths = folders(a=LONG, b=LONG | {"env_steps_per_run": [2000]})
+    for path in paths:
+        with_budget(path, episodes=200, env_steps=None)
+    comparison = compare(paths)
+    assert comparison.horizon is None
+    assert comparison.notes == ["Runs had 200 episodes each, which took 2,000 to 3,000 env steps."]
+    for path in paths:
+        with_budget(path, env_steps=1990, episodes=None)
+    assert compare(paths).horizon is None
+    with_budget(paths[1], epochs=2, steps_per_epoch=995)
+    assert compare(paths).notes == []
+    with_budget(paths[1], episodes=100, env_steps=None)
+    for path in paths:
+        write_rows(path)
+    assert compare(paths).horizon == 1990
+
+
+LITTLE = {"steps_per_epoch": 600, "actors": 4, "train_v_iters": 1, "hidden_sizes": (4,), "seeds": 3, "log_every": 600}
+
+
+@pytest.mark.parametrize("stopping", [{}, {"stop_when_solved": True, "solved_at": 23.5}])
+def test_a_training_at_a_horizon_is_the_training_that_ended_there(tmp_path, stopping):
+    """A larger budget changes nothing of what came before."""
+    paths = [tmp_path / "short", tmp_path / "long"]
+    for path, epochs in zip(paths, (6, 9), strict=True):
+        purejaxrl.train("vpg", **LITTLE, **stopping, epochs=epochs, out=path)
+    comparison = compare(paths)
+    assert comparison.horizon == 3600
+    whole, cut = (scores._asdict() for scores in comparison.scores)
+    assert np.isfinite(whole["final_return"]).all()
+    for name, values in whole.items():
+        np.testing.assert_allclose(cut[name], values, rtol=1e-6, err_msg=name)
+    if stopping:
+        assert np.isfinite(whole["env_steps_to_solve"]).any()
+        assert np.isinf(whole["env_steps_to_solve"]).any()

@@ -111,23 +111,78 @@ def test_an_exported_policy_acts_alike_in_numpy(tmp_path):
         np.testing.assert_array_equal(np.argmax(x, axis=1), acted)
 
 
-def test_programs_of_several_shapes_are_exported_apart(tmp_path):
-    result = purejaxrl.sweep("dqn", **{**SMALL, "hidden_sizes": [(2,), (3,)]}, seeds=2, out=tmp_path / "run")
-    weights, description = purejaxrl.export(result.path)
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Two programs of two learning rates, two seeds each: run r has setting r // 2."""
+    out = tmp_path_factory.mktemp("swept") / "run"
+    return purejaxrl.sweep("dqn", **SMALL | {"hidden_sizes": [(2,), (3,)]}, lr=[1e-3, 1e-4], seeds=2, out=out)
+
+
+LABELS = [f"hidden_sizes={size} lr={lr}" for size in (2, 3) for lr in (0.001, 0.0001)]
+
+
+def test_a_sweep_is_evaluated_setting_by_setting(swept, capsys):
+    assert swept.config.labels == LABELS
+    frame = purejaxrl.evaluate(swept.path, episodes=4)
+    assert list(frame.columns) == ["run", "seed", "episode", "return", "hidden_sizes", "lr"]
+    assert frame["hidden_sizes"].tolist() == ["2"] * 16 + ["3"] * 16
+    assert frame["lr"].tolist() == ([1e-3] * 8 + [1e-4] * 8) * 2
+    means = dict(zip(LABELS, frame["return"].to_numpy().reshape(4, 8).mean(axis=1), strict=True))
+    assert main(["evaluate", str(swept.path), "--episodes", "4"]) == 0
+    heading, columns, *lines = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["return"]
+    assert columns.split() == ["setting", "runs", "mean", "[95%]"]
+    shown = {" ".join(line.split()[:2]): line.split()[2:4] for line in lines}
+    assert {label: runs for label, (runs, _) in shown.items()} == dict.fromkeys(LABELS, "2")
+    for label, (_, mean) in shown.items():
+        assert float(mean) == pytest.approx(means[label], abs=0.06)
+    assert sorted(means.values(), reverse=True) == [means[label] for label in shown]
+    assert main(["evaluate", str(swept.path), "--episodes", "4", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told.keys() == {"settings", "returns"}
+    assert {row["label"]: row["mean"] for row in told["settings"]} == pytest.approx(means)
+    assert {row["setting"]: (row["lr"], row["hidden_sizes"]) for row in told["settings"]} == {
+        0: (1e-3, "2"), 1: (1e-4, "2"), 2: (1e-3, "3"), 3: (1e-4, "3"),
+    }  # fmt: skip
+
+
+def test_exports_and_videos_of_a_sweep_say_which_setting(swept, tmp_path, capsys):
+    assert main(["export", str(swept.path), "--out", str(tmp_path / "export")]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        f"1/ runs 0 to 1: {LABELS[0]}", f"1/ runs 2 to 3: {LABELS[1]}", f"2/ runs 4 to 5: {LABELS[2]}",
+        f"2/ runs 6 to 7: {LABELS[3]}",
+    ]  # fmt: skip
+    (first, second) = json.loads((tmp_path / "export" / "policy.json").read_text())["parts"].values()
+    assert [setting["lr"] for setting in first["settings"]] == [1e-3, 1e-3, 1e-4, 1e-4]
+    # The config is what all of a program's runs have.
+    assert (first["config"]["hidden_sizes"], second["config"]["hidden_sizes"]) == ([2], [3])
+    assert "lr" not in first["config"]
+    video = str(tmp_path / "video.gif")
+    assert main(["video", str(swept.path), "--out", video, "--run", "6", "--max_steps", "2"]) == 0
+    assert capsys.readouterr().out.splitlines() == [video, f"run 6: {LABELS[3]}"]
+    best = swept.best().runs[0]
+    assert main(["video", str(swept.path), "--out", video, "--max_steps", "2"]) == 0
+    assert capsys.readouterr().out.splitlines() == [video, f"run {best}: {LABELS[best // 2]}"]
+
+
+def test_programs_of_several_shapes_are_exported_apart(swept, tmp_path):
+    weights, description = purejaxrl.export(swept.path, out=tmp_path)
     arrays = load_file(weights)
-    assert arrays["1/q/kernel_0"].shape == (2, 4, 2)
-    assert arrays["2/q/kernel_0"].shape == (2, 4, 3)
+    assert arrays["1/q/kernel_0"].shape == (4, 4, 2)
+    assert arrays["2/q/kernel_0"].shape == (4, 4, 3)
     assert not [name for name in arrays if "target" in name or "opt" in name]
-    assert json.loads(description.read_text())["parts"]["2/"]["runs"] == [2, 3]
-    frame = purejaxrl.evaluate(result.path, episodes=3)
-    assert list(frame["run"]) == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    assert json.loads(description.read_text())["parts"]["2/"]["runs"] == [4, 5, 6, 7]
+    frame = purejaxrl.evaluate(swept.path, episodes=3)
+    assert list(frame["run"]) == [run for run in range(8) for _ in range(3)]
 
 
 def test_the_commands_say_what_they_found(balancing, capsys):
     assert main(["evaluate", str(balancing), "--episodes", "20"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("run 0: 200.0 +- ")
-    assert "mean of all 2 runs: " in shown
+    (ending,) = [line for line in shown.splitlines() if line.startswith("mean of all 2 runs: ")]
+    mean, low, high = (float(word.strip("[],")) for word in ending.split()[-3:])
+    assert 190 < low <= mean <= high <= 200
     assert main(["evaluate", str(balancing), "--episodes", "3", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["returns"]["1"]) == 3
     assert main(["export", str(balancing)]) == 0

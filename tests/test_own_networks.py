@@ -150,7 +150,7 @@ def test_resuming_with_a_module_is_exact(trained, tmp_path):
 def test_modules_are_swept_as_all_else(tmp_path):
     networks = [Torso(), Torso(4), Reversed()]
     result = purejaxrl.sweep("vpg", network=networks, epochs=1, steps_per_epoch=40, actors=4, out=tmp_path / "run")
-    assert list(result.summary()["network"]) == ["Torso", "Torso(width=4)", "Reversed"]
+    assert list(result.summary().sort_values("setting")["network"]) == ["Torso", "Torso(width=4)", "Reversed"]
     assert result.select(network=Torso(4)).runs.tolist() == [1]
     assert list(result.frame()["network"].unique()) == ["Torso", "Torso(width=4)", "Reversed"]
     assert [entry["network"] for entry in result.summary_json["settings"]] == [

@@ -79,7 +79,10 @@ def test_a_folder_without_a_name_is_refused(result):
 
 def test_it_says_what_it_is_in_one_line(result, path):
     assert repr(result) == f"<Result: dqn on CartPole-v0, original, 8 runs, 4 settings, in {path}>"
-    assert repr(result[3]) == f"<Result: dqn on CartPole-v0, original, 1 run of 8, 1 setting, in {path}>"
+    assert repr(result[3]) == (
+        f"<Result: dqn on CartPole-v0, original, 1 run of 8, lr=0.001 hidden_sizes=4x4, in {path}>"
+    )
+    assert repr(result[1:3]) == f"<Result: dqn on CartPole-v0, original, 2 runs of 8, 2 settings, in {path}>"
     assert (result.stopped_by, result.summary_json["seeds"], result.state) == (2, 2, None)
 
 
@@ -99,19 +102,20 @@ def test_tables_hold_the_rows_of_the_runs(result, path):
 def test_a_summary_by_hand(result):
     """Means of two, as below four values nothing is left out; the setting of run 7, which diverged, has one run ok."""
     table = result.summary()
-    assert table["setting"].tolist() == [0, 1, 2, 3]
-    assert table["lr"].tolist() == [1e-3, 1e-3, 3e-4, 3e-4]
+    assert table["rank"].tolist() == [1, 2, 3, 4]
+    assert table.index.tolist() == [0, 1, 2, 3]
+    assert table["setting"].tolist() == [2, 1, 0, 3]
+    assert table["lr"].tolist() == [3e-4, 1e-3, 1e-3, 3e-4]
     assert table["hidden_sizes"].tolist() == ["8", "4x4", "8", "4x4"]
-    assert table["final_return_iqm"].tolist() == [15, 40, 150, 5.5]
-    assert table["area_median"].tolist() == [1.5, 3.5, 32.5, 7.5]
+    assert table["final_return_iqm"].tolist() == [150, 40, 15, 5.5]
+    assert table["area_median"].tolist() == [32.5, 3.5, 1.5, 7.5]
     assert table["runs_ok"].tolist() == [2, 2, 2, 1]
-    assert table["rank"].tolist() == [3, 2, 1, 4]
-    assert table["solved_fraction"].tolist() == [0, 0, 1, 0]
-    assert table["env_steps_to_solve_median"].tolist() == [np.inf, np.inf, 1200, np.inf]
+    assert table["solved_fraction"].tolist() == [1, 0, 0, 0]
+    assert table["env_steps_to_solve_median"].tolist() == [1200, np.inf, np.inf, np.inf]
     some = result[[1, 4, 5]].summary()
-    assert some["setting"].tolist() == [0, 2]
-    assert some["final_return_median"].tolist() == [20, 150]
-    assert some["runs"].tolist() == [1, 2]
+    assert some["setting"].tolist() == [2, 0]
+    assert some["final_return_median"].tolist() == [150, 20]
+    assert some["runs"].tolist() == [2, 1]
 
 
 def test_the_best_run(result, tmp_path):
@@ -159,7 +163,8 @@ def test_a_curve_is_the_mean_of_its_runs(result):
     # Runs 0 and 1: 1 and 2 after 1000 steps, 2 and 3 after 2000.
     np.testing.assert_allclose(mean.get_xdata()[[0, -1]], [1000, 2000])
     np.testing.assert_allclose(mean.get_ydata()[[0, -1]], [1.5, 2.5])
-    assert axes.get_title() == "dqn on CartPole-v0, original"
+    assert axes.get_title() == "dqn on CartPole-v0, original, lr=0.001 hidden_sizes=8"
+    assert result.plot().get_title() == "dqn on CartPole-v0, original"
     assert result.plot(axes) is axes
 
 
@@ -381,20 +386,42 @@ def test_a_policy_is_its_networks_argmax(trained):
 
 def test_an_evaluation_is_that_of_the_selected_runs(trained):
     all_returns = purejaxrl.evaluate(trained.path, episodes=6, seed=1)
-    found = trained[[1, 3]].evaluate(episodes=6, seed=1)
-    expected = all_returns[all_returns["run"].isin([1, 3])].reset_index(drop=True)
+    assert trained[[1, 3]].evaluate(episodes=6, seed=1).returns["seed"].unique().tolist() == [4]
+    found = trained[[2, 3]].evaluate(episodes=6, seed=1)
+    expected = all_returns[all_returns["run"].isin([2, 3])].reset_index(drop=True)
     assert found.returns.equals(expected)
-    assert list(found.returns["seed"].unique()) == [4]
+    assert list(found.returns["seed"].unique()) == [3, 4]
+    assert found.returns["pi_lr"].unique().tolist() == [1e-3]
     assert found.mean == pytest.approx(expected["return"].mean())
     # The bootstrap of two values lies between them.
     assert (found.low, found.high) == tuple(sorted(expected.groupby("run")["return"].mean()))
     alone = trained[1].evaluate(episodes=6, seed=1)
     assert alone.low < alone.mean < alone.high
-    assert repr(alone) == f"mean return {alone.mean:.1f} [{alone.low:.1f}, {alone.high:.1f}], 1 run x 6 episodes"
+    assert repr(alone) == (
+        f"pi_lr=0.01: mean return {alone.mean:.1f} [{alone.low:.1f}, {alone.high:.1f}], 1 run x 6 episodes"
+    )
     with pytest.raises(InputError, match="episodes: 0 is not allowed"):
         trained.evaluate(episodes=0)
     with pytest.raises(InputError, match="params: 'worst' is not allowed"):
         trained.policy(params="worst")
+
+
+def test_an_evaluation_of_several_settings_has_a_row_for_each(trained):
+    """The best first. Means over settings mean nothing."""
+    found = trained[[0, 2, 3]].evaluate(episodes=6, seed=1)
+    means = found.returns.groupby("run")["return"].mean().to_dict()
+    expected = {0: ("pi_lr=0.01", [means[0]]), 1: ("pi_lr=0.001", [means[2], means[3]])}
+    assert sorted(found.settings["setting"]) == [0, 1]
+    assert found.settings["mean"].is_monotonic_decreasing
+    for row, line in zip(found.settings.itertuples(), repr(found).splitlines(), strict=True):
+        label, of_runs = expected[row.setting]
+        assert (row.label, row.pi_lr, row.runs) == (label, float(label.removeprefix("pi_lr=")), len(of_runs))
+        assert row.mean == pytest.approx(np.mean(of_runs))
+        assert row.low < row.mean < row.high
+        assert line.startswith(f"{label}: mean return {row.mean:.1f} [{row.low:.1f}, {row.high:.1f}], ")
+    (both,) = found.settings.query("runs == 2").itertuples()
+    assert (both.low, both.high) == pytest.approx(sorted(expected[1][1]))
+    assert np.isnan([found.mean, found.low, found.high]).all()
 
 
 def test_best_parameters_are_those_after_the_best_evaluation(trained):
@@ -423,7 +450,9 @@ def test_a_notebook_shows_curve_video_and_table(trained, path, tmp_path):
     shown = trained._repr_html_()
     assert shown.count("data:image/png;base64,") == shown.count("data:image/gif;base64,") == 1
     assert "vpg on CartPole-v0, original, 4 runs, 2 settings" in shown
-    for word in ("pi_lr=0.01", "2 of 2", "final return IQM [95%]"):
+    best = trained.best()
+    whose = f"run {best.runs[0]}: pi_lr={best.frame()['pi_lr'].iloc[0]:g}<"
+    for word in ("pi_lr=0.01", "2 of 2", "final return IQM [95%]", whose):
         assert word in shown
     # Nothing there but two files: no video, no table, and no exception.
     broken = purejaxrl.load(write_run(tmp_path / "run", summary=None))

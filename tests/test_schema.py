@@ -56,7 +56,10 @@ def play(path, tmp_path):
     out = str(tmp_path / "curves.png")
     assert main(["plot", str(path), "--out", out]) == 0
     assert main(["export", str(path), "--out", str(tmp_path / "export")]) == 0
-    assert main(["compare", str(path), str(VPG if path != VPG else KEPT[0])]) == 0
+    other = VPG if path != VPG else KEPT[0]
+    if result.config.observation_type != purejaxrl.load(other).config.observation_type:
+        other = shutil.copytree(path, tmp_path / "other")
+    assert main(["compare", str(path), str(other)]) == 0
     assert result.video(tmp_path / "video.gif", max_steps=3).stat().st_size > 0
     if (path / "params" / "best.safetensors").exists():
         assert len(result.evaluate(episodes=2, params="best").returns) == 2 * len(result)

@@ -254,10 +254,13 @@ def test_table_of_runs_stopped_when_solved():
     assert [line.split()[0] for line in lines[2:5]] == ["soon", "late", "never"]
     assert [line.split()[-3:] for line in lines[2:5]] == [
         ["100%", "300", "-"],
-        ["67%", "500", "0.89"],
+        ["67%", "450", "0.89"],
         ["0%", "never", "1.00"],
     ]
-    assert lines[5:] == ["Runs ended once they were solved, so settings are ranked by env steps to solve."]
+    assert lines[5:] == [
+        "env steps to solve: the median over the runs that were solved",
+        "Runs ended once they were solved, so settings are ranked by env steps to solve.",
+    ]
 
 
 def test_runs_that_never_began_are_left_out():
@@ -306,12 +309,17 @@ def test_a_sweep_of_which_nothing_began():
         assert len(statistics.table(frame, ["a", "b"]).splitlines()) >= 4
 
 
-def test_median_to_solve_is_over_all_runs():
+def test_medians_to_solve_are_over_all_runs_and_over_those_solved():
     """Solved by three of five: the median run took the most of them. Means of two middles and no threshold."""
     settings = [scores_of([1] * len(steps), steps=steps) for steps in ([30, INF, 10, INF, 20], [10, 30], [10, INF])]
-    assert list(statistics.describe(settings, True)["env_steps_to_solve_median"]) == [30, 20, INF]
+    frame = statistics.describe(settings, True)
+    assert list(frame["env_steps_to_solve_median"]) == [30, 20, INF]
+    assert list(frame["solved_env_steps_median"]) == [20, 20, 10]
+    assert list(frame["solved_fraction"]) == [0.6, 1, 0.5]
+    never = statistics.describe([scores_of([1], steps=[INF])], has_threshold=True)
+    assert never["solved_env_steps_median"].isna().all()
     frame = statistics.describe(settings, has_threshold=False)
-    assert frame[["solved_fraction", "env_steps_to_solve_median"]].isna().all(axis=None)
+    assert frame[["solved_fraction", "solved_env_steps_median", "env_steps_to_solve_median"]].isna().all(axis=None)
 
 
 def test_nothing_known_is_nan():
@@ -381,10 +389,11 @@ def test_table_by_hand():
         "           runs           final return  median      area under curve          env steps     P(best",
         "setting      ok              IQM [95%]  return             IQM [95%]  solved   to solve  improves)",
         "two      2 of 2  200.0 [200.0, 200.0]    200.0  150.0 [150.0, 150.0]    100%       2000          -",
-        "one      1 of 2  100.0 [100.0, 100.0]    100.0   50.0 [ 50.0,  50.0]     50%      never       1.00",
+        "one      1 of 2  100.0 [100.0, 100.0]    100.0   50.0 [ 50.0,  50.0]     50%       4000       1.00",
         "four     3 of 3  150.0 [150.0, 150.0]*   150.0   20.0 [ 20.0,  20.0]      0%      never       1.00",
         "three    1 of 1    7.0                     7.0      -                     0%      never          -",
         "* over fewer runs: the others diverged, did not begin or had fewer than 100 episodes",
+        "env steps to solve: the median over the runs that were solved",
         "Some runs had fewer than 100 episodes, so settings are ranked by area under curve.",
     ]
     frame = statistics.describe(settings[:2], has_threshold=True)
@@ -392,7 +401,8 @@ def test_table_by_hand():
         "           runs          final return  median      area under curve          env steps     P(best",
         "setting      ok             IQM [95%]  return             IQM [95%]  solved   to solve  improves)",
         "two      2 of 2  200.0 [200.0, 200.0]   200.0  150.0 [150.0, 150.0]    100%       2000          -",
-        "one      1 of 2  100.0 [100.0, 100.0]   100.0   50.0 [ 50.0,  50.0]     50%      never       1.00",
+        "one      1 of 2  100.0 [100.0, 100.0]   100.0   50.0 [ 50.0,  50.0]     50%       4000       1.00",
+        "env steps to solve: the median over the runs that were solved",
     ]
 
 

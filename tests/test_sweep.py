@@ -71,9 +71,15 @@ def test_the_files_of_a_sweep(grid):
     assert (summary["runs"], summary["runs_ok"], summary["seeds"], summary["programs"]) == (12, 12, 3, 2)
     assert summary["env_steps"] == 12 * 1200
     assert len(summary["final_return_per_run"]) == len(summary["area_under_curve_per_run"]) == 12
-    statistics = grid.summary()
-    assert statistics["setting"].tolist() == [0, 1, 2, 3]
-    assert statistics["hidden_sizes"].tolist() == ["8", "4x4", "8", "4x4"]
+    statistics, table = grid.summary(), pd.read_csv(grid.path / "sweep.csv")
+    assert statistics["rank"].tolist() == table["rank"].tolist() == [1, 2, 3, 4]
+    assert statistics["setting"].tolist() == table["setting"].tolist()
+    assert sorted(table["setting"]) == [0, 1, 2, 3]
+    for row in table.itertuples():
+        lr, sizes = [(lr, sizes) for lr in SWEPT["lr"] for sizes in ("8", "4x4")][row.setting]
+        assert (row.lr, row.hidden_sizes) == (lr, sizes)
+        areas = summary["area_under_curve_per_run"][3 * row.setting : 3 * row.setting + 3]
+        assert row.area_median == pytest.approx(np.median(areas))
     assert statistics["runs"].tolist() == statistics["runs_ok"].tolist() == [3, 3, 3, 3]
     assert statistics["area_median"].notna().all()
     pairs = pd.read_csv(grid.path / "improvement.csv")
@@ -127,7 +133,7 @@ def test_swept_names_that_files_already_have_get_a_prefix():
     assert set(episodes["swept_env_steps"]) == {200, 400}
     assert metrics["loss"].dtype == float
     assert set(metrics["swept_loss"]) == set(episodes["loss"]) == {"mse"}
-    assert result.summary()["env_steps"].tolist() == [200, 400]
+    assert result.summary().set_index("setting")["env_steps"].to_dict() == {0: 200, 1: 400}
 
 
 def test_an_interrupted_sweep_says_what_has_not_begun_and_the_next_one_runs():

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from purejaxrl.analysis.horizon import find_extents, find_horizon, scores_at
 from purejaxrl.analysis.statistics import MAX_PAIRED_SETTINGS, Scores, describe, improvements, table
 from purejaxrl.analysis.summary import RunSummary, parse_summary
 from purejaxrl.errors import InputError, ResourceError, in_one_line, reason, warn
 from purejaxrl.experiment.labels import label_of
-from purejaxrl.storage.files import absolute_path, home_path, replacing, write_figure, writing
+from purejaxrl.experiment.run_config import Budget, Recorded, recorded_of
+from purejaxrl.storage.files import absolute_path, home_path, read_json, replacing, write_figure, writing
 from purejaxrl.storage.run_folder import is_system_file
 
 # Pairs are printed of at most so many settings.
@@ -32,6 +34,8 @@ class Comparison(NamedTuple):
         env: Name of the environment.
         solved_at: Mean return of 100 episodes that counts as solved, None where there is no threshold.
         stop_when_solved: Whether runs of any folder ended once they were solved.
+        horizon: Env steps at which the runs are compared where budgets differ, None where whole trainings are.
+        notes: Sentences that say what else than the settings differs.
     """
 
     frame: pd.DataFrame
@@ -40,6 +44,8 @@ class Comparison(NamedTuple):
     env: str
     solved_at: float | None
     stop_when_solved: bool
+    horizon: int | None
+    notes: list[str]
 
     @property
     def setting_of_run(self) -> np.ndarray:
@@ -50,6 +56,9 @@ class Comparison(NamedTuple):
 def compare(paths: Sequence[str | Path]) -> Comparison:
     """Compare the settings of two or more run folders.
 
+    Where their budgets differ all runs are compared at the largest number of env steps that every folder has; `horizon`
+    and the column of that name say so.
+
     Args:
         paths: The run folders.
 
@@ -57,8 +66,8 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
         The comparison. Labels are the folder's name (where names repeat, its path) and the swept values.
 
     Raises:
-        InputError: If there are fewer than two folders, one is given twice, they differ in environment or threshold, or
-            the summary.json of one cannot be used.
+        InputError: If there are fewer than two folders, one is given twice, they differ in environment, observation
+            type or threshold, or the files of one cannot be used.
     """
     if len(paths) < 2:
         raise InputError(f"compare: {len(paths)} folders given; give two or more")
@@ -67,10 +76,13 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
     for number in range(1, len(resolved)):
         if resolved[number] in resolved[:number]:
             raise InputError(f"compare: {paths[number]} is given twice; give each folder once")
+    configs = [_read_config(path, summary) for path, summary in zip(paths, summaries, strict=True)]
     first = summaries[0]
-    for path, summary in zip(paths, summaries, strict=True):
+    for path, summary, config in zip(paths, summaries, configs, strict=True):
         for what, one, other in (
             ("environment", first.env, summary.env),
+            ("env_params", *_both_known(configs[0] and configs[0].env_params, config and config.env_params)),
+            ("observation type", *_both_known(first.observation_type, summary.observation_type)),
             ("threshold", first.solved_at, summary.solved_at),
         ):
             if one != other:
@@ -82,11 +94,91 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
         for name, summary in zip(names, summaries, strict=True)
         for values in summary.settings
     ]
+    budgets: list[list[Budget | None]] = [
+        config.budgets if config else [None] * len(summary.settings)
+        for config, summary in zip(configs, summaries, strict=True)
+    ]
+    horizon = find_horizon(summaries, budgets)
+    notes = _describe_budgets(names, summaries, budgets, horizon)
+    notes += describe_differences(
+        names,
+        {
+            "Environment parameters": describe_env_params(configs),
+            "Presets": [summary.preset for summary in summaries],
+        },
+    ).values()
+    if horizon is not None:
+        summaries = [
+            summary._replace(scores=scores_at(home_path(path), summary, of_folder, horizon))
+            for path, summary, of_folder in zip(paths, summaries, budgets, strict=True)
+        ]
     scores = [scores for summary in summaries for scores in summary.scores_by_setting()]
     # Env steps to solve are what runs that were stopped and runs that were not have in common.
     stop_when_solved = any(summary.stop_when_solved for summary in summaries)
     frame = describe(scores, first.solved_at is not None, stop_when_solved)
-    return Comparison(frame, labels, scores, first.env, first.solved_at, stop_when_solved)
+    frame = frame if horizon is None else frame.assign(horizon=horizon)
+    return Comparison(frame, labels, scores, first.env, first.solved_at, stop_when_solved, horizon, notes)
+
+
+def _both_known(one: Any, other: Any) -> tuple[Any, Any]:
+    """Both, or nothing where one of them is not known."""
+    return (None, None) if one is None or other is None else (one, other)
+
+
+def _describe_budgets(
+    names: Sequence[str],
+    summaries: Sequence[RunSummary],
+    budgets: Sequence[Sequence[Budget | None]],
+    horizon: int | None,
+) -> list[str]:
+    """Sentences about env steps where folders differ in them."""
+    if horizon is not None:
+        extents = [find_extents(*both) for both in zip(summaries, budgets, strict=True)]
+        longest = [float(extent[np.isfinite(extent)].max(initial=0)) for extent in extents]
+        shown = ", ".join(f"{steps:,.0f} in {name}" for name, steps in zip(names, longest, strict=True))
+        return [f"Env steps differ ({shown}), so all runs are compared at {horizon:,}."]
+    budget = budgets[0][0]
+    begun = np.concatenate([summary.env_steps[summary.env_steps > 0] for summary in summaries])
+    if budget is None or budget.kind != "episodes" or not len(begun) or begun.min() == begun.max():
+        return []
+    return [f"Runs had {budget} each, which took {begun.min():,.0f} to {begun.max():,.0f} env steps."]
+
+
+def describe_differences(names: Sequence[str], values: dict[str, Sequence[Any]]) -> dict[str, str]:
+    """Say in what run folders differ.
+
+    Args:
+        names: The folders' names.
+        values: What each folder has, by what it is, as in {"Presets": ["tuned", "original"]}. None is not known.
+
+    Returns:
+        A sentence for everything that differs, by what it is.
+    """
+    sentences = {}
+    for what, of_folders in values.items():
+        by_value: dict[str, list[str]] = {}
+        for name, value in zip(names, of_folders, strict=True):
+            if value is not None:
+                by_value.setdefault(str(value), []).append(name)
+        if len(by_value) > 1:
+            shown = "; ".join(f"{value} in {', '.join(those)}" for value, those in by_value.items())
+            sentences[what] = f"{what} differ: {shown}."
+    return sentences
+
+
+def describe_env_params(configs: Sequence[Recorded | None]) -> list[str | None]:
+    """Describe the parameters of the environments of several run folders.
+
+    Args:
+        configs: What was trained in each, None where it is not known.
+
+    Returns:
+        A text for each, None where it is not known.
+    """
+    return [
+        None if config is None else "the defaults" if config.env_params is None else label_of(config.env_params)
+        for config in configs
+    ]
 
 
 def format_comparison(comparison: Comparison) -> str:
@@ -96,10 +188,10 @@ def format_comparison(comparison: Comparison) -> str:
         comparison: The comparison.
 
     Returns:
-        A table of the settings, best first; where they are few, followed by the probability of improvement of each
-        pair.
+        A table of the settings, best first, and what else differs; where settings are few, followed by the probability
+        of improvement of each pair.
     """
-    lines = [table(comparison.frame, comparison.labels)]
+    lines = [table(comparison.frame, comparison.labels), *comparison.notes]
     if 1 < len(comparison.scores) <= MAX_PRINTED_SETTINGS:
         lines.append("probability that a run of the first is better than one of the second:")
         for setting, other, *figures in improvements(comparison.scores, comparison.stop_when_solved).itertuples(
@@ -138,7 +230,11 @@ def write_comparison(comparison: Comparison, paths: Sequence[str | Path], out: s
         with replacing(out / files[1]) as partial:
             improvements(comparison.scores, comparison.stop_when_solved).to_csv(partial, index=False)
     try:
-        _write_figure(comparison, metrics, f"{comparison.env}: {len(paths)} folders", out / files[2])
+        title = f"{comparison.env}: {len(paths)} folders"
+        if comparison.horizon is not None:
+            metrics = metrics[metrics["env_steps"] <= comparison.horizon]
+            title += f" at {comparison.horizon:,} env steps"
+        _write_figure(comparison, metrics, title, out / files[2])
     except ResourceError:
         raise
     except Exception as error:
@@ -184,6 +280,23 @@ def read_metrics(paths: Sequence[str | Path]) -> pd.DataFrame:
         runs += in_folder
     nothing = pd.DataFrame({name: np.empty(0, np.int64 if name == "run" else np.float64) for name in METRICS})
     return pd.concat(frames, ignore_index=True) if frames else nothing
+
+
+def _read_config(path: str | Path, summary: RunSummary) -> Recorded | None:
+    """What config.json of a run folder says was trained, None where there is none."""
+    file = home_path(path) / "config.json"
+    if not file.exists():
+        return None
+    try:
+        config = recorded_of(read_json(file))
+    except InputError as error:
+        raise InputError(f"compare: {file.parent}: {error}") from error
+    if config.runs != summary.seeds * len(summary.settings) or len(config.settings) != len(summary.settings):
+        raise InputError(
+            f"compare: {file.parent}: config.json has {len(config.settings)} settings and {config.seeds} seeds, "
+            f"summary.json {len(summary.settings)} and {summary.seeds}"
+        )
+    return config
 
 
 def read_summary(path: str | Path) -> RunSummary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,10 @@ from purejaxrl.components.hyperparameters import as_whole
 from purejaxrl.envs import ENVIRONMENTS, find_renderer
 from purejaxrl.envs.images import Renderer, advance, initial_history, select_frames
 from purejaxrl.errors import InputError
-from purejaxrl.experiment.labels import counted
+from purejaxrl.experiment.labels import column_name, counted, label_of, typed
 from purejaxrl.experiment.options import check_whole
 from purejaxrl.experiment.plan import Plan, images_of, refuse_unknown_objects
+from purejaxrl.experiment.run_config import Recorded
 from purejaxrl.storage.files import absolute_path
 from purejaxrl.training import evaluation as playing
 from purejaxrl.training.jax_settings import standard_jax
@@ -27,46 +29,70 @@ from purejaxrl.training.loop import initial_carry
 from purejaxrl.types import Agent, PyTree
 
 BACKENDS = ("gymnax", "gymnasium")
+MEANS = ("mean", "low", "high")
 
 
 class Evaluation(NamedTuple):
     """How well greedy policies play.
 
     Attributes:
-        mean: Mean of all returns.
+        mean: Mean of all returns; NaN where the runs have several settings, as a mean over these means nothing.
         low: Lower end of its 95% percentile bootstrap interval. The means of the runs are resampled where there are
             several, as seeds are what results of an algorithm vary with; the episodes of a single run.
         high: Upper end of the interval.
-        returns: A row per run and episode: run, seed, episode, return.
+        returns: A row per run and episode: run, seed, episode, return; swept hyperparameters are columns.
+        settings: A row per setting, best first: setting, swept hyperparameters, label, runs, and mean, low and high of
+            its runs.
     """
 
     mean: float
     low: float
     high: float
     returns: pd.DataFrame
+    settings: pd.DataFrame
 
     @classmethod
-    def from_returns(cls, returns: pd.DataFrame) -> Evaluation:
-        """Compute mean and interval.
+    def from_returns(cls, returns: pd.DataFrame, config: Recorded) -> Evaluation:
+        """Compute means and intervals.
 
         Args:
-            returns: A row per run and episode: run, seed, episode, return.
+            returns: A row per run and episode, as `evaluate` returns them.
+            config: What was trained.
 
         Returns:
             The Evaluation.
         """
-        # scipy takes long to import.
-        from purejaxrl.analysis.statistics import interval
-
-        means = returns.groupby("run")["return"].mean()
-        values = (means if len(means) > 1 else returns["return"]).to_numpy(float)
-        low, high = interval(values, np.mean)
-        return cls(float(returns["return"].mean()), float(low), float(high), returns)
+        settings = _describe_settings(returns, config)
+        is_one = len(settings) == 1
+        mean, low, high = settings.loc[0, list(MEANS)] if is_one else (math.nan, math.nan, math.nan)
+        return cls(float(mean), float(low), float(high), returns, settings)
 
     def __repr__(self) -> str:
-        runs = self.returns["run"].nunique()
-        each = counted(len(self.returns) // max(runs, 1), "episode")
-        return f"mean return {self.mean:.1f} [{self.low:.1f}, {self.high:.1f}], {counted(runs, 'run')} x {each}"
+        episodes = counted(len(self.returns) // max(self.returns["run"].nunique(), 1), "episode")
+        return "\n".join(
+            f"{f'{row.label}: ' if row.label else ''}mean return {row.mean:.1f} [{row.low:.1f}, {row.high:.1f}], "
+            f"{counted(row.runs, 'run')} x {episodes}"
+            for row in self.settings[["label", "runs", *MEANS]].itertuples(index=False)
+        )
+
+
+def _describe_settings(returns: pd.DataFrame, config: Recorded) -> pd.DataFrame:
+    """The rows of `Evaluation.settings`."""
+    # scipy takes long to import.
+    from purejaxrl.analysis.statistics import interval
+
+    rows = []
+    for setting, own in returns.groupby(config.setting_of(returns["run"].to_numpy(np.int64))):
+        means = own.groupby("run")["return"].mean()
+        values = (means if len(means) > 1 else own["return"]).to_numpy(float)
+        rows.append(
+            (setting, label_of(config.settings[setting]), len(means), own["return"].mean(), *interval(values, np.mean))
+        )
+    table = pd.DataFrame(rows, columns=["setting", "label", "runs", *MEANS])
+    for place, name in enumerate(config.swept, 1):
+        column = typed(values[name] for values in config.settings)[table["setting"]]
+        table.insert(place, column_name(name, ("setting", "label", "runs", *MEANS)), column)
+    return table.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
 
 
 def evaluate(
@@ -99,7 +125,7 @@ def evaluate(
         **objects: Other fields of your own agent's Config that hold objects.
 
     Returns:
-        A row per run and episode: run, seed, episode, return.
+        A row per run and episode: run, seed, episode, return; swept hyperparameters are columns.
 
     Raises:
         InputError: If there is no run, its parameters are missing or damaged, or an argument is unknown, missing or not
@@ -154,7 +180,7 @@ def play_episodes(plan: Plan, batches: list[LearnedParams], episodes: int, seed:
         backend: One of BACKENDS.
 
     Returns:
-        A row per run and episode: run, seed, episode, return.
+        A row per run and episode: run, seed, episode, return; swept hyperparameters are columns.
 
     Raises:
         InputError: If gymnasium is asked for and not installed, or lacks this environment.
@@ -170,7 +196,12 @@ def play_episodes(plan: Plan, batches: list[LearnedParams], episodes: int, seed:
             "return": play(plan, batch, episodes, seed).ravel(),
         }
         rows.append(pd.DataFrame(columns))
-    return pd.concat(rows).sort_values(["run", "episode"], ignore_index=True)
+    returns = pd.concat(rows).sort_values(["run", "episode"], ignore_index=True)
+    own, setting = tuple(returns), returns["run"].to_numpy() // plan.options.seeds
+    for name in plan.settings[0].values:
+        column = typed(setting.values[name] for setting in plan.settings)
+        returns[column_name(name, own)] = column[setting]
+    return returns
 
 
 def _play_in_gymnax(plan: Plan, batch: LearnedParams, episodes: int, seed: int) -> np.ndarray:

@@ -107,15 +107,18 @@ def _parameters(batch: LearnedParams) -> dict[str, np.ndarray]:
 
 
 def _describe_program(plan: Plan, batch: LearnedParams) -> dict[str, Any]:
-    """Runs, inputs and actions of the learners of one program."""
+    """Runs, inputs and actions of the learners of one program; the config is what all of them have in common."""
     env, config = batch.setting.env, batch.setting.config
     space, images = env.action_space, images_of(config)
+    settings = [plan.settings[run // plan.options.seeds] for run in batch.runs]
+    configs = [recorded(plan.agent, presets.as_dict(setting.config)) for setting in settings]
+    shared = {name: value for name, value in configs[0].items() if all(one[name] == value for one in configs)}
     return {
         "runs": batch.runs,
         "seeds": plan.options.seed + batch.runs % plan.options.seeds,
-        "settings": [recorded(plan.agent, plan.settings[run // plan.options.seeds].values) for run in batch.runs],
+        "settings": [recorded(plan.agent, setting.values) for setting in settings],
         "input_shape": env.input_shape,
         "observation": "the environment's vector" if images is None else f"images in [0, 1] or differences: {images}",
         "actions": f"discrete, {space.num_actions}" if isinstance(space, Discrete) else f"continuous, {space.shape}",
-        "config": recorded(plan.agent, presets.as_dict(config)),
+        "config": shared,
     }

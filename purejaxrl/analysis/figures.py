@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from purejaxrl.analysis import plots
 from purejaxrl.errors import InputError, in_one_line, reason, warn
-from purejaxrl.experiment.labels import columns_of
+from purejaxrl.experiment.labels import column_name, columns_of
 from purejaxrl.experiment.run_config import Recorded, recorded_of
 from purejaxrl.storage.files import write_figure
 from purejaxrl.storage.run_folder import RunFolder
@@ -23,7 +23,7 @@ HISTOGRAM = "_histogram"
 
 
 def write_statistics(folder: RunFolder, config: dict[str, Any], summary: dict[str, Any]) -> None:
-    """Write sweep.csv, a row per setting, and improvement.csv, a row per pair of settings unless there are too many.
+    """Write sweep.csv, a row per setting, best first, and improvement.csv, a row per pair unless there are too many.
 
     Args:
         folder: The run folder, locked. Nothing is written to that of a training of one setting.
@@ -44,9 +44,11 @@ def write_statistics(folder: RunFolder, config: dict[str, Any], summary: dict[st
     parsed = parse_summary(summary)
     scores = parsed.scores_by_setting()
     frame = statistics.describe(scores, parsed.solved_at is not None, parsed.stop_when_solved)
-    columns = {name: frame[name].to_numpy() for name in frame}
-    swept = columns_of(run_config.settings)
-    folder.write_table("sweep.csv", {"setting": np.arange(len(scores)), **swept, **columns})
+    order = statistics.ranking(frame)
+    columns = {name: frame[name].to_numpy()[order] for name in frame}
+    own = {"setting", *columns}
+    swept = {column_name(name, own): values[order] for name, values in columns_of(run_config.settings).items()}
+    folder.write_table("sweep.csv", {"setting": order, **swept, **columns})
     if 1 < len(scores) <= statistics.MAX_PAIRED_SETTINGS:
         pairs = statistics.improvements(scores, parsed.stop_when_solved)
         folder.write_table("improvement.csv", {name: pairs[name].to_numpy() for name in pairs})
@@ -93,7 +95,7 @@ def write_figures(folder: RunFolder, config: Recorded, summary: dict[str, Any]) 
         raise InputError(f"cannot use {folder.path / 'metrics.csv'}: it holds runs that config.json does not")
     with plots.default_style():
         if config.is_sweep:
-            statistics = _read_table(folder.path / "sweep.csv")
+            statistics = read_statistics(folder.path)
             setting_of_run = config.setting_of(np.arange(config.runs))
             arguments = (metrics, statistics, config.labels, setting_of_run, config.title, config.solved_at)
             figures = {"sweep.png": plots.sweep(*arguments)}
@@ -107,12 +109,13 @@ def write_figures(folder: RunFolder, config: Recorded, summary: dict[str, Any]) 
     return [folder.path / name for name in figures]
 
 
-def write_curves(path: Path, plotters: Sequence[Callable[[Axes], Any]]) -> None:
+def write_curves(path: Path, plotters: Sequence[Callable[[Axes], Any]], title: str | None = None) -> None:
     """Write a figure of several plots on the same axes.
 
     Args:
         path: File to write, in any format that matplotlib knows.
         plotters: Functions that plot on the axes they are given, such as `Result.plot`.
+        title: Title of the figure; by default the plotters'.
 
     Raises:
         InputError: If matplotlib cannot write a file of that name.
@@ -121,6 +124,7 @@ def write_curves(path: Path, plotters: Sequence[Callable[[Axes], Any]]) -> None:
     check_figure_path(path)
     with plots.default_style():
         figure, axes = plots.new_figure()
+        axes.set_title(title or "")
         for plotter in plotters:
             plotter(axes)
         write_figure(path, figure)
@@ -140,6 +144,21 @@ def check_figure_path(path: Path) -> None:
         raise InputError(f"--out: {path} is not allowed; the name of a figure ends in one of {', '.join(known)}")
     if path.is_dir():
         raise InputError(f"--out: {path} is a folder; give a file")
+
+
+def read_statistics(path: Path) -> pd.DataFrame:
+    """Read sweep.csv.
+
+    Args:
+        path: The run folder.
+
+    Returns:
+        A row per setting, in the order of the settings.
+
+    Raises:
+        InputError: If there is no sweep.csv, or it cannot be read.
+    """
+    return _read_table(path / "sweep.csv").sort_values("setting", ignore_index=True)
 
 
 def _read_table(file: Path, columns: tuple[str, ...] | None = None) -> pd.DataFrame:

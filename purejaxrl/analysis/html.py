@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from purejaxrl.analysis import plots
-from purejaxrl.analysis.statistics import footnotes, ranking, table_columns
+from purejaxrl.analysis.statistics import footnotes, table_columns
 
 if TYPE_CHECKING:
     from purejaxrl.analysis.result import Result
@@ -39,7 +39,7 @@ def render_result(result: Result) -> str:
     return f"<div><div>{html.escape(repr(result)[1:-1])}</div>{wrapped}</div>"
 
 
-def image(content: bytes, kind: str, alt: str, width: int) -> str:
+def image(content: bytes, kind: str, alt: str, width: int, caption: str = "") -> str:
     """Embed an image.
 
     Args:
@@ -47,12 +47,14 @@ def image(content: bytes, kind: str, alt: str, width: int) -> str:
         kind: Its format, such as `png`.
         alt: Text shown where images are not.
         width: Width on the page in pixels.
+        caption: Text shown below it.
 
     Returns:
-        An HTML tag that holds the image itself.
+        HTML that holds the image itself.
     """
     data = base64.b64encode(content).decode()
-    return f'<img src="data:image/{kind};base64,{data}" alt="{alt}" width="{width}" {STYLE}>'
+    below = f'<div style="font-size: small">{html.escape(caption)}</div>' if caption else ""
+    return f'<img src="data:image/{kind};base64,{data}" alt="{alt}" width="{width}" {STYLE}>{below}'
 
 
 def _curves(result: Result) -> str:
@@ -67,8 +69,7 @@ def _curves(result: Result) -> str:
 def _table(result: Result) -> str:
     """The settings with their statistics, best first."""
     frame = result.summary()
-    order = ranking(frame)[:ROWS]
-    best = frame.iloc[order]
+    best = frame[:ROWS]
     shown = pd.DataFrame({"setting": [result.config.labels[setting] for setting in best["setting"]]})
     for upper, lower, cells in table_columns(best):
         # Cells are padded for a terminal.

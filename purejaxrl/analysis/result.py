@@ -18,7 +18,7 @@ import pandas as pd
 from purejaxrl.analysis.pickling import HostState, LazyPlan, TemporaryFolder
 from purejaxrl.errors import InputError, reason
 from purejaxrl.experiment import schema
-from purejaxrl.experiment.labels import counted, is_same, label_of, show, typed
+from purejaxrl.experiment.labels import column_name, counted, is_same, label_of, show, typed
 from purejaxrl.experiment.run_config import Recorded, recorded_of
 from purejaxrl.storage import run_folder
 from purejaxrl.storage.files import absolute_path, read_json
@@ -169,9 +169,18 @@ class Result:
 
     def __repr__(self) -> str:
         of = "" if len(self) == self.config.runs else f" of {self.config.runs}"
-        settings = len(np.unique(self.config.setting_of(self.runs)))
-        swept = f", {counted(settings, 'setting')}" if self.config.is_sweep else ""
+        swept = f", {self._label or counted(len(self._settings), 'setting')}" if self.config.is_sweep else ""
         return f"<Result: {self.config.title}, {counted(len(self), 'run')}{of}{swept}, in {self.path}>"
+
+    @property
+    def _settings(self) -> np.ndarray:
+        """The settings of these runs, in order."""
+        return np.unique(self.config.setting_of(self.runs))
+
+    @property
+    def _label(self) -> str:
+        """The swept values of these runs where they have one setting, else nothing."""
+        return label_of(self.config.settings[self._settings[0]]) if len(self._settings) == 1 else ""
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
@@ -185,9 +194,11 @@ class Result:
         from purejaxrl.analysis import html
         from purejaxrl.storage import video_files
 
-        frames = self._frames("last", 0, 200, video_files.GIF)
+        run = self if len(self) == 1 else self.best()
+        frames = run._frames("last", 0, 200, video_files.GIF)
         content = video_files.gif(frames, self._frame_seconds(video_files.GIF.every))
-        return html.image(content, "gif", "the policy at play", frames[0].shape[1])
+        caption = f"run {run.runs[0]}" + (f": {run._label}" if run._label else "")
+        return html.image(content, "gif", "the policy at play", frames[0].shape[1], caption)
 
     @property
     def plan(self) -> Plan:
@@ -275,8 +286,8 @@ class Result:
         """Compare the settings by the runs selected here, see `purejaxrl.analysis.statistics.describe`.
 
         Returns:
-            A row per setting: swept hyperparameters, rank, interquartile means with 95% bootstrap intervals of final
-            return and area under the curve, share of runs solved, env steps to solve.
+            A row per setting, best first: setting, swept hyperparameters, rank, interquartile means with 95% bootstrap
+            intervals of final return and area under the curve, share of runs solved, env steps to solve.
 
         Raises:
             InputError: If the training has not ended, no runs are selected, or summary.json is damaged.
@@ -287,8 +298,10 @@ class Result:
         settings = np.unique(setting)
         by_setting = [type(scores)(*(values[setting == one] for values in scores)) for one in settings]
         frame = describe(by_setting, self.summary_json["solved_at"] is not None, self.summary_json["stop_when_solved"])
-        swept = {name: values[settings] for name, values in self._swept().items()}
-        return pd.concat([pd.DataFrame({"setting": settings, **swept}), frame], axis=1)
+        own = {"setting", *frame}
+        swept = {column_name(name, own): values[settings] for name, values in self._swept().items()}
+        table = pd.concat([pd.DataFrame({"setting": settings, **swept}), frame], axis=1)
+        return table.sort_values("rank", ignore_index=True)
 
     def _scores(self) -> Scores:
         """Scores of these runs."""
@@ -377,15 +390,15 @@ class Result:
             import matplotlib.pyplot as plt
 
             axes = plt.figure(figsize=plots.SIZE, layout="constrained").subplots()
-        settings = np.unique(config.setting_of(self.runs))
+        settings = self._settings
         style = {"solved_at": config.solved_at, "column": column, **line_style}
         # Curves with labels of their own share axes with others.
-        title = config.env if "label" in line_style else config.title
+        title = config.env if "label" in line_style else ", ".join(filter(None, [config.title, self._label]))
         if len(settings) == 1:
             plots.plot_runs(axes, metrics, title, **style)
         else:
             setting_of_run = config.setting_of(np.arange(config.runs))
-            order = settings[np.argsort(self.summary()["rank"].to_numpy())] if self.summary_json else settings
+            order = self.summary()["setting"].to_numpy() if self.summary_json else settings
             plots.plot_settings(axes, metrics, config.labels, order, setting_of_run, title, **style)
         return axes
 
@@ -439,7 +452,7 @@ class Result:
             backend: `gymnax`, or `gymnasium` for gymnasium's CartPole.
 
         Returns:
-            Mean return, its 95% interval, and the return of every episode.
+            Mean return and its 95% interval, of each setting where there are several, and the return of every episode.
 
         Raises:
             InputError: If an argument is not allowed, no runs are selected, or there are no such parameters.
@@ -451,7 +464,7 @@ class Result:
             raise InputError("no runs are selected")
         batches = self._learners(params)
         returns = evaluation.play_episodes(self.plan, batches, episodes, seed, backend)
-        return evaluation.Evaluation.from_returns(returns)
+        return evaluation.Evaluation.from_returns(returns, self.config)
 
     def video(
         self, path: str | Path = "best.gif", *, params: str = "last", seed: int = 0, max_steps: int = 500

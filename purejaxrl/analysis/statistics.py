@@ -32,6 +32,7 @@ REASONS = {
     "area_under_curve": "Some runs had fewer than 100 episodes, so settings are ranked by area under curve.",
     "env_steps_to_solve": "Runs ended once they were solved, so settings are ranked by env steps to solve.",
 }
+SOLVED_ONLY = "env steps to solve: the median over the runs that were solved"
 IMPROVES = ("best_improves", "best_improves_low", "best_improves_high")
 
 
@@ -134,9 +135,11 @@ def describe(settings: Sequence[Scores], has_threshold: bool, stopped_when_solve
     Returns:
         A row per setting, in the given order: rank (1 is best); ranked_by, see `ranking_measure`; runs, runs_ok (did
         not diverge), runs_final (have a final return); final_return_* and area_*: interquartile mean, 95% interval and
-        median; solved_fraction; env_steps_to_solve_median, infinity where that run never solved; best_improves*:
-        probability that a run of the best setting is better than one of this. NaN stands for what is not defined: the
-        best setting's own best_improves*, and everything about solving without a threshold.
+        median; solved_fraction; solved_env_steps_median, of the env steps to solve of the runs that were solved;
+        env_steps_to_solve_median, of all runs, infinity where the median run never solved; best_improves*: probability
+        that a run of the best setting is better than one of this. NaN stands for what is not defined: the best
+        setting's own best_improves*, solved_env_steps_median where no run was solved, and everything about solving
+        without a threshold.
     """
     measure = ranking_measure(settings, stopped_when_solved)
     finals = [scores.final_return[np.isfinite(scores.final_return)] for scores in settings]
@@ -157,6 +160,8 @@ def describe(settings: Sequence[Scores], has_threshold: bool, stopped_when_solve
     frame["area_median"] = [_median(area) for area in areas]
     shares = [float(np.mean(np.isfinite(step))) if len(step) else math.nan for step in steps]
     frame["solved_fraction"] = shares if has_threshold else math.nan
+    solved = [_median(step[np.isfinite(step)]) for step in steps]
+    frame["solved_env_steps_median"] = solved if has_threshold else math.nan
     frame["env_steps_to_solve_median"] = [_median(step) for step in steps] if has_threshold else math.nan
     frame["rank"] = _ranks(frame, settings, measure)
     compared = [compared_values(scores, measure) for scores in settings]
@@ -285,16 +290,38 @@ def table(frame: pd.DataFrame, labels: Sequence[str]) -> str:
     Returns:
         Lines of text. A star marks final returns that not every run has.
     """
-    order = ranking(frame)[:TABLE_ROWS]
-    shown = frame.iloc[order]
-    cells = [_aligned(column) for column in table_columns(shown)]
+    order = ranking(frame)
+    shown = frame.iloc[order[:TABLE_ROWS]]
+    lines = _lines([labels[row] for row in order], table_columns(shown))
+    return "\n".join([*lines, *footnotes(shown)])
+
+
+def evaluation_table(settings: pd.DataFrame) -> str:
+    """Format the evaluation of the 20 best settings as a table for a terminal.
+
+    Args:
+        settings: Rows as `purejaxrl.Evaluation.settings` has them, best first.
+
+    Returns:
+        Lines of text.
+    """
+    shown = settings[:TABLE_ROWS]
+    columns = [
+        ("", "runs", [str(runs) for runs in shown["runs"]]),
+        ("return", "mean [95%]", _with_intervals(shown, ("mean", "low", "high"))),
+    ]
+    return "\n".join(_lines(settings["label"].tolist(), columns))
+
+
+def _lines(labels: Sequence[str], columns: list[tuple[str, str, list[str]]]) -> list[str]:
+    """Lines of a table whose columns hold the first of the settings with these labels."""
+    cells = [_aligned(column) for column in columns]
     room = max(SHORTEST_LABEL, TABLE_WIDTH - sum(2 + len(column[0]) for column in cells))
-    names = ["", "setting", *(shorten(labels[row], room) for row in order)]
+    shown = len(columns[0][2])
+    names = ["", "setting", *(shorten(label, room) for label in labels[:shown])]
     width = max(map(len, names))
     lines = ["  ".join([name.ljust(width), *row]).rstrip() for name, *row in zip(names, *cells, strict=True)]
-    if len(frame) > len(shown):
-        lines.append(f"... and {len(frame) - len(shown)} more")
-    return "\n".join([*lines, *footnotes(shown)])
+    return [*lines, f"... and {len(labels) - shown} more"] if len(labels) > shown else lines
 
 
 def footnotes(shown: pd.DataFrame) -> list[str]:
@@ -310,8 +337,9 @@ def footnotes(shown: pd.DataFrame) -> list[str]:
     star = (
         ["* over fewer runs: the others diverged, did not begin or had fewer than 100 episodes"] if is_partial else []
     )
+    is_mixed = ((shown["solved_fraction"] > 0) & (shown["solved_fraction"] < 1)).any()
     reason = REASONS[str(shown["ranked_by"].iloc[0])]
-    return [*star, reason] if reason else star
+    return [*star, *([SOLVED_ONLY] if is_mixed else []), *([reason] if reason else [])]
 
 
 def table_columns(shown: pd.DataFrame) -> list[tuple[str, str, list[str]]]:
@@ -331,7 +359,7 @@ def table_columns(shown: pd.DataFrame) -> list[tuple[str, str, list[str]]]:
         ("median", "return", _numbers(shown["final_return_median"])),
         ("area under curve", "IQM [95%]", _with_intervals(shown, AREA)),
         ("", "solved", ["-" if math.isnan(share) else f"{share:.0%}" for share in shown["solved_fraction"]]),
-        ("env steps", "to solve", [_env_steps(steps) for steps in shown["env_steps_to_solve_median"]]),
+        ("env steps", "to solve", _env_steps(shown)),
         ("P(best", "improves)", ["-" if math.isnan(share) else f"{share:.2f}" for share in shown["best_improves"]]),
     ]
 
@@ -421,10 +449,12 @@ def _numbers(values: Any) -> list[str]:
     return ["-" if math.isnan(value) else format(value, spec) for value in values]
 
 
-def _env_steps(steps: float) -> str:
-    if math.isnan(steps):
-        return "-"
-    return "never" if math.isinf(steps) else f"{steps:.0f}"
+def _env_steps(shown: pd.DataFrame) -> list[str]:
+    """Median env steps to solve of the runs that were solved, as text."""
+    return [
+        "-" if math.isnan(share) else f"{steps:.0f}" if share else "never"
+        for share, steps in zip(shown["solved_fraction"], shown["solved_env_steps_median"], strict=True)
+    ]
 
 
 def _aligned(column: tuple[str, str, list[str]]) -> list[str]:

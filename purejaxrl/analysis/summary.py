@@ -19,6 +19,10 @@ class RunSummary(NamedTuple):
         stop_when_solved: Whether each run ended once it was solved.
         settings: Swept values of each setting by name; {} for the one setting of `train`.
         scores: Scores of all runs.
+        env_steps: Env steps of each run, [runs].
+        is_interrupted: Whether a signal stopped the training.
+        observation_type: `default` or `img`, None where it is not known.
+        preset: Name of the preset, None where it is not known.
     """
 
     env: str
@@ -26,6 +30,15 @@ class RunSummary(NamedTuple):
     stop_when_solved: bool
     settings: list[dict[str, Any]]
     scores: Scores
+    env_steps: np.ndarray
+    is_interrupted: bool
+    observation_type: str | None
+    preset: str | None
+
+    @property
+    def seeds(self) -> int:
+        """Number of runs of each setting."""
+        return len(self.env_steps) // len(self.settings)
 
     def scores_by_setting(self) -> list[Scores]:
         """Split the scores, one Scores for each setting in order."""
@@ -56,7 +69,18 @@ def parse_summary(content: dict[str, Any]) -> RunSummary:
     if not isinstance(stop_when_solved, bool):
         raise InputError("stop_when_solved is neither true nor false")
     solved_at = None if _field(content, "solved_at") is None else _number(content["solved_at"], "solved_at")
-    return RunSummary(env, solved_at, stop_when_solved, settings, _scores(content, seeds * len(settings)))
+    runs = seeds * len(settings)
+    return RunSummary(
+        env,
+        solved_at,
+        stop_when_solved,
+        settings,
+        _scores(content, runs),
+        _env_steps(content, runs),
+        content.get("stopped_by") is not None,
+        _name(content, "observation_type"),
+        _name(content, "preset"),
+    )
 
 
 def _scores(content: dict[str, Any], runs: int) -> Scores:
@@ -67,9 +91,21 @@ def _scores(content: dict[str, Any], runs: int) -> Scores:
     area = _numbers(content, "area_under_curve_per_run", runs, missing=np.nan)
     to_solve = _numbers(content, "env_steps_to_solve_per_run", runs, missing=np.inf)
     # A run that an interrupt kept from beginning is neither ok nor unsolved.
-    has_begun = _numbers(content, "env_steps_per_run", runs, missing=0.0) > 0
+    has_begun = _env_steps(content, runs) > 0
     is_ok = ~np.isin(np.arange(runs), failed) & has_begun
     return Scores(final_return, area, np.where(has_begun, to_solve, np.nan), is_ok)
+
+
+def _env_steps(content: dict[str, Any], runs: int) -> np.ndarray:
+    return _numbers(content, "env_steps_per_run", runs, missing=0.0)
+
+
+def _name(content: dict[str, Any], name: str) -> str | None:
+    """A name that says what was trained, None where there is none."""
+    value = content.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{name} is not a name")
+    return value
 
 
 def _field(content: dict[str, Any], name: str) -> Any:

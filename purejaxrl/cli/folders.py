@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from typing import TYPE_CHECKING
 
 from purejaxrl.cli.flags import Parser, convert_count, folder_parser, parse_folder, parse_folders
 from purejaxrl.cli.streams import shorten_path
 
-# The results of as many runs are printed one by one.
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from purejaxrl.analysis.evaluation import Evaluation
+    from purejaxrl.experiment.run_config import Recorded
+
+# The results of as many runs or settings are printed one by one.
 MAX_SHOWN = 20
 
 
@@ -25,7 +33,9 @@ def evaluate_parser() -> Parser:
             ("seed", "decides where episodes start (default 0)"),
         ],
     )
-    parser.add_argument("--json", action="store_true", help="print every run's returns as JSON and nothing else")
+    parser.add_argument(
+        "--json", action="store_true", help="print means and every run's returns as JSON and nothing else"
+    )
     parser.set_defaults(episodes="100", params="last", backend="gymnax", seed="0")
     return parser
 
@@ -51,7 +61,7 @@ def compare_parser() -> Parser:
         "compare",
         "RUN RUN ... [--out FOLDER] [--json]",
         "Compare run folders of one environment: interquartile means with 95% intervals, runs solved, probability of "
-        "improvement.",
+        "improvement. Where budgets differ, all are compared at the env steps of the smallest.",
         [("out", "also write compare.csv, improvement.csv and compare.png to this folder")],
     )
     parser.add_argument("--json", action="store_true", help="print the table as JSON and nothing else")
@@ -64,15 +74,29 @@ def _evaluate(words: list[str]) -> int:
     episodes, seed = (convert_count(name, flags[name]) for name in ("episodes", "seed"))
     use_cpu()
 
+    from purejaxrl import load
     from purejaxrl.analysis import evaluation
     from purejaxrl.storage.files import plain
 
     frame = evaluation.evaluate(path, episodes=episodes, params=flags["params"], seed=seed, backend=flags["backend"])
-    per_run = frame.groupby("run")["return"].agg(["mean", "std", "min", "max"])
+    config = load(path).config
+    found = evaluation.Evaluation.from_returns(frame, config)
     if flags["json"]:
         returns = frame.groupby("run")["return"].agg(list).to_dict()
-        print(json.dumps(plain({"mean": frame["return"].mean(), "returns": returns}), indent=2))
-        return 0
+        whole = {"settings": found.settings.to_dict("records")} if config.is_sweep else {"mean": found.mean}
+        print(json.dumps(plain({**whole, "returns": returns}), indent=2))
+    elif config.is_sweep:
+        from purejaxrl.analysis.statistics import evaluation_table
+
+        print(evaluation_table(found.settings))
+    else:
+        _print_runs(found, episodes)
+    return 0
+
+
+def _print_runs(found: Evaluation, episodes: int) -> None:
+    """Print the evaluation of runs of one setting."""
+    per_run = found.returns.groupby("run")["return"].agg(["mean", "std", "min", "max"])
     for run, row in per_run.head(MAX_SHOWN).iterrows():
         error = 1.96 * row["std"] / episodes**0.5
         interval = f" +- {error:.1f}" if error == error else ""
@@ -80,8 +104,7 @@ def _evaluate(words: list[str]) -> int:
     if len(per_run) > MAX_SHOWN:
         print(f"and {len(per_run) - MAX_SHOWN} more runs")
     if len(per_run) > 1:
-        print(f"mean of all {len(per_run)} runs: {per_run['mean'].mean():.1f}")
-    return 0
+        print(f"mean of all {len(per_run)} runs: {found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]")
 
 
 def _export(words: list[str]) -> int:
@@ -89,11 +112,44 @@ def _export(words: list[str]) -> int:
     path, flags = parse_folder(export_parser(), words)
     use_cpu()
 
+    from purejaxrl import load
     from purejaxrl.analysis import export
+    from purejaxrl.storage.files import read_json
 
-    for written in export.export(path, **flags):
-        print(shorten_path(written))
+    weights, description = export.export(path, **flags)
+    print(shorten_path(weights))
+    print(shorten_path(description))
+    config = load(path).config
+    if config.is_sweep:
+        parts = read_json(description)["parts"]
+        lines = [
+            f"{prefix} {line}".lstrip()
+            for prefix, part in parts.items()
+            for line in name_settings(config, part["runs"])
+        ]
+        more = [f"and {len(lines) - MAX_SHOWN} more settings"] if len(lines) > MAX_SHOWN else []
+        print("\n".join([*lines[:MAX_SHOWN], *more]))
     return 0
+
+
+def name_settings(config: Recorded, runs: Sequence[int]) -> list[str]:
+    """Say which runs have which setting of a sweep.
+
+    Args:
+        config: What was trained.
+        runs: Numbers of runs, in order.
+
+    Returns:
+        A line for each setting.
+    """
+    labels = config.labels
+    by_setting: dict[int, list[int]] = {}
+    for run in runs:
+        by_setting.setdefault(run // config.seeds, []).append(run)
+    return [
+        f"{f'run {own[0]}' if len(own) == 1 else f'runs {own[0]} to {own[-1]}'}: {labels[setting]}"
+        for setting, own in by_setting.items()
+    ]
 
 
 def use_cpu() -> None:
@@ -124,6 +180,8 @@ def _compare(words: list[str]) -> int:
 
         rows = comparison.frame.assign(setting=comparison.labels).to_dict("records")
         print(json.dumps(plain(rows), indent=2))
+        for note in comparison.notes:
+            print(f"purejaxrl: compare: {note}", file=sys.stderr)
     else:
         print(comparing.format_comparison(comparison))
     return 0

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from purejaxrl.cli.flags import Parser, convert_count, folder_parser, parse_folder, parse_folders
-from purejaxrl.cli.folders import use_cpu
+from purejaxrl.cli.folders import name_settings, use_cpu
 from purejaxrl.cli.streams import shorten_path
 from purejaxrl.errors import InputError, PurejaxrlError
 from purejaxrl.storage.files import absolute_path, home_path
+
+if TYPE_CHECKING:
+    from purejaxrl.experiment.run_config import Recorded
 
 
 def plot_parser() -> Parser:
@@ -106,10 +111,34 @@ def _write_curves(runs: list[str], out: Path, column: str | None) -> Path:
     names = runs if len(set(names)) < len(names) else names
     plotters = [partial(result.plot, column=column) for result in results]
     if len(runs) > 1:
-        plotters = [partial(plotter, label=name) for plotter, name in zip(plotters, names, strict=True)]
+        plotters = [
+            partial(result.plot, column=column, label=name) for result, name in zip(results, names, strict=True)
+        ]
+    mixed = _describe_mixture(names, [result.config for result in results])
+    for note in mixed.values():
+        print(f"purejaxrl: plot: {note}", file=sys.stderr)
+    title = f"{env}: {', '.join(mixed).lower()} differ" if mixed else None
     with _refusing_bad_tables(" ".join(runs)):
-        write_curves(out, plotters)
+        write_curves(out, plotters, title)
     return out
+
+
+def _describe_mixture(names: Sequence[str], configs: Sequence[Recorded]) -> dict[str, str]:
+    """Say in what folders differ that are plotted in one figure, by what it is."""
+    from purejaxrl.analysis.compare import describe_differences, describe_env_params
+
+    return describe_differences(
+        names,
+        {
+            "Observation types": [config.observation_type for config in configs],
+            "Environment parameters": describe_env_params(configs),
+            "Presets": [config.preset for config in configs],
+            "Budgets": [
+                " and ".join(dict.fromkeys(str(budget) for budget in config.budgets if budget)) or None
+                for config in configs
+            ],
+        },
+    )
 
 
 def _video(words: list[str]) -> int:
@@ -131,7 +160,10 @@ def _video(words: list[str]) -> int:
     check_target("--out", out)
     use_cpu()
     with nullcontext() if flags["out"] else open_existing(path):
-        print(shorten_path(result.video(out, params=flags["params"], seed=seed, max_steps=max_steps)))
+        shown = result if len(result) == 1 else result.best()
+        print(shorten_path(shown.video(out, params=flags["params"], seed=seed, max_steps=max_steps)))
+    if result.config.is_sweep:
+        print(name_settings(result.config, shown.runs.tolist())[0])
     return 0
 
 

@@ -178,7 +178,8 @@ def _print_summary(result: Result) -> None:
     if result.config.is_sweep:
         from purejaxrl.analysis.statistics import table
 
-        print(table(result.summary(), result.config.labels))
+        settings, labels = result.summary(), result.config.labels
+        print(table(settings, [labels[setting] for setting in settings["setting"]]))
     elif final is not None:
         print(f"mean return of the last 100 episodes: {final:.1f}")
     if summary["solved_at"] is not None:

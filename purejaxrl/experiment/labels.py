@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,19 @@ def columns_of(values: Iterable[dict[str, Any]]) -> dict[str, np.ndarray]:
     """
     rows = list(values)
     return {name: np.array([show(row[name]) for row in rows]) for name in (rows[0] if rows else {})}
+
+
+def column_name(name: str, taken: Container[str]) -> str:
+    """Name the column of a swept hyperparameter in a table that has columns of its own.
+
+    Args:
+        name: The hyperparameter.
+        taken: Names of the table's own columns.
+
+    Returns:
+        The name, as swept_NAME where it is taken.
+    """
+    return f"swept_{name}" if name in taken else name
 
 
 def name_runs(runs: Sequence[int]) -> str:

@@ -12,6 +12,22 @@ from purejaxrl.experiment.schema import migrate
 
 # What config.json puts before the name of an object that only its owner has.
 CUSTOM = "custom: "
+BUDGETS = ("epochs", "episodes", "env_steps")
+
+
+class Budget(NamedTuple):
+    """Budget of each run as described by config.json.
+
+    Attributes:
+        kind: `env_steps` or `episodes`; `epochs` only where their length is not known.
+        amount: How many.
+    """
+
+    kind: str
+    amount: int
+
+    def __str__(self) -> str:
+        return f"{self.amount:,} {self.kind.replace('_', ' ')}"
 
 
 class Recorded(NamedTuple):
@@ -28,6 +44,9 @@ class Recorded(NamedTuple):
         solved_at: Mean return that counts as solved, None for none.
         settings: Swept hyperparameters of each setting by name, one empty dict without a sweep.
         is_sweep: Whether it is a sweep.
+        budgets: The budget of each setting, None where it is not known.
+        observation_type: `default` or `img`, None where it is not known.
+        env_params: Parameters of the environment by name, None where they are its defaults or not known.
     """
 
     algorithm: str
@@ -38,6 +57,9 @@ class Recorded(NamedTuple):
     solved_at: float | None
     settings: list[dict[str, Any]]
     is_sweep: bool
+    budgets: list[Budget | None]
+    observation_type: str | None
+    env_params: dict[str, Any] | None
 
     @property
     def runs(self) -> int:
@@ -115,7 +137,31 @@ def recorded_of(content: dict[str, Any]) -> Recorded:
         raise InputError("config.json: it does not say what was trained")
     values = [{name: as_tuple(_without_mark(setting[name])) for name in swept} for setting in settings]
     algorithm, env, preset = (str(_without_mark(text)) for text in texts)
-    return Recorded(algorithm, env, preset, seeds, seed, solved_at, values, "settings" in content)
+    shared, observation_type, env_params = (content.get(name) for name in ("config", "observation_type", "env_params"))
+    config = shared if isinstance(shared, dict) else {}
+    return Recorded(
+        algorithm,
+        env,
+        preset,
+        seeds,
+        seed,
+        solved_at,
+        values,
+        "settings" in content,
+        [_budget({**config, **setting}) for setting in settings],
+        observation_type if isinstance(observation_type, str) else None,
+        env_params if isinstance(env_params, dict) else None,
+    )
+
+
+def _budget(values: dict[str, Any]) -> Budget | None:
+    """The budget among the hyperparameters of a setting; epochs of known length as env steps."""
+    given = [(kind, values[kind]) for kind in BUDGETS if type(values.get(kind)) is int]
+    if len(given) != 1:
+        return None
+    ((kind, amount),) = given
+    length = values.get("steps_per_epoch")
+    return Budget("env_steps", amount * length) if kind == "epochs" and type(length) is int else Budget(kind, amount)
 
 
 def _without_mark(value: Any) -> Any:

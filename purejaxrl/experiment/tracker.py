@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from purejaxrl.experiment.labels import columns_of
+from purejaxrl.experiment.labels import column_name, columns_of
 from purejaxrl.experiment.plan import Plan, Training, recorded, versions
 from purejaxrl.experiment.progress import plan_extent
 from purejaxrl.training import metrics
@@ -159,9 +159,7 @@ class RunTracker:
             The table; a hyperparameter whose NAME is a column already becomes swept_NAME.
         """
         settings = table["run"].astype(np.int64) // self.plan.options.seeds
-        return table | {
-            f"swept_{name}" if name in table else name: values[settings] for name, values in self.swept.items()
-        }
+        return table | {column_name(name, table): values[settings] for name, values in self.swept.items()}
 
 
 def _metrics_spec(stage: Stage) -> MetricsSpec:
