@@ -78,8 +78,8 @@ def test_a_folder_without_a_name_is_refused(result):
 
 
 def test_it_says_what_it_is_in_one_line(result, path):
-    assert repr(result) == f"<Result: dqn on CartPole-v0, original, 8 runs, 4 settings, in {path}>"
-    assert repr(result[3]) == f"<Result: dqn on CartPole-v0, original, 1 run of 8, 1 setting, in {path}>"
+    assert repr(result) == f"<Result: dqn on CartPole-v0, original, 8 runs, 4 settings, interrupted, in {path}>"
+    assert repr(result[3]) == f"<Result: dqn on CartPole-v0, original, 1 run of 8, 1 setting, interrupted, in {path}>"
     assert (result.stopped_by, result.summary_json["seeds"], result.state) == (2, 2, None)
 
 

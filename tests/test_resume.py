@@ -5,6 +5,8 @@ import json
 import os
 import pkgutil
 import random
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -442,6 +444,58 @@ def test_a_program_that_cannot_be_compiled_costs_nothing_of_the_one_before(two_p
         start(TWO_PROGRAMS, tmp_path / "cut")
     monkeypatch.undo()
     assert_resumed_from(tmp_path / "cut", 0.5, two_programs, OF_TWO_PROGRAMS)
+
+
+HALF = ["--epochs", "16", "--steps_per_epoch", "80", "--actors", "4", "--train_v_iters", "1", "--hidden_sizes", "8"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "{}"),
+        (["--checkpoint_every", "0"], "{} --restart trains anew, as --checkpoint_every 0 keeps no checkpoint"),
+    ],
+    ids=["resumable", "no checkpoint"],
+)
+def test_an_interrupted_training_names_what_resumes_it(flags, said, tmp_path, monkeypatch, capsys):
+    """Chunks of one epoch and of seven are half of 16; the command works as it is printed."""
+    monkeypatch.chdir(tmp_path)
+    happening(monkeypatch, f"{EXPERIMENT}.callbacks.FileWriter.on_chunk", 1, [signal.SIGTERM])
+    assert main(["train", "vpg", *HALF, *flags, "--out", "a run"]) == 143
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == "interrupted at 50%: " + said.format("purejaxrl resume 'a run'")
+    result = purejaxrl.load("a run")
+    assert (result.interruption, result.summary_json["fraction_done"]) == ("interrupted at 50%", 0.5)
+    assert ", interrupted at 50%, in " in repr(result)
+    words = shlex.split(last.partition(": ")[2].partition(" trains anew")[0])
+    assert main(words[1:]) == 0
+    assert "interrupted" not in capsys.readouterr().out
+    result = purejaxrl.load("a run")
+    assert (result.interruption, result.summary_json["fraction_done"]) == ("", 1.0)
+    assert ", interrupted" not in repr(result)
+
+
+def test_what_is_lost_without_checkpoints_is_said(folder, monkeypatch, capsys):
+    """A training that is resumed without them goes on from the one before."""
+    monkeypatch.chdir(folder.parent)
+    happening(monkeypatch, f"{EXPERIMENT}.callbacks.FileWriter.on_chunk", 1, [signal.SIGTERM])
+    assert main(["resume", "run", "--checkpoint_every", "0"]) == 143
+    *_, last = capsys.readouterr().out.splitlines()
+    way = "purejaxrl resume run goes on from an earlier checkpoint, as --checkpoint_every 0 keeps none"
+    assert re.fullmatch(rf"interrupted at \d\d%: {way}", last)
+
+
+@pytest.mark.parametrize("flag", ["--quiet", "--json"])
+def test_an_interruption_is_said_only_where_a_summary_is(flag, tmp_path, monkeypatch, capsys):
+    happening(monkeypatch, f"{EXPERIMENT}.callbacks.FileWriter.on_chunk", 1, [signal.SIGTERM])
+    assert main(["train", "vpg", *HALF, flag, "--out", str(tmp_path / "run")]) == 143
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    if flag == "--quiet":
+        assert printed.out == ""
+    else:
+        summary = json.loads(printed.out)
+        assert (summary["stopped_by"], summary["fraction_done"]) == ("SIGTERM", 0.5)
 
 
 def test_another_number_of_devices_learns_the_same(tmp_path):

@@ -171,7 +171,8 @@ class Result:
         of = "" if len(self) == self.config.runs else f" of {self.config.runs}"
         settings = len(np.unique(self.config.setting_of(self.runs)))
         swept = f", {counted(settings, 'setting')}" if self.config.is_sweep else ""
-        return f"<Result: {self.config.title}, {counted(len(self), 'run')}{of}{swept}, in {self.path}>"
+        interruption = f", {self.interruption}" if self.interruption else ""
+        return f"<Result: {self.config.title}, {counted(len(self), 'run')}{of}{swept}{interruption}, in {self.path}>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
@@ -197,6 +198,13 @@ class Result:
             InputError: If one of your own objects is missing; give it to `load`.
         """
         return self._plan.get()
+
+    @property
+    def interruption(self) -> str:
+        """Where a signal stopped the training, as `interrupted at 50%`; empty where none did."""
+        from purejaxrl.analysis.summary import interruption_of
+
+        return interruption_of(self.summary_json)
 
     @functools.cached_property
     def state(self) -> RunState | None:
