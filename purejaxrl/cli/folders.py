@@ -65,7 +65,8 @@ def _evaluate(words: list[str]) -> int:
     use_cpu()
 
     from purejaxrl.analysis import evaluation
-    from purejaxrl.storage.files import plain
+    from purejaxrl.experiment.run_config import recorded_of
+    from purejaxrl.storage.files import plain, read_json
 
     frame = evaluation.evaluate(path, episodes=episodes, params=flags["params"], seed=seed, backend=flags["backend"])
     per_run = frame.groupby("run")["return"].agg(["mean", "std", "min", "max"])
@@ -79,8 +80,11 @@ def _evaluate(words: list[str]) -> int:
         print(f"run {run}: {row['mean']:.1f}{interval} (from {row['min']:g} to {row['max']:g})")
     if len(per_run) > MAX_SHOWN:
         print(f"and {len(per_run) - MAX_SHOWN} more runs")
-    if len(per_run) > 1:
-        print(f"mean of all {len(per_run)} runs: {per_run['mean'].mean():.1f}")
+    runs = recorded_of(read_json(path / "config.json")).runs
+    if len(per_run) < runs:
+        print(f"mean of {len(per_run)} of {runs} runs, the others have no parameters: {per_run['mean'].mean():.1f}")
+    elif runs > 1:
+        print(f"mean of all {runs} runs: {per_run['mean'].mean():.1f}")
     return 0
 
 
