@@ -280,7 +280,7 @@ def resume(
     """Go on with the training of a run folder from its newest checkpoint, as if it had never stopped.
 
     On the machine, devices and versions of before, parameters and CSV files end bitwise equal to those of a training
-    that was never interrupted. Where no checkpoint was written the training begins anew.
+    that was never interrupted. Where nothing had been learned it begins anew, with a warning.
 
     Args:
         path: The run folder.

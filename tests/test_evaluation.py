@@ -223,6 +223,9 @@ def test_what_an_interrupted_training_lacks_is_to_be_had_by_resuming(balancing, 
     hint = f"the training has not ended; purejaxrl resume {cut} goes on with it"
     with pytest.raises(InputError, match=f"no last parameters of run 1, which has not begun: {hint}"):
         purejaxrl.load(cut)[1].policy()
+    assert main(["evaluate", str(cut), "--episodes", "2"]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("mean of 1 of 2 runs, the others have no parameters: ")
     shutil.rmtree(cut / "params")
     assert main(["evaluate", str(cut)]) == 2
     assert capsys.readouterr().err == f"purejaxrl: {cut} holds no last parameters: {hint}\n"

@@ -182,7 +182,7 @@ def shown_by_tensorboard(folder):
 
 
 class StopAfter(Silent):
-    """Sends the process a signal after so many chunks."""
+    """Sends the process a signal after so many chunks; the start of a training that is resumed counts as one."""
 
     def __init__(self, chunks):
         self.left = chunks
@@ -219,7 +219,7 @@ def test_tensorboard_holds_no_step_twice(log_every, tmp_path, monkeypatch):
     # As if the newest had not been written before the kill.
     newest = sorted((cut / "checkpoints").iterdir())[-1]
     shutil.rmtree(newest)
-    result = purejaxrl.resume(cut, loggers=[TensorBoard()], progress=lambda _: StopAfter(1))
+    result = purejaxrl.resume(cut, loggers=[TensorBoard()], progress=lambda _: StopAfter(2))
     assert result.stopped_by == signal.SIGTERM
     purejaxrl.resume(cut, loggers=[TensorBoard()])
     frame = pd.read_csv(whole / "metrics.csv")

@@ -78,11 +78,13 @@ def test_a_folder_without_a_name_is_refused(result):
 
 
 def test_it_says_what_it_is_in_one_line(result, path):
-    assert repr(result) == f"<Result: dqn on CartPole-v0, original, 8 runs, 4 settings, in {path}>"
+    assert repr(result) == f"<Result: dqn on CartPole-v0, original, 8 runs, 4 settings, interrupted, in {path}>"
     assert repr(result[3]) == (
-        f"<Result: dqn on CartPole-v0, original, 1 run of 8, lr=0.001 hidden_sizes=4x4, in {path}>"
+        f"<Result: dqn on CartPole-v0, original, 1 run of 8, lr=0.001 hidden_sizes=4x4, interrupted, in {path}>"
     )
-    assert repr(result[1:3]) == f"<Result: dqn on CartPole-v0, original, 2 runs of 8, 2 settings, in {path}>"
+    assert repr(result[1:3]) == (
+        f"<Result: dqn on CartPole-v0, original, 2 runs of 8, 2 settings, interrupted, in {path}>"
+    )
     assert (result.stopped_by, result.summary_json["seeds"], result.state) == (2, 2, None)
 
 

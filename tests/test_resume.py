@@ -1,8 +1,12 @@
 """Interrupted and resumed trainings against those that were not: bitwise equal, whatever interrupted them."""
 
+import itertools
 import json
 import os
+import pkgutil
 import random
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,7 +23,7 @@ import purejaxrl
 from purejaxrl.agents import vpg
 from purejaxrl.cli import main
 from purejaxrl.cli.flags import parse_resumption, resume_parser
-from purejaxrl.errors import CheckpointError, InputError, InUseError
+from purejaxrl.errors import CheckpointError, InputError, InUseError, ResourceError
 from purejaxrl.experiment import checkpointing
 from purejaxrl.experiment import run as run_module
 from purejaxrl.experiment.progress import Silent
@@ -46,7 +50,7 @@ def chunks_of_seven_iterations(monkeypatch):
 
 
 class StopAfter(Silent):
-    """Sends the process a signal after so many chunks."""
+    """Sends the process a signal after so many chunks; the start of a training that is resumed counts as one."""
 
     def __init__(self, chunks, number=signal.SIGTERM):
         self.left, self.number = chunks, number
@@ -290,7 +294,8 @@ def test_resuming_starts_over_if_nothing_was_learned(tmp_path):
     header, _, _ = (tmp_path / "whole" / "episodes.csv").read_text().partition("\n")
     (folder / "episodes.csv").write_text(header + "\n")
     (folder / "summary.json").write_text('{"stopped_by": "SIGTERM"}')
-    purejaxrl.resume(folder)
+    with pytest.warns(UserWarning, match=f"^{folder} holds no checkpoint and no results; training begins anew$"):
+        purejaxrl.resume(folder)
     assert_same_files(tmp_path / "whole", folder)
 
 
@@ -327,6 +332,170 @@ def test_a_signal_between_two_programs_leaves_a_checkpoint(tmp_path, monkeypatch
     monkeypatch.setattr(run_module, "compile_fitting", compiled)
     purejaxrl.resume(tmp_path / "cut")
     assert_same_files(tmp_path / "whole", tmp_path / "cut", (*FILES[:2], *OF_SWEEPS))
+
+
+@pytest.fixture(scope="module")
+def two_programs(tmp_path_factory):
+    """A sweep of two programs that nothing interrupted."""
+    out = tmp_path_factory.mktemp("two programs") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("purejaxrl.training.runner.next_length", lambda *_: 7)
+        start(TWO_PROGRAMS, out)
+    return out
+
+
+TWO_PROGRAMS = {**VPG, "epochs": 10, "hidden_sizes": [(8,), (4, 4)]}
+OF_TWO_PROGRAMS = (*FILES[:2], *OF_SWEEPS, "sweep.png")
+FIGURES, STATISTICS = "purejaxrl.analysis.figures.write_figures", "purejaxrl.analysis.statistics.describe"
+EXPERIMENT = "purejaxrl.experiment"
+WRITE = f"{EXPERIMENT}.checkpointing.disk.write"
+
+
+def happening(monkeypatch, function, call, events):
+    """Before that call of a function, the process gets these signals, or an error is raised."""
+    module, _, name = function.rpartition(".")
+    owner = pkgutil.resolve_name(module)
+    original, calls = getattr(owner, name), itertools.count(1)
+
+    def wrapped(*args, **options):
+        if next(calls) == call:
+            for event in events:
+                if isinstance(event, Exception):
+                    raise event
+                signal.raise_signal(event)
+        return original(*args, **options)
+
+    monkeypatch.setattr(owner, name, wrapped)
+
+
+class Starting(Silent):
+    """Keeps the share of the runs that had ended when it was first told of any."""
+
+    share = None
+
+    def advance(self, stats, seconds):
+        if self.share is None:
+            self.share = float(stats.is_over.mean())
+
+
+def assert_resumed_from(out, share, whole, files):
+    """Resuming starts with at least that share of the runs done, and ends as a training that was never stopped."""
+    reporter = Starting()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert purejaxrl.resume(out, progress=reporter).stopped_by is None
+    # Where all have ended there is no progress to tell of.
+    assert (1.0 if reporter.share is None else reporter.share) >= share
+    assert_same_files(whole, out, files)
+
+
+@pytest.mark.parametrize(
+    ("function", "call", "share"),
+    [
+        (f"{EXPERIMENT}.run.compile_fitting", 1, 0.0), (f"{EXPERIMENT}.callbacks.FileWriter.on_chunk", 1, 0.0),
+        (f"{EXPERIMENT}.callbacks.FileWriter.on_batch_end", 1, 0.5), (WRITE, 1, 0.5),
+        (f"{EXPERIMENT}.run.compile_fitting", 2, 0.5), (f"{EXPERIMENT}.run.fit", 2, 0.5),
+        (f"{EXPERIMENT}.run.summarize", 1, 1.0), (WRITE, 2, 1.0), (STATISTICS, 1, 1.0), (FIGURES, 1, 1.0),
+    ],
+)  # fmt: skip
+def test_a_signal_at_any_moment_of_a_sweep_loses_no_run(function, call, share, two_programs, tmp_path, monkeypatch):
+    """Before and between programs, while files are written, and at the end, where it stops nothing any more."""
+    out = tmp_path / "cut"
+    happening(monkeypatch, function, call, [signal.SIGTERM])
+    result = start(TWO_PROGRAMS, out)
+    monkeypatch.undo()
+    assert result.stopped_by == purejaxrl.load(out).stopped_by == (None if share == 1.0 else signal.SIGTERM)
+    assert_resumed_from(out, share, two_programs, OF_TWO_PROGRAMS)
+
+
+@pytest.mark.parametrize(
+    ("function", "call", "share"),
+    [
+        (WRITE, 1, 0.5), (f"{EXPERIMENT}.run.compile_fitting", 2, 0.5), (f"{EXPERIMENT}.run.fit", 2, 0.5),
+        (f"{EXPERIMENT}.callbacks.FileWriter.on_batch_end", 2, 0.5), (f"{EXPERIMENT}.run.summarize", 1, 0.5),
+        (WRITE, 2, 1.0), (STATISTICS, 1, 1.0), (FIGURES, 1, 1.0),
+    ],
+)  # fmt: skip
+def test_a_second_signal_loses_no_run_either(function, call, share, two_programs, tmp_path, monkeypatch):
+    """It ends the training at once, but a checkpoint that is being written becomes whole."""
+    out = tmp_path / "cut"
+    happening(monkeypatch, function, call, [signal.SIGINT] * 2)
+    with pytest.raises(KeyboardInterrupt):
+        start(TWO_PROGRAMS, out)
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert_resumed_from(out, share, two_programs, OF_TWO_PROGRAMS)
+
+
+def test_two_signals_after_the_end_cost_no_figure(tmp_path, monkeypatch):
+    arguments = {**VPG, "epochs": 10}
+    start(arguments, tmp_path / "whole")
+    happening(monkeypatch, FIGURES, 1, [signal.SIGINT] * 2)
+    with pytest.raises(KeyboardInterrupt):
+        start(arguments, tmp_path / "cut")
+    assert not (tmp_path / "cut" / "learning_curve.png").exists()
+    assert_resumed_from(tmp_path / "cut", 1.0, tmp_path / "whole", (*FILES, "learning_curve.png"))
+
+
+def test_a_program_that_cannot_be_compiled_costs_nothing_of_the_one_before(two_programs, tmp_path, monkeypatch):
+    """As one that does not fit in memory."""
+    happening(monkeypatch, f"{EXPERIMENT}.run.compile_fitting", 2, [ResourceError("--max_memory: one run needs more")])
+    with pytest.raises(ResourceError):
+        start(TWO_PROGRAMS, tmp_path / "cut")
+    monkeypatch.undo()
+    assert_resumed_from(tmp_path / "cut", 0.5, two_programs, OF_TWO_PROGRAMS)
+
+
+HALF = ["--epochs", "16", "--steps_per_epoch", "80", "--actors", "4", "--train_v_iters", "1", "--hidden_sizes", "8"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "{}"),
+        (["--checkpoint_every", "0"], "{} --restart trains anew, as --checkpoint_every 0 keeps no checkpoint"),
+    ],
+    ids=["resumable", "no checkpoint"],
+)
+def test_an_interrupted_training_names_what_resumes_it(flags, said, tmp_path, monkeypatch, capsys):
+    """Chunks of one epoch and of seven are half of 16; the command works as it is printed."""
+    monkeypatch.chdir(tmp_path)
+    happening(monkeypatch, f"{EXPERIMENT}.callbacks.FileWriter.on_chunk", 1, [signal.SIGTERM])
+    assert main(["train", "vpg", *HALF, *flags, "--out", "a run"]) == 143
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == "interrupted at 50%: " + said.format("purejaxrl resume 'a run'")
+    result = purejaxrl.load("a run")
+    assert (result.interruption, result.summary_json["fraction_done"]) == ("interrupted at 50%", 0.5)
+    assert ", interrupted at 50%, in " in repr(result)
+    words = shlex.split(last.partition(": ")[2].partition(" trains anew")[0])
+    assert main(words[1:]) == 0
+    assert "interrupted" not in capsys.readouterr().out
+    result = purejaxrl.load("a run")
+    assert (result.interruption, result.summary_json["fraction_done"]) == ("", 1.0)
+    assert ", interrupted" not in repr(result)
+
+
+def test_what_is_lost_without_checkpoints_is_said(folder, monkeypatch, capsys):
+    """A training that is resumed without them goes on from the one before."""
+    monkeypatch.chdir(folder.parent)
+    happening(monkeypatch, f"{EXPERIMENT}.callbacks.FileWriter.on_chunk", 1, [signal.SIGTERM])
+    assert main(["resume", "run", "--checkpoint_every", "0"]) == 143
+    *_, last = capsys.readouterr().out.splitlines()
+    way = "purejaxrl resume run goes on from an earlier checkpoint, as --checkpoint_every 0 keeps none"
+    assert re.fullmatch(rf"interrupted at \d\d%: {way}", last)
+
+
+@pytest.mark.parametrize("flag", ["--quiet", "--json"])
+def test_an_interruption_is_said_only_where_a_summary_is(flag, tmp_path, monkeypatch, capsys):
+    happening(monkeypatch, f"{EXPERIMENT}.callbacks.FileWriter.on_chunk", 1, [signal.SIGTERM])
+    assert main(["train", "vpg", *HALF, flag, "--out", str(tmp_path / "run")]) == 143
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    if flag == "--quiet":
+        assert printed.out == ""
+    else:
+        summary = json.loads(printed.out)
+        assert (summary["stopped_by"], summary["fraction_done"]) == ("SIGTERM", 0.5)
 
 
 def test_another_number_of_devices_learns_the_same(tmp_path):

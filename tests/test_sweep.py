@@ -26,6 +26,7 @@ from purejaxrl.training.runner import fit
 
 VECTORS = {"observation_type": "default"}
 TINY = {**VECTORS, "env_steps": 1200, "batch_size": 16, "memory_size": 64}
+CHECKPOINT = ("arrays.safetensors", "facts.json", "SHA256SUMS")
 SWEPT = {"lr": [1e-3, 1e-4], "hidden_sizes": [(8,), (4, 4)]}
 
 
@@ -58,8 +59,9 @@ def test_the_files_of_a_sweep(grid):
     names = {path.relative_to(grid.path).as_posix() for path in grid.path.rglob("*") if path.is_file()}
     assert names == {
         "config.json", "episodes.csv", "metrics.csv", "summary.json", "sweep.csv", "improvement.csv", "sweep.png",
-        "params/last-1.safetensors", "params/last-2.safetensors", "checkpoints/000001/arrays.safetensors",
-        "checkpoints/000001/facts.json", "checkpoints/000001/SHA256SUMS",
+        "params/last-1.safetensors", "params/last-2.safetensors",
+        # One between the programs and one at the end.
+        *(f"checkpoints/{k}/{file}" for k in ("000001", "000002") for file in CHECKPOINT),
     }  # fmt: skip
     config = json.loads((grid.path / "config.json").read_text())
     assert config["config"]["gamma"] == 0.99

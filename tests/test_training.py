@@ -11,10 +11,11 @@ from helpers import assert_same_bits, bits, flat, train_many, train_one
 from probes import Choice, Counter, Endless
 
 from purejaxrl.agents import a3c, dqn, vpg
-from purejaxrl.components.hyperparameters import Budget
+from purejaxrl.components.hyperparameters import Budget, find_budget
 from purejaxrl.envs import make
 from purejaxrl.training import devices
 from purejaxrl.training.batches import stack_configs
+from purejaxrl.training.compilation import StopRequestedError, compile_program
 from purejaxrl.training.evaluation import Best, evaluate, evaluate_and_keep
 from purejaxrl.training.loop import Span, fraction_used, init_run, iterate, iterations_of, train_chunk
 from purejaxrl.training.runner import next_length
@@ -31,6 +32,27 @@ CASES = pytest.mark.parametrize(
     [(vpg.agent, VPG), (dqn.agent, DQN), (a3c.agent, A3C)],
     ids=["vpg", "dqn", "a3c"],
 )
+
+
+def test_a_program_that_is_not_wanted_any_more_is_not_traced():
+    """Tracing takes seconds in which nothing else can happen; what remains is finding out the sizes of arrays."""
+    calls = []
+
+    def update(*arguments):
+        calls.append(None)
+        return vpg.agent.update(*arguments)
+
+    counts = []
+    for is_stopping in (True, False):
+        calls.clear()
+        polled = iter([is_stopping, is_stopping])
+        with pytest.raises(StopRequestedError):
+            compile_program(
+                vpg.agent._replace(update=update), CARTPOLE, VPG, find_budget(VPG), devices.local_devices("cpu", 1), 1,
+                should_stop=lambda polled=polled: next(polled, True),
+            )  # fmt: skip
+        counts.append(len(calls))
+    assert counts[0] < counts[1]
 
 
 @CASES

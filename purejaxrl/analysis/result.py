@@ -170,7 +170,8 @@ class Result:
     def __repr__(self) -> str:
         of = "" if len(self) == self.config.runs else f" of {self.config.runs}"
         swept = f", {self._label or counted(len(self._settings), 'setting')}" if self.config.is_sweep else ""
-        return f"<Result: {self.config.title}, {counted(len(self), 'run')}{of}{swept}, in {self.path}>"
+        interruption = f", {self.interruption}" if self.interruption else ""
+        return f"<Result: {self.config.title}, {counted(len(self), 'run')}{of}{swept}{interruption}, in {self.path}>"
 
     @property
     def _settings(self) -> np.ndarray:
@@ -208,6 +209,13 @@ class Result:
             InputError: If one of your own objects is missing; give it to `load`.
         """
         return self._plan.get()
+
+    @property
+    def interruption(self) -> str:
+        """Where a signal stopped the training, as `interrupted at 50%`; empty where none did."""
+        from purejaxrl.analysis.summary import interruption_of
+
+        return interruption_of(self.summary_json)
 
     @functools.cached_property
     def state(self) -> RunState | None:

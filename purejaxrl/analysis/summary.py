@@ -83,6 +83,26 @@ def parse_summary(content: dict[str, Any]) -> RunSummary:
     )
 
 
+def interruption_of(content: dict[str, Any]) -> str:
+    """Describe where a signal stopped a training.
+
+    Args:
+        content: Content of summary.json, {} before the training has ended.
+
+    Returns:
+        The description, as `interrupted at 50%`; without the share where an earlier version wrote the file, and empty
+        where no signal stopped the training.
+    """
+    if content.get("stopped_by") is None:
+        return ""
+    try:
+        share = _number(_field(content, "fraction_done"), "fraction_done")
+    except InputError:
+        return "interrupted"
+    # Rounded as the display of progress does, but what was interrupted had not come to its end.
+    return f"interrupted at {min(share, 0.99):.0%}"
+
+
 def _scores(content: dict[str, Any], runs: int) -> Scores:
     failed = _list(content, "failed_runs")
     if not all(type(run) is int and 0 <= run < runs for run in failed):

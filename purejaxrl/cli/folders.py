@@ -90,12 +90,12 @@ def _evaluate(words: list[str]) -> int:
 
         print(evaluation_table(found.settings))
     else:
-        _print_runs(found, episodes)
+        _print_runs(found, episodes, config.runs)
     return 0
 
 
-def _print_runs(found: Evaluation, episodes: int) -> None:
-    """Print the evaluation of runs of one setting."""
+def _print_runs(found: Evaluation, episodes: int, runs: int) -> None:
+    """Print the evaluation of one setting, of whose `runs` some may have no parameters."""
     per_run = found.returns.groupby("run")["return"].agg(["mean", "std", "min", "max"])
     for run, row in per_run.head(MAX_SHOWN).iterrows():
         error = 1.96 * row["std"] / episodes**0.5
@@ -103,8 +103,15 @@ def _print_runs(found: Evaluation, episodes: int) -> None:
         print(f"run {run}: {row['mean']:.1f}{interval} (from {row['min']:g} to {row['max']:g})")
     if len(per_run) > MAX_SHOWN:
         print(f"and {len(per_run) - MAX_SHOWN} more runs")
-    if len(per_run) > 1:
-        print(f"mean of all {len(per_run)} runs: {found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]")
+    if len(per_run) < runs:
+        print(f"mean of {len(per_run)} of {runs} runs, the others have no parameters: {_with_interval(found)}")
+    elif runs > 1:
+        print(f"mean of all {runs} runs: {_with_interval(found)}")
+
+
+def _with_interval(found: Evaluation) -> str:
+    """A mean with its interval; one run has none."""
+    return f"{found.mean:.1f}" + (f" [{found.low:.1f}, {found.high:.1f}]" if found.low == found.low else "")
 
 
 def _export(words: list[str]) -> int:

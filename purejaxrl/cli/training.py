@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pkgutil
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator
@@ -113,8 +114,22 @@ def _print_result(result: Result, own: dict[str, Any]) -> int:
         print(json.dumps(result.summary_json, indent=2))
     elif not own["quiet"]:
         _print_summary(result)
+        if result.interruption:
+            print(f"{result.interruption}: {_way_to_resume(result)}")
     LOG.info("most memory in use by this process: %.1f MiB", _peak_memory() / 2**20)
     return 0 if result.stopped_by is None else 128 + result.stopped_by
+
+
+def _way_to_resume(result: Result) -> str:
+    """The command that goes on with an interrupted training, and what it does where that is less than all of it."""
+    from purejaxrl.storage import checkpoint, run_folder
+
+    command = f"purejaxrl resume {shlex.quote(str(shorten_path(result.path)))}"
+    if result.plan.options.checkpoint_every or not run_folder.find_results(result.path):
+        return command
+    if checkpoint.numbers(result.path / "checkpoints"):
+        return f"{command} goes on from an earlier checkpoint, as --checkpoint_every 0 keeps none"
+    return f"{command} --restart trains anew, as --checkpoint_every 0 keeps no checkpoint"
 
 
 def _peak_memory() -> int:

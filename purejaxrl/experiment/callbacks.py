@@ -173,13 +173,15 @@ class ProgressDisplay(Callback):
         self.reporter = reporter
 
     def on_start(self, tracker: RunTracker, config: Content) -> None:
-        """Show that compilation begins.
+        """Show that compilation begins, and what has been done where training continues.
 
         Args:
             tracker: State of the training.
             config: Content of config.json.
         """
         self.reporter.start()
+        if tracker.stats.has_begun.any():
+            self.reporter.advance(tracker.stats, tracker.seconds())
 
     def on_chunk(self, event: Event) -> None:
         """Show the progress of all runs, unless the end of the batch follows.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -48,13 +48,25 @@ class Snapshot(NamedTuple):
 
 
 class Checkpointer(Callback):
-    """Writes checkpoints every few minutes, where training stops, and at its end; none if the interval is 0."""
+    """Writes checkpoints every few minutes, after every batch, where training stops, and at its end.
 
-    def __init__(self, folder: RunFolder, minutes: float) -> None:
-        self.folder, self.minutes = folder, minutes
+    It writes none if the interval is 0.
+    """
+
+    def __init__(
+        self, folder: RunFolder, minutes: float, finishing: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        """Initialize the writer of a run folder's checkpoints.
+
+        Args:
+            folder: The run folder.
+            minutes: The interval.
+            finishing: Makes a context in which no signal ends the process, for the time in which one is written.
+        """
+        self.folder, self.minutes, self.finishing = folder, minutes, finishing
         self.path = folder.path / FOLDER
         self.written = time.monotonic()
-        # What is to be written when training has ended and all its files have.
+        # What is to be written at the end of the training, once summary.json is.
         self.pending: Snapshot | None = None
 
     def on_start(self, tracker: RunTracker, config: Content) -> None:
@@ -85,18 +97,22 @@ class Checkpointer(Callback):
             self.write(self.snapshot(event.tracker, event.stage))
 
     def on_batch_end(self, event: Event) -> None:
-        """Write a checkpoint between batches if one is due, or else keep its content.
+        """Write a checkpoint between batches, or keep its content after the last one.
+
+        However the process ends, batches that have ended are not trained again. The checkpoint is small, as it holds no
+        states.
 
         Args:
             event: The last chunk of the batch.
         """
         position = event.stage.position
-        if position.runs or (position.is_finished and event.stage.is_only) or not self.minutes:
+        if position.runs or (position.is_finished and event.stage.is_only):
             return
-        self.pending = self.snapshot(event.tracker, event.stage)
-        if self.is_due(event) and not position.is_finished:
-            self.write(self.pending)
-            self.pending = None
+        between = self.snapshot(event.tracker, event.stage)
+        if position.is_finished:
+            self.pending = between
+        else:
+            self.write(between)
 
     def on_end(self, summary: Content) -> None:
         """Write the checkpoint that was kept for the end of the training.
@@ -163,7 +179,8 @@ class Checkpointer(Callback):
         if snapshot is None:
             return
         started = time.monotonic()
-        disk.write(self.path, snapshot.arrays, snapshot.facts)
+        with self.finishing():
+            disk.write(self.path, snapshot.arrays, snapshot.facts)
         self.written = time.monotonic()
         log("checkpoint in %s, written in %.2f s", self.path, self.written - started)
 

@@ -67,7 +67,7 @@ class Reporter(Protocol):
         """
 
     def advance(self, stats: RunStats, seconds: float) -> None:
-        """Handle the end of a chunk.
+        """Handle the end of a chunk, or the start of a training that continues from a checkpoint.
 
         Args:
             stats: Statistics of all runs so far.

@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
         summary: Content of summary.json.
         plan: What was trained.
         state: States of the runs, None where nothing was trained, or several batches were.
-        stopped_by: Number of the signal that was received, None if there was none.
+        stopped_by: Number of the signal that stopped it before its end, None if none did.
     """
 
     path: Path
@@ -55,10 +55,11 @@ class Outcome(NamedTuple):
 class Finishers(NamedTuple):
     """Functions that write files once training has ended.
 
-    Each is called with the run folder, and the contents of config.json and summary.json.
+    Each is called with the run folder, and the contents of config.json and summary.json, once everything that they need
+    and the last checkpoint are on the disk.
 
     Attributes:
-        tables: Writes tables, before the last checkpoint.
+        tables: Writes tables.
         plots: Writes plots, after everything else.
     """
 
@@ -100,6 +101,9 @@ def run_experiment(
     restored = Restored() if found is None else checkpointing.restore(tracker, folder, found)
     if restored.position.is_finished:
         config, summary = (read_json(folder.path / name) for name in ("config.json", "summary.json"))
+        # The process may have ended between the last checkpoint and these.
+        finishers.tables(folder, config, summary)
+        finishers.plots(folder, config, summary)
         return Outcome(folder.path, config, summary, plan)
     if found is None:
         # What can be refused comes before this.
@@ -108,17 +112,18 @@ def run_experiment(
     log("run folder: %s", folder.path)
     log("devices: %s, %d of %d used", local[0].device_kind, used, len(local))
     reporter = SafeReporter(progress) if progress else Silent()
-    # Data first, then the checkpoint, then plots.
+    signals = StopSignals()
+    # Data first, then the checkpoint, then what can be made from the data again.
     callbacks = [
         FileWriter(folder, restored.tails),
-        Finisher(folder, finishers.tables),
         Logging(folder, Listeners(loggers)),
-        Checkpointer(folder, plan.options.checkpoint_every),
+        Checkpointer(folder, plan.options.checkpoint_every, signals.finishing),
         ProgressDisplay(reporter),
+        Finisher(folder, finishers.tables),
         Finisher(folder, finishers.plots),
     ]
     is_finished = False
-    with StopSignals() as signals, ExitStack() as closing:
+    with signals, ExitStack() as closing:
         for callback in callbacks:
             closing.callback(callback.on_close)
             callback.on_start(tracker, config)
@@ -141,8 +146,8 @@ def run_experiment(
         reporter.close()
         # Still within StopSignals: what has been learned is written whole. A signal that came with the last chunk has
         # stopped nothing.
-        stopped_by = signals.received
-        summary = plain(summarize(tracker, local[0].device_kind, None if is_finished else stopped_by))
+        stopped_by = None if is_finished else signals.received
+        summary = plain(summarize(tracker, local[0].device_kind, stopped_by))
         for callback in callbacks:
             callback.on_end(summary)
     if plan.options.fail_on_nan and tracker.failed:
@@ -154,7 +159,7 @@ def run_experiment(
 def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> tuple[Plan, Checkpoint | None]:
     """Plan what `purejaxrl.resume` would do, without changing any file.
 
-    It warns of damaged checkpoints that are skipped, and of versions that differ.
+    It warns of damaged checkpoints that are skipped, of versions that differ, and where there is nothing to go on from.
 
     Args:
         path: The run folder.
@@ -179,6 +184,7 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
     if found is None:
         if not restart:
             _check_nothing_is_lost(path)
+            warn(f"{path} holds no checkpoint and no results; training begins anew", stacklevel=3)
         return plan, None
     if restart:
         raise InputError(f"--restart: {path} has a checkpoint to go on from, {found.path}; leave --restart out")
@@ -232,7 +238,7 @@ def train_groups(
         A Stage after every chunk.
 
     Raises:
-        StopRequestedError: If asked to stop while compiling.
+        StopRequestedError: If asked to stop before or while a program is compiled.
         ResourceError: If not even one run fits, or not those that were trained side by side before an interruption.
     """
     position, resume_point = restored.position, restored.resume_point

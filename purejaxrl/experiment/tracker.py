@@ -246,6 +246,7 @@ def summarize(tracker: RunTracker, device: str, stopped_by: int | None) -> dict[
         "runs_ok": begun - len(tracker.failed),
         "failed_runs": sorted(tracker.failed),
         "stopped_by": signal.Signals(stopped_by).name if stopped_by else None,
+        "fraction_done": float(plan_extent(plan).fraction(stats).mean()),
         "env_steps": env_steps,
         "episodes": int(stats.episodes.sum()),
         "programs": tracker.programs,

@@ -196,15 +196,21 @@ def compile_program(
         chunk = partial(advance_group, agent, env, budget, capacity)
     else:
         chunk = partial(train_chunk, agent, env, budget, capacity, group)
-    lowered = [
-        jit(start, (RUNS, RUNS), (RUNS, RUNS)).lower(configs, seeds),
-        jit(chunk, (RUNS, RUNS, SHARED), (RUNS, RUNS_SECOND), (1,)).lower(configs, state, A_SPAN),
+    parts = [
+        (jit(start, (RUNS, RUNS), (RUNS, RUNS)), (configs, seeds)),
+        (jit(chunk, (RUNS, RUNS, SHARED), (RUNS, RUNS_SECOND), (1,)), (configs, state, A_SPAN)),
     ]
     if eval_episodes is not None:
         judge = jax.vmap(partial(evaluate_and_keep, agent, env, eval_episodes))
         who = of_runs((jax.ShapeDtypeStruct((width,), jnp.int32), jax.ShapeDtypeStruct((width,), bool)))
         arguments = (configs, state.learner.params, best, state.key, *who)
-        lowered.append(jit(judge, (RUNS,) * 6, (RUNS, RUNS), (2,)).lower(*arguments))
+        parts.append((jit(judge, (RUNS,) * 6, (RUNS, RUNS), (2,)), arguments))
+    lowered = []
+    for part, arguments in parts:
+        # Tracing takes seconds, too.
+        if should_stop():
+            raise StopRequestedError
+        lowered.append(part.lower(*arguments))
 
     # JAX's settings go by thread, and compiling has one of its own.
     compile_all = standard_jax()(lambda: [part.compile(devices.COMPILER_OPTIONS) for part in lowered])

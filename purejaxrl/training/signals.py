@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -47,6 +48,8 @@ class StopSignals(AbstractContextManager["StopSignals"]):
     def __init__(self) -> None:
         self.received: int | None = None
         self._previous: dict[int, Any] = {}
+        self._interrupts: list[int] = []
+        self._waiting: list[int] = []
 
     def is_stopping(self) -> bool:
         """Check whether a signal has been received."""
@@ -60,10 +63,27 @@ class StopSignals(AbstractContextManager["StopSignals"]):
                 is_ours = handler is not None if number in INTERRUPTS else handler in (signal.SIG_DFL, _end_at_once)
                 if is_ours:
                     self._previous[number] = signal.signal(number, self._note)
+        self._interrupts = [number for number in INTERRUPTS if number in self._previous]
         return self
 
     def __exit__(self, *_: object) -> None:
         self._restore(*self._previous)
+
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Hold back SIGINT and SIGTERM, even a second one, until what is written in this context is whole."""
+        handlers = {number: signal.signal(number, self._wait) for number in self._interrupts}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            waiting, self._waiting = self._waiting, []
+            for number in waiting:
+                signal.raise_signal(number)
+
+    def _wait(self, number: int, _: FrameType | None) -> None:
+        self._waiting.append(number)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.received is None:
