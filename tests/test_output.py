@@ -14,6 +14,7 @@ import termios
 import warnings
 
 import pytest
+from helpers import terminal
 
 import purejaxrl
 from purejaxrl.cli import main
@@ -123,6 +124,23 @@ def test_an_interrupted_training_says_so_even_if_nobody_reads(flag, broken, tmp_
     monkeypatch.setattr(sys, "stdout", broken("unread"))
     assert main([*TINY_VPG, "--epochs", "100000", *flag, "--out", str(tmp_path / "run")]) == 143
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["stopped_by"] == "SIGTERM"
+
+
+@pytest.mark.parametrize("shown", ["both", "errors", "output"])
+def test_a_summary_stands_on_a_line_of_its_own(shown, tmp_path, monkeypatch):
+    """Whatever of standard output and error is the terminal."""
+    with terminal(80) as (stream, lines):
+        monkeypatch.setattr(sys, "stdout", io.StringIO() if shown == "errors" else stream)
+        monkeypatch.setattr(sys, "stderr", io.StringIO() if shown == "output" else stream)
+        assert main([*TINY_VPG, "--out", str(tmp_path / "run")]) == 0
+        print("$", file=stream)
+    expected = ["vpg on CartPole-v0", "vpg: 100%|"] * (shown != "output")
+    expected += ["1 of 1 runs ok, 80 env steps", "reached a 100", "curve: "] * (shown != "errors")
+    # A long path goes on in the next line.
+    found = [line for line in lines if line.startswith(tuple(expected))]
+    assert len(found) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))
+    assert lines[-1] == "$"
 
 
 def test_errors_keep_their_exit_codes_if_they_cannot_be_printed(stream, monkeypatch):

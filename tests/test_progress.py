@@ -1,11 +1,18 @@
 """What a training prints as it progresses, line by line."""
 
+import fcntl
+import io
 import signal
+import struct
+import termios
+import warnings
 
 import numpy as np
 import pytest
+from helpers import terminal
 
 import purejaxrl
+from purejaxrl.errors import warn
 from purejaxrl.experiment import progress
 from purejaxrl.experiment.progress import Extent, Goal, Terminal, mean_of_settings
 from purejaxrl.training.metrics import RunStats
@@ -75,6 +82,77 @@ def test_lines_are_few(monkeypatch, capsys):
         "dqn: 10/100 env steps",
         "dqn: 40/100 env steps",
     ]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120, 200, 0])
+@pytest.mark.parametrize("seconds", [0.0, 2.0])
+def test_whatever_is_printed_after_a_bar_stands_on_a_line_of_its_own(columns, seconds, monkeypatch):
+    """Also where compilation took longer than training so far. A terminal may say that it has no columns."""
+    goal = Goal(400, "env steps", Extent(np.array([400, 400]), np.array([0, 0])))
+    with terminal(columns) as (stream, lines):
+        monkeypatch.setattr("sys.stderr", stream)
+        shown = Terminal("title", "dqn", goal)
+        shown.start()
+        shown.advance(stats_of([100, 100], [NAN, NAN]), seconds)
+        shown.note("a note")
+        shown.advance(stats_of([400, 400], [150, 200], over=[True, True]), seconds)
+        shown.close()
+        print("2 of 2 runs ok", file=stream)
+    first, note, bar, last = lines
+    assert (first, note, last) == ("title: compiling ...", "dqn: a note", "2 of 2 runs ok")
+    assert bar.startswith("dqn: 100%|")
+
+
+def test_a_bar_that_was_never_advanced_ends_its_line():
+    goal = Goal(400, "env steps", Extent(np.array([400]), np.array([0])))
+    with terminal(80) as (stream, lines):
+        shown = Terminal("", "dqn", goal, stream=stream)
+        shown.start()
+        shown.close()
+        print("purejaxrl: stopped", file=stream)
+    assert lines == ["dqn, compiling:   0%|        | 0/400 env steps [00:00<?]", "purejaxrl: stopped"]
+
+
+def test_a_bar_follows_the_width_of_its_terminal():
+    goal = Goal(400, "env steps", Extent(np.array([400]), np.array([0])))
+    with terminal(200) as (stream, lines):
+        shown = Terminal("", "dqn", goal, stream=stream)
+        shown.start()
+        fcntl.ioctl(stream, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+        stream.write("\r" + " " * 60)
+        shown.advance(stats_of([100], [NAN]), 1.0)
+        shown.close()
+    assert len(lines[-1]) <= 40
+
+
+def test_a_bar_in_a_notebook_ends_its_line():
+    """There the stream is no terminal, and the next print follows."""
+    goal = Goal(400, "env steps", Extent(np.array([400]), np.array([0])))
+    stream = io.StringIO()
+    shown = Terminal("", "dqn", goal, stream=stream, is_live=True)
+    shown.start()
+    shown.advance(stats_of([400], [150], over=[True]), 0.5)
+    shown.close()
+    print("printed", file=stream)
+    *_, bar, last = stream.getvalue().splitlines()
+    assert bar.endswith("return 150.0, solved 0/1, 800 env steps/s")
+    assert last == "printed"
+
+
+def test_a_warning_stands_on_a_line_above_the_bar(monkeypatch):
+    goal = Goal(400, "env steps", Extent(np.array([400]), np.array([0])))
+    with terminal(80) as (stream, lines), warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *_: print(message, file=stream)
+        monkeypatch.setattr("sys.stderr", stream)
+        shown = Terminal("", "dqn", goal)
+        shown.start()
+        warn("a logger failed")
+        shown.advance(stats_of([400], [150], over=[True]), 0.5)
+        shown.close()
+    assert lines[0] == "a logger failed"
+    assert lines[1].startswith("dqn: 100%|")
+    assert len(lines) == 2
 
 
 @pytest.mark.parametrize(("episodes", "bound"), [(0, "about"), (9, "up to")])

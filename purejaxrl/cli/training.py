@@ -133,9 +133,10 @@ def _configure_logging(own: dict[str, Any]) -> bool:
 @contextmanager
 def _warning_in_one_line() -> Iterator[None]:
     """Print warnings as errors are printed; whatever Python's own filters say, they stop nothing."""
+    from purejaxrl.experiment.progress import print_above_the_bar
 
     def show(message: Warning | str, *_: object) -> None:
-        print(f"purejaxrl: {message}", file=sys.stderr)
+        print_above_the_bar(f"purejaxrl: {message}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

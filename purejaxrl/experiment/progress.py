@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from purejaxrl.training.metrics import RunStats
 
 SECONDS_BETWEEN_LINES = 10.0
 LONG_SECONDS = 300.0
+USUAL_COLUMNS, USUAL_ROWS = 80, 24
 BAR = "{desc}: {percentage:3.0f}%|{bar:8}| {n:.0f}/{total_fmt}{unit} [{elapsed}<{remaining}]{postfix}"
 SWEEP_BAR = "{desc}: {percentage:3.0f}%|{bar:8}| [{elapsed}<{remaining}]{postfix}"
 
@@ -177,9 +179,18 @@ class AboveTheBar(logging.Handler):
             record: The log record.
         """
         try:
-            tqdm.write(self.format(record), file=sys.stderr)
+            print_above_the_bar(self.format(record))
         except Exception:
             self.handleError(record)
+
+
+def print_above_the_bar(text: str) -> None:
+    """Print a line to standard error, above a progress bar if there is one.
+
+    Args:
+        text: The line.
+    """
+    tqdm.write(text, file=sys.stderr)
 
 
 class Terminal:
@@ -212,6 +223,8 @@ class Terminal:
             file=self.stream,
             disable=not self.is_terminal,
             bar_format=SWEEP_BAR if self.goal.settings else BAR,
+            ncols=_columns(self.stream),
+            nrows=USUAL_ROWS,
         )
 
     def note(self, text: str) -> None:
@@ -235,10 +248,11 @@ class Terminal:
         facts = [self._standing(stats), *self._solved(stats)]
         facts.append(f"{stats.env_steps.sum() / max(seconds, 1e-9):,.0f} env steps/s")
         if self.is_terminal and self.bar is not None:
-            self.bar.n = done
+            self.bar.n, self.bar.ncols = done, _columns(self.stream)
             self.bar.set_description_str(self.label, refresh=False)
-            # What remains is reckoned from training alone, without the time that compiling took.
-            self.bar.start_t = time.time() - seconds
+            # What remains is reckoned from training alone, without the time that compiling took. A bar that was last
+            # drawn before it started counts as never drawn, and would be left without the end of its line.
+            self.bar.start_t = self.bar.last_print_t = time.time() - seconds
             self.bar.set_postfix_str(", ".join(facts))
         elif share >= 1 or time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
@@ -276,6 +290,13 @@ class Terminal:
         if remaining > LONG_SECONDS:
             bound = "up to" if extent.episodes.any() else "about"
             self.note(f"this will take {bound} {remaining / 60:.0f} minutes{self.goal.hint}")
+
+
+def _columns(stream: Any) -> int | None:
+    """Return the width of a terminal, None for other streams; a terminal that does not know its width says 0."""
+    with suppress(AttributeError, OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or USUAL_COLUMNS
+    return None
 
 
 def mean_of_settings(values: np.ndarray, settings: int) -> np.ndarray:
