@@ -205,7 +205,7 @@ def test_metrics_of_several_folders(folders):
     (paths[2] / "metrics.csv").write_text("")
     (paths[3] / "metrics.csv").write_text(HEADER + "0,0,1,50,2,8,1,,3\n3,1,1,60,2,9,1,6,3\n3,1")
     metrics = read_metrics(paths)
-    assert set(metrics.columns) == {"run", "env_steps", "return_100", "return_mean"}
+    assert set(metrics.columns) == {"run", "env_steps", "episodes", "return_100", "return_mean"}
     assert list(metrics["run"]) == [0, 1, 9, 12]
     assert metrics["run"].dtype == np.int64
     assert list(metrics["env_steps"]) == [100, 100, 50, 60]

@@ -135,7 +135,9 @@ def test_a_summary_stands_on_a_line_of_its_own(shown, tmp_path, monkeypatch):
         assert main([*TINY_VPG, "--out", str(tmp_path / "run")]) == 0
         print("$", file=stream)
     expected = ["vpg on CartPole-v0", "vpg: 100%|"] * (shown != "output")
-    expected += ["1 of 1 runs ok, 80 env steps", "reached a 100", "curve: "] * (shown != "errors")
+    expected += ["1 of 1 runs ok, 80 env steps", "mean return of the last episodes: ", "reached a 100", "curve: "] * (
+        shown != "errors"
+    )
     # A long path goes on in the next line.
     found = [line for line in lines if line.startswith(tuple(expected))]
     assert len(found) == len(expected)

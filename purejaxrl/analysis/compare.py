@@ -19,7 +19,7 @@ from purejaxrl.storage.run_folder import is_system_file
 
 # Pairs are printed of at most so many settings.
 MAX_PRINTED_SETTINGS = 6
-METRICS = ("run", "env_steps", "return_100", "return_mean")
+METRICS = ("run", "env_steps", "episodes", "return_100", "return_mean")
 
 
 class Comparison(NamedTuple):

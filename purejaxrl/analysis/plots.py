@@ -30,6 +30,8 @@ COLOR, EVAL_COLOR = COLORS[:2]
 OTHER_COLOR = "0.45"
 # Named curves that a legend inside the axes has room for.
 FEW = 4
+RECENT = "recent_return"
+THIN = "thin: mean of all episodes so far, fewer than 100"
 
 
 @contextmanager
@@ -50,11 +52,13 @@ def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = 
     """Plot the mean return of the last 100 episodes of one setting against env steps.
 
     Up to 100 runs are faint lines, the mean of all runs is a thick one. The band is one standard deviation over all
-    runs, clipped to their range. A run that ended earlier continues with its last value. Where no run has 100 episodes
-    the mean of each interval is plotted instead. Greedy evaluations, if any, are a second line.
+    runs, clipped to their range. A run that ended earlier continues with its last value. Before every run has had 100
+    episodes the mean is thinner, and over all episodes of the runs that have had fewer. Where less than half of the
+    runs ever have 100 episodes the mean of each interval is plotted instead. Greedy evaluations, if any, are a second
+    line.
 
     Args:
-        metrics: Content of metrics.csv: run, env_steps, return_100, return_mean, eval_return.
+        metrics: Content of metrics.csv: run, env_steps, episodes, return_100, return_mean, eval_return.
         title: Title of the figure.
         solved_at: Return at which to mark the environment as solved.
 
@@ -90,6 +94,8 @@ def plot_runs(
     name = style.pop("label", None)
     training = _training_column(metrics)
     wanted = {training: f"training, {_meaning(metrics)}"} if column is None else {column: column}
+    if training == RECENT:
+        metrics = add_recent_returns(metrics)
     is_evaluated = "eval_return" in metrics and metrics["eval_return"].notna().any()
     if column is None and name is None and is_evaluated:
         wanted["eval_return"] = "greedy evaluation"
@@ -138,7 +144,7 @@ def _finish(axes: Axes, title: str, ylabel: str, solved_at: float | None) -> Non
     axes.set(title=axes.get_title() or title, xlabel="env steps", ylabel=ylabel)
     _style_env_steps(axes)
     handles = axes.get_legend_handles_labels()[0]
-    if len(handles) > FEW:
+    if _count_named(axes) > FEW:
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize="small")
     elif handles:
         axes.legend(loc="best", framealpha=0.85, edgecolor="none")
@@ -151,7 +157,12 @@ def _normalized(style: dict[str, Any]) -> dict[str, Any]:
 
 def _next_color(axes: Axes) -> str:
     """A color that no named line of the axes has yet, while there are any."""
-    return COLORS[len(axes.get_legend_handles_labels()[0]) % len(COLORS)]
+    return COLORS[_count_named(axes) % len(COLORS)]
+
+
+def _count_named(axes: Axes) -> int:
+    """How many curves of the axes have a name."""
+    return sum(label != THIN for label in axes.get_legend_handles_labels()[1])
 
 
 def histogram(counts: dict[int, int], width: int, title: str, label: str) -> Figure:
@@ -190,12 +201,14 @@ def sweep(
 ) -> Figure:
     """Plot settings side by side: learning curves of the 8 best, 95% intervals of the 30 best.
 
-    A curve is the interquartile mean over a setting's runs of the mean return of the last 100 episodes (where no run
-    has 100 episodes, of each interval), its band the middle half of the runs; a run that ended earlier continues with
-    its last value. Dots are interquartile means, bars their intervals, in the colors of the curves, best on top.
+    A curve is the interquartile mean over a setting's runs of the mean return of the last 100 episodes (where less than
+    half of all runs have 100 episodes, of each interval), its band the middle half of the runs; a run that ended
+    earlier continues with its last value. Before every run of a setting has had 100 episodes its curve is thinner, and
+    over all episodes of the runs that have had fewer. Dots are interquartile means, bars their intervals, in the colors
+    of the curves, best on top.
 
     Args:
-        metrics: A row per run and interval: run, env_steps, return_100, return_mean.
+        metrics: A row per run and interval: run, env_steps, episodes, return_100, return_mean.
         statistics: A row per setting, as `purejaxrl.analysis.statistics.describe` returns them.
         labels: A label for each setting.
         setting_of_run: The setting of each run number in `metrics`, [runs].
@@ -218,6 +231,8 @@ def sweep(
     which = f", {CURVES} best of {len(order)} settings" if len(order) > CURVES else ""
     curves.set(title=f"learning curves{which}", xlabel="env steps", ylabel=f"return, {_meaning(metrics)}")
     _style_env_steps(curves)
+    if curves.get_legend_handles_labels()[0]:
+        curves.legend(loc="best", framealpha=0.85, edgecolor="none", fontsize="small")
     best = statistics.iloc[order[:rows]]
     _add_intervals(final, best, "final_return")
     _add_intervals(area, best, "area")
@@ -233,14 +248,32 @@ def sweep(
     return figure
 
 
+def add_recent_returns(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Add the mean return of the last episodes of each run: of 100, and of all while these are fewer.
+
+    Args:
+        metrics: Content of metrics.csv: run, env_steps, episodes, return_100, return_mean.
+
+    Returns:
+        The rows by run and env steps, with a column recent_return, which is NaN where no episode has ended.
+    """
+    rows = metrics.sort_values(["run", "env_steps"])
+    ended = rows.groupby("run")["episodes"].diff().fillna(rows["episodes"])
+    returns = (rows["return_mean"] * ended).where(ended > 0, 0.0)
+    # A NaN is a return, too.
+    total = returns.groupby(rows["run"]).transform(lambda of_run: of_run.cumsum(skipna=False))
+    of_all = total / rows["episodes"].where(rows["episodes"] > 0)
+    return rows.assign(**{RECENT: rows["return_100"].fillna(of_all)})
+
+
 def _training_column(metrics: pd.DataFrame) -> str:
-    """The mean of 100 episodes, where half of the runs or more ever have one."""
+    """The mean of up to 100 episodes, where half of the runs or more ever have as many."""
     known = metrics.loc[metrics["return_100"].notna(), "run"].nunique() if "return_100" in metrics else 0
-    return "return_100" if known and 2 * known >= metrics["run"].nunique() else "return_mean"
+    return RECENT if known and 2 * known >= metrics["run"].nunique() else "return_mean"
 
 
 def _meaning(metrics: pd.DataFrame) -> str:
-    return "mean of 100 episodes" if _training_column(metrics) == "return_100" else "mean of the interval"
+    return "mean of 100 episodes" if _training_column(metrics) == RECENT else "mean of the interval"
 
 
 def _add_threshold(axes: Axes, solved_at: float | None) -> None:
@@ -265,19 +298,34 @@ def _style_env_steps(axes: Axes) -> None:
 
 
 def _add_runs(axes: Axes, metrics: pd.DataFrame, column: str, label: str, color: str, **style: Any) -> None:
-    curves = _curves(metrics, column)
+    curves, full_from = _find_curves(metrics, column)
     if not curves:
         return
     for env_steps, values in curves[:: -(-len(curves) // FAINT_LINES)]:
         axes.plot(env_steps, values, color=color, alpha=0.25, linewidth=0.8)
     grid, values = _on_one_grid(curves)
     mean, deviation = values.mean(axis=0), values.std(axis=0)
-    axes.plot(grid, mean, **{"linewidth": 2, **style}, color=color, label=f"{label} ({counted(len(curves), 'run')})")
+    name = f"{label} ({counted(len(curves), 'run')})"
+    _add_line(axes, grid, mean, full_from, **{"linewidth": 2, **style, "color": color, "label": name})
     if len(curves) > 1:
         # Returns have a bound, which the mean and a deviation together may pass.
         low = np.maximum(mean - deviation, values.min(axis=0))
         high = np.minimum(mean + deviation, values.max(axis=0))
         axes.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _add_line(axes: Axes, grid: np.ndarray, values: np.ndarray, full_from: float, **style: Any) -> None:
+    """A line that is half as wide, and explained, before the env steps from which windows are full."""
+    first = int(np.searchsorted(grid, full_from))
+    is_ever_full = first < len(grid) - 1
+    if first:
+        name = None if is_ever_full else style["label"]
+        (thin,) = axes.plot(grid[: first + 1], values[: first + 1], **{**style, "label": name})
+        thin.set_linewidth(thin.get_linewidth() / 2)
+    if is_ever_full:
+        axes.plot(grid[first:], values[first:], **style)
+    if first and THIN not in axes.get_legend_handles_labels()[1]:
+        axes.plot([], [], color=OTHER_COLOR, linewidth=0.9, label=THIN)
 
 
 def _add_settings(
@@ -292,20 +340,22 @@ def _add_settings(
     from purejaxrl.analysis.statistics import interquartile_mean, shorten
 
     column = column or _training_column(metrics)
-    taken = len(axes.get_legend_handles_labels()[0]) if labels is not None else 0
+    if column == RECENT:
+        metrics = add_recent_returns(metrics)
+    taken = _count_named(axes) if labels is not None else 0
     setting_of_row = setting_of_run[metrics["run"].to_numpy(np.int64)]
     if not metrics[column].notna().any():
         _mark_empty(axes, "no returns")
     for rank, setting in enumerate(settings):
         color = style.get("color") or COLORS[(taken + rank) % len(COLORS)]
-        name = {} if labels is None else {"label": shorten(labels[setting], LABEL_LENGTH)}
-        curves = _curves(metrics[setting_of_row == setting], column)
+        name = {"label": None if labels is None else shorten(labels[setting], LABEL_LENGTH)}
+        curves, full_from = _find_curves(metrics[setting_of_row == setting], column)
         if not curves:
             continue
         grid, values = _on_one_grid(curves)
         # The best is plotted last, above the others.
         line = {"linewidth": 1.8, "zorder": 3 - rank / CURVES, **name, **style, "color": color}
-        axes.plot(grid, interquartile_mean(values, axis=0), **line)
+        _add_line(axes, grid, interquartile_mean(values, axis=0), full_from, **line)
         if len(curves) > 1:
             low, high = np.quantile(values, (0.25, 0.75), axis=0)
             axes.fill_between(grid, low, high, color=color, alpha=0.12, linewidth=0)
@@ -335,6 +385,20 @@ def _colors(count: int) -> list[str]:
 def _mark_empty(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.6, text, transform=axes.transAxes, ha="center", color="0.4")
     axes.set_xticks([])
+
+
+def _find_curves(metrics: pd.DataFrame, column: str) -> tuple[list[tuple[np.ndarray, np.ndarray]], float]:
+    """Curves of the runs, and for `recent_return` the env steps from which each of them has had 100 episodes.
+
+    Runs that never have as many are left out, unless that is more than half of them.
+    """
+    if column != RECENT:
+        return _curves(metrics, column), -np.inf
+    is_full = metrics["return_100"].notna()
+    starts = metrics[is_full].groupby("run")["env_steps"].min()
+    if 2 * len(starts) < metrics["run"].nunique():
+        return _curves(metrics, column), np.inf
+    return _curves(metrics[metrics["run"].isin(starts.index)], column), float(starts.max())
 
 
 def _curves(metrics: pd.DataFrame, column: str) -> list[tuple[np.ndarray, np.ndarray]]:

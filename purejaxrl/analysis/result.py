@@ -355,7 +355,8 @@ class Result:
         """Plot learning curves: the mean return of the last 100 episodes against env steps.
 
         One setting is shown by a faint line per run, their mean and a band of one standard deviation; several settings
-        by the interquartile mean and the middle half of the runs of each, one color per setting, at most 8.
+        by the interquartile mean and the middle half of the runs of each, one color per setting, at most 8. Where runs
+        have had fewer than 100 episodes their mean is over all so far, and its line is thinner.
 
         Args:
             axes: Matplotlib axes to plot on; by default those of a new figure.

@@ -176,6 +176,8 @@ def _print_summary(result: Result) -> None:
         print(table(result.summary(), result.config.labels))
     elif final is not None:
         print(f"mean return of the last 100 episodes: {final:.1f}")
+    else:
+        print(f"mean return of the last episodes: {_recent_return(result)}")
     if summary["solved_at"] is not None:
         solved = f"{summary['solved_runs']} of {summary['runs']} runs"
         print(f"reached a 100-episode mean of {summary['solved_at']:g}: {solved}")
@@ -185,6 +187,15 @@ def _print_summary(result: Result) -> None:
         print(f"diverged (NaN): runs {name_runs(summary['failed_runs'])}")
     if result.curve.exists():
         print(f"curve{'s' if result.config.is_sweep else ''}: {shorten_path(result.curve)}")
+
+
+def _recent_return(result: Result) -> str:
+    """Format the mean return of runs that have not all had 100 episodes."""
+    from purejaxrl.analysis.plots import add_recent_returns
+    from purejaxrl.experiment.progress import format_return
+
+    last = add_recent_returns(result.frame()).groupby("run").last()
+    return format_return(float(last["recent_return"].mean()), last["episodes"].to_numpy())
 
 
 COMMANDS = {
