@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import terminal
 
 from purejaxrl.analysis import statistics
 from purejaxrl.analysis.compare import compare, format_comparison, read_metrics, read_summary, write_comparison
@@ -439,6 +440,19 @@ def test_compare_on_the_command_line(folders, tmp_path, capsys, monkeypatch):
         assert main(["compare", *words]) == 0
         assert list(pd.read_csv(tmp_path / str(number) / "compare.csv")["setting"]) == ["poor", "good"]
         assert capsys.readouterr().out == printed.out
+
+
+@pytest.mark.parametrize("columns", [80, 120, 160])
+def test_a_comparison_fits_its_terminal_and_names_settings_whole(columns, folders, tmp_path, monkeypatch):
+    folders(night=SWEEP | {"settings": [{f"hyperparameter_{n}": n / lr for n in range(1, 8)} for lr in (10, 100)]})
+    folders(good=PLAIN)
+    monkeypatch.chdir(tmp_path)
+    with terminal(columns) as (stream, lines):
+        monkeypatch.setattr("sys.stdout", stream)
+        assert main(["compare", "night", "good"]) == 0
+    table = " ".join(lines).split("probability that")[0]
+    for label in compare(["night", "good"]).labels:
+        assert f" {label} " in table
 
 
 @pytest.mark.parametrize("threshold", [475.0, None])

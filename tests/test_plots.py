@@ -140,7 +140,7 @@ def test_the_line_is_thick_once_every_run_has_100_episodes(at):
     thick = next(line for line in axes.lines if line.get_linewidth() == 2)
     assert at <= thick.get_xdata()[0] < at + 1
     assert "mean of 100 episodes" in thick.get_label()
-    assert "thin: mean of all episodes so far, fewer than 100" in [text.get_text() for text in axes.get_legend().texts]
+    assert "thin: fewer than 100 episodes so far" in [text.get_text() for text in axes.get_legend().texts]
 
 
 def test_several_curves_explain_the_thin_line_once_and_keep_their_colors():
@@ -148,7 +148,8 @@ def test_several_curves_explain_the_thin_line_once_and_keep_their_colors():
     for name in ("one", "other"):
         plots.plot_runs(axes, make_early(0, [10, 110, 210], [20, 40, 60], [NAN, 40, 60]), "", label=name, lw=None)
     handles, labels = axes.get_legend_handles_labels()
-    assert sorted(labels) == ["one (1 run)", "other (1 run)", "thin: mean of all episodes so far, fewer than 100"]
+    assert sorted(labels) == ["one (1 run)", "other (1 run)", "thin: fewer than 100 episodes so far"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == sorted(labels)
     colors = {label: handle.get_color() for label, handle in zip(labels, handles, strict=True)}
     assert (colors["one (1 run)"], colors["other (1 run)"]) == plots.COLORS[:2]
 
@@ -267,6 +268,8 @@ def test_long_labels_are_neither_cut_off_nor_laid_over_the_curves(settings, tmp_
     ]
     figure = sweep_figure([[n, n + 1] for n in range(2 * settings)], 2, labels, solved_at=3.0)
     figure.savefig(tmp_path / "sweep.png")
+    shown = [name.replace("\n", " ") for name in names_of(figure.axes[1])]
+    assert shown == [labels[row] for row in range(settings - 1, max(-1, settings - 31), -1)]
     curves, final, area = (axes.get_window_extent() for axes in figure.axes)
     names = [label.get_window_extent() for label in figure.axes[1].get_yticklabels()]
     assert all(curves.x1 < name.x0 and name.x1 < final.x0 for name in names)
@@ -274,3 +277,19 @@ def test_long_labels_are_neither_cut_off_nor_laid_over_the_curves(settings, tmp_
     assert area.x1 <= figure.bbox.x1
     assert curves.width > 0.35 * figure.bbox.width
     assert not any(label.get_parse_math() for label in figure.axes[1].get_yticklabels())
+
+
+@pytest.mark.parametrize(("settings", "words"), [(2, 5), (8, 5), (8, 40)])
+def test_legends_name_settings_whole_and_within_the_figure(settings, words, tmp_path):
+    """Beside the curves, as they would cover them; where there are many lines the figure is higher."""
+    labels = [" ".join(f"hyperparameter_{word}={n}.{word}" for word in range(words)) for n in range(settings)]
+    figure, axes = plots.new_figure()
+    curves = make_metrics([[n, n + 1] for n in range(settings)])
+    plots.plot_settings(axes, curves, labels, range(settings), np.arange(settings), "title")
+    plots.make_room_for_legend(axes)
+    figure.savefig(tmp_path / "curves.png")
+    texts = axes.get_legend().get_texts()
+    assert [text.get_text().replace("\n", " ") for text in texts] == labels
+    for extent in (text.get_window_extent() for text in texts):
+        assert axes.get_window_extent().x1 < extent.x0 < extent.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= extent.y0 < extent.y1 <= figure.bbox.y1

@@ -89,17 +89,18 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
     return Comparison(frame, labels, scores, first.env, first.solved_at, stop_when_solved)
 
 
-def format_comparison(comparison: Comparison) -> str:
+def format_comparison(comparison: Comparison, width: int | None = None) -> str:
     """Format a comparison for a terminal.
 
     Args:
         comparison: The comparison.
+        width: As for `purejaxrl.analysis.statistics.table`.
 
     Returns:
         A table of the settings, best first; where they are few, followed by the probability of improvement of each
         pair.
     """
-    lines = [table(comparison.frame, comparison.labels)]
+    lines = [table(comparison.frame, comparison.labels, width)]
     if 1 < len(comparison.scores) <= MAX_PRINTED_SETTINGS:
         lines.append("probability that a run of the first is better than one of the second:")
         for setting, other, *figures in improvements(comparison.scores, comparison.stop_when_solved).itertuples(

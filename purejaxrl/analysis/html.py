@@ -58,7 +58,7 @@ def image(content: bytes, kind: str, alt: str, width: int) -> str:
 def _curves(result: Result) -> str:
     with plots.default_style():
         figure = Figure(figsize=plots.SIZE, layout="constrained")
-        result.plot(figure.subplots())
+        plots.make_room_for_legend(result.plot(figure.subplots()))
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=120)
         return image(file.getvalue(), "png", "learning curves", WIDTH)

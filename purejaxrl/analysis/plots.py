@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from purejaxrl.experiment.labels import counted
+from purejaxrl.experiment.labels import counted, wrap_label
 
 # Inches.
 SIZE = (8, 4.8)
@@ -23,7 +23,7 @@ POINTS = 400
 FAINT_LINES = 100
 CURVES = 8
 ROWS = 30
-LABEL_LENGTH = 36
+LABEL_LENGTH = 40
 # Okabe and Ito's colors, which color-blind people can tell apart, with wine for their yellow, too light for a line.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9", "#882255")
 COLOR, EVAL_COLOR = COLORS[:2]
@@ -31,7 +31,7 @@ OTHER_COLOR = "0.45"
 # Named curves that a legend inside the axes has room for.
 FEW = 4
 RECENT = "recent_return"
-THIN = "thin: mean of all episodes so far, fewer than 100"
+THIN = "thin: fewer than 100 episodes so far"
 
 
 @contextmanager
@@ -143,11 +143,31 @@ def _finish(axes: Axes, title: str, ylabel: str, solved_at: float | None) -> Non
     _add_threshold(axes, solved_at)
     axes.set(title=axes.get_title() or title, xlabel="env steps", ylabel=ylabel)
     _style_env_steps(axes)
-    handles = axes.get_legend_handles_labels()[0]
-    if _count_named(axes) > FEW:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize="small")
-    elif handles:
-        axes.legend(loc="best", framealpha=0.85, edgecolor="none")
+    # What explains lines comes after their names.
+    named = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda pair: pair[1] == THIN)
+    if not named:
+        return
+    handles, names = zip(*named, strict=True)
+    lines = "\n".join(names).count("\n") + 1
+    if _count_named(axes) > FEW or lines > len(names):
+        axes.legend(handles, names, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize="small")
+    else:
+        axes.legend(handles, names, loc="best", framealpha=0.85, edgecolor="none")
+
+
+def make_room_for_legend(axes: Axes) -> None:
+    """Make the figure of a single plot higher where the legend beside it needs that.
+
+    Args:
+        axes: The axes of the plot.
+    """
+    legend, figure = axes.get_legend(), axes.get_figure(root=True)
+    if legend is None or figure is None:
+        return
+    names = [text.get_text() for text in legend.get_texts()]
+    lines = "\n".join(names).count("\n") + 1
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, max(height, 1 + 0.15 * lines + 0.06 * len(names)))
 
 
 def _normalized(style: dict[str, Any]) -> dict[str, Any]:
@@ -219,11 +239,14 @@ def sweep(
         The figure.
     """
     # scipy takes long to import, and the figure of a single setting does without.
-    from purejaxrl.analysis.statistics import ranking, shorten
+    from purejaxrl.analysis.statistics import ranking
 
     order = ranking(statistics)
     rows = min(len(order), ROWS)
-    figure = Figure(figsize=(14, max(4.8, 1.6 + 0.24 * rows)), dpi=120, layout="constrained")
+    names = [_wrapped(labels[row]) for row in order[:rows]]
+    lines = max((name.count("\n") + 1 for name in names), default=1)
+    height = 0.24 if lines == 1 else 0.1 + 0.14 * lines
+    figure = Figure(figsize=(14, max(4.8, 1.6 + height * rows)), dpi=120, layout="constrained")
     figure.suptitle(title, parse_math=False)
     curves, final, area = figure.subplots(1, 3, width_ratios=(2.2, 1, 1))
     _add_settings(curves, metrics, order[:CURVES], setting_of_run)
@@ -241,7 +264,7 @@ def sweep(
     which = f", {ROWS} best" if len(order) > ROWS else ""
     final.set(title=f"final return{which}", xlabel="IQM, 95% interval")
     area.set(title=f"area under curve{which}", xlabel="IQM, 95% interval")
-    final.set_yticks(range(rows), [shorten(labels[row], LABEL_LENGTH) for row in order[:rows]], parse_math=False)
+    final.set_yticks(range(rows), names, parse_math=False, fontsize=10 if lines == 1 else 8)
     area.set_yticks(range(rows), [""] * rows)
     for label, color in zip(final.get_yticklabels(), _colors(rows), strict=True):
         label.set_color(color)
@@ -264,6 +287,11 @@ def add_recent_returns(metrics: pd.DataFrame) -> pd.DataFrame:
     total = returns.groupby(rows["run"]).transform(lambda of_run: of_run.cumsum(skipna=False))
     of_all = total / rows["episodes"].where(rows["episodes"] > 0)
     return rows.assign(**{RECENT: rows["return_100"].fillna(of_all)})
+
+
+def _wrapped(label: str) -> str:
+    """The label of a setting, whole, in lines that a figure has room for."""
+    return "\n".join(wrap_label(label, LABEL_LENGTH))
 
 
 def _training_column(metrics: pd.DataFrame) -> str:
@@ -337,7 +365,7 @@ def _add_settings(
     labels: Sequence[str] | None = None,
     **style: Any,
 ) -> None:
-    from purejaxrl.analysis.statistics import interquartile_mean, shorten
+    from purejaxrl.analysis.statistics import interquartile_mean
 
     column = column or _training_column(metrics)
     if column == RECENT:
@@ -348,7 +376,7 @@ def _add_settings(
         _mark_empty(axes, "no returns")
     for rank, setting in enumerate(settings):
         color = style.get("color") or COLORS[(taken + rank) % len(COLORS)]
-        name = {"label": None if labels is None else shorten(labels[setting], LABEL_LENGTH)}
+        name = {"label": None if labels is None else _wrapped(labels[setting])}
         curves, full_from = _find_curves(metrics[setting_of_row == setting], column)
         if not curves:
             continue

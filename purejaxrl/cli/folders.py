@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 from purejaxrl.cli.flags import Parser, convert_count, folder_parser, parse_folder, parse_folders
 from purejaxrl.cli.streams import shorten_path
@@ -115,6 +116,7 @@ def _compare(words: list[str]) -> int:
     runs, flags = parse_folders(compare_parser(), words)
 
     from purejaxrl.analysis import compare as comparing
+    from purejaxrl.experiment.labels import terminal_columns
 
     comparison = comparing.compare(runs)
     if flags["out"]:
@@ -125,7 +127,7 @@ def _compare(words: list[str]) -> int:
         rows = comparison.frame.assign(setting=comparison.labels).to_dict("records")
         print(json.dumps(plain(rows), indent=2))
     else:
-        print(comparing.format_comparison(comparison))
+        print(comparing.format_comparison(comparison, terminal_columns(sys.stdout)))
     return 0
 
 

@@ -172,8 +172,9 @@ def _print_summary(result: Result) -> None:
     )
     if result.config.is_sweep:
         from purejaxrl.analysis.statistics import table
+        from purejaxrl.experiment.labels import terminal_columns
 
-        print(table(result.summary(), result.config.labels))
+        print(table(result.summary(), result.config.labels, terminal_columns(sys.stdout)))
     elif final is not None:
         print(f"mean return of the last 100 episodes: {final:.1f}")
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from purejaxrl.errors import InputError, in_one_line, warn
-from purejaxrl.experiment.labels import counted
+from purejaxrl.experiment.labels import counted, terminal_columns
 from purejaxrl.experiment.plan import Plan
 from purejaxrl.experiment.presets import TUNED, as_dict, tuned_key
 from purejaxrl.training.batches import group_settings
@@ -24,7 +23,7 @@ from purejaxrl.training.metrics import WINDOW, RunStats
 
 SECONDS_BETWEEN_LINES = 10.0
 LONG_SECONDS = 300.0
-USUAL_COLUMNS, USUAL_ROWS = 80, 24
+USUAL_ROWS = 24
 BAR = "{desc}: {percentage:3.0f}%|{bar:8}| {n:.0f}/{total_fmt}{unit} [{elapsed}<{remaining}]{postfix}"
 SWEEP_BAR = "{desc}: {percentage:3.0f}%|{bar:8}| [{elapsed}<{remaining}]{postfix}"
 # What is left out of a bar where the terminal is too narrow.
@@ -226,7 +225,7 @@ class Terminal:
             file=self.stream,
             disable=not self.is_terminal,
             bar_format=SWEEP_BAR if self.goal.settings else BAR,
-            ncols=_columns(self.stream),
+            ncols=terminal_columns(self.stream),
             nrows=USUAL_ROWS,
         )
 
@@ -250,7 +249,7 @@ class Terminal:
         done = share * self.goal.amount
         further = [*self._solved(stats), f"{stats.env_steps.sum() / max(seconds, 1e-9):,.0f} env steps/s"]
         if self.is_terminal and self.bar is not None:
-            self.bar.n, self.bar.ncols = done, _columns(self.stream)
+            self.bar.n, self.bar.ncols = done, terminal_columns(self.stream)
             self.bar.set_description_str(self.label, refresh=False)
             # What remains is reckoned from training alone, without the time that compiling took. A bar that was last
             # drawn before it started counts as never drawn, and would be left without the end of its line.
@@ -318,13 +317,6 @@ class Terminal:
         if remaining > LONG_SECONDS:
             bound = "up to" if extent.episodes.any() else "about"
             self.note(f"this will take {bound} {remaining / 60:.0f} minutes{self.goal.hint}")
-
-
-def _columns(stream: Any) -> int | None:
-    """Return the width of a terminal, None for other streams; a terminal that does not know its width says 0."""
-    with suppress(AttributeError, OSError, ValueError):
-        return os.get_terminal_size(stream.fileno()).columns or USUAL_COLUMNS
-    return None
 
 
 def format_return(mean: float, episodes: np.ndarray) -> str:
