@@ -286,10 +286,22 @@ def test_legends_name_settings_whole_and_within_the_figure(settings, words, tmp_
     figure, axes = plots.new_figure()
     curves = make_metrics([[n, n + 1] for n in range(settings)])
     plots.plot_settings(axes, curves, labels, range(settings), np.arange(settings), "title")
-    plots.make_room_for_legend(axes)
+    plots.make_room_for_legend(figure)
     figure.savefig(tmp_path / "curves.png")
     texts = axes.get_legend().get_texts()
     assert [text.get_text().replace("\n", " ") for text in texts] == labels
     for extent in (text.get_window_extent() for text in texts):
         assert axes.get_window_extent().x1 < extent.x0 < extent.x1 <= figure.bbox.x1
         assert figure.bbox.y0 <= extent.y0 < extent.y1 <= figure.bbox.y1
+
+
+def test_long_names_of_run_folders_are_whole_too(tmp_path):
+    names = [f"{'a-folder-with-a-very-long-name-' * 4}{n}" for n in range(3)]
+    figure, axes = plots.new_figure()
+    for name in names:
+        plots.plot_runs(axes, make_metrics([[1, 2]]), "title", label=name)
+    plots.make_room_for_legend(figure)
+    figure.savefig(tmp_path / "curves.png")
+    texts = axes.get_legend().get_texts()
+    assert ["".join(text.get_text().split("\n")) for text in texts] == [f"{name} (1 run)" for name in names]
+    assert max(text.get_window_extent().x1 for text in texts) <= figure.bbox.x1

@@ -123,7 +123,7 @@ def write_curves(path: Path, plotters: Sequence[Callable[[Axes], Any]]) -> None:
         figure, axes = plots.new_figure()
         for plotter in plotters:
             plotter(axes)
-        plots.make_room_for_legend(axes)
+        plots.make_room_for_legend(figure)
         write_figure(path, figure)
 
 

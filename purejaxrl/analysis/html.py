@@ -58,7 +58,8 @@ def image(content: bytes, kind: str, alt: str, width: int) -> str:
 def _curves(result: Result) -> str:
     with plots.default_style():
         figure = Figure(figsize=plots.SIZE, layout="constrained")
-        plots.make_room_for_legend(result.plot(figure.subplots()))
+        result.plot(figure.subplots())
+        plots.make_room_for_legend(figure)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=120)
         return image(file.getvalue(), "png", "learning curves", WIDTH)

@@ -92,6 +92,7 @@ def plot_runs(
     style = _normalized(style)
     color = style.pop("color", None) or _next_color(axes)
     name = style.pop("label", None)
+    name = name and "\n".join(map(_wrapped, str(name).splitlines()))
     training = _training_column(metrics)
     wanted = {training: f"training, {_meaning(metrics)}"} if column is None else {column: column}
     if training == RECENT:
@@ -155,16 +156,14 @@ def _finish(axes: Axes, title: str, ylabel: str, solved_at: float | None) -> Non
         axes.legend(handles, names, loc="best", framealpha=0.85, edgecolor="none")
 
 
-def make_room_for_legend(axes: Axes) -> None:
-    """Make the figure of a single plot higher where the legend beside it needs that.
+def make_room_for_legend(figure: Figure) -> None:
+    """Make a figure of one plot higher where the legend beside it needs that.
 
     Args:
-        axes: The axes of the plot.
+        figure: The figure.
     """
-    legend, figure = axes.get_legend(), axes.get_figure(root=True)
-    if legend is None or figure is None:
-        return
-    names = [text.get_text() for text in legend.get_texts()]
+    legend = figure.axes[0].get_legend()
+    names = [text.get_text() for text in legend.get_texts()] if legend else []
     lines = "\n".join(names).count("\n") + 1
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, max(height, 1 + 0.15 * lines + 0.06 * len(names)))

@@ -374,11 +374,12 @@ class Result:
         metrics, config = self.frame(), self.config
         if column is not None and column not in metrics.select_dtypes("number"):
             raise InputError(f"--column: {column} is no column of numbers; there are {', '.join(metrics.columns)}")
-        is_own = axes is None
+        figure = None
         if axes is None:
             import matplotlib.pyplot as plt
 
-            axes = plt.figure(figsize=plots.SIZE, layout="constrained").subplots()
+            figure = plt.figure(figsize=plots.SIZE, layout="constrained")
+            axes = figure.subplots()
         settings = np.unique(config.setting_of(self.runs))
         style = {"solved_at": config.solved_at, "column": column, **line_style}
         # Curves with labels of their own share axes with others.
@@ -389,8 +390,8 @@ class Result:
             setting_of_run = config.setting_of(np.arange(config.runs))
             order = settings[np.argsort(self.summary()["rank"].to_numpy())] if self.summary_json else settings
             plots.plot_settings(axes, metrics, config.labels, order, setting_of_run, title, **style)
-        if is_own:
-            plots.make_room_for_legend(axes)
+        if figure is not None:
+            plots.make_room_for_legend(figure)
         return axes
 
     @property
