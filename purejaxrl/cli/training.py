@@ -7,7 +7,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +178,9 @@ def _print_summary(result: Result) -> None:
     elif final is not None:
         print(f"mean return of the last 100 episodes: {final:.1f}")
     else:
-        print(f"mean return of the last episodes: {_recent_return(result)}")
+        # There is no metrics.csv before the end of the first interval.
+        with suppress(InputError):
+            print(f"mean return of the last episodes: {_recent_return(result)}")
     if summary["solved_at"] is not None:
         solved = f"{summary['solved_runs']} of {summary['runs']} runs"
         print(f"reached a 100-episode mean of {summary['solved_at']:g}: {solved}")
