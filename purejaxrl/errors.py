@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import warnings
 from contextlib import suppress
 from typing import Any
@@ -90,13 +91,17 @@ def reason(error: Exception) -> str:
 
 
 def warn(text: str, *, stacklevel: int = 2) -> None:
-    """Issue a warning, and go on even if standard error is closed, full, or read by nobody.
+    """Issue a warning on a line of its own, and go on even if standard error is closed, full, or read by nobody.
 
     Args:
         text: The message.
         stacklevel: As for `warnings.warn`, which still raises what a filter has turned into an error.
     """
-    with suppress(OSError, ValueError):
+    # Imported here, as most commands warn of nothing.
+    from tqdm import tqdm
+
+    # A progress bar is taken away for that time: it ends in the middle of a line.
+    with suppress(OSError, ValueError), tqdm.external_write_mode(file=sys.stderr):
         warnings.warn(text, stacklevel=stacklevel + 1)
 
 

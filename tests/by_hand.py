@@ -26,11 +26,13 @@ def write_run(path, config=CONFIG, summary=SUMMARY):
         (path / "summary.json").write_text(json.dumps(summary))
     swept = [(setting["lr"], "x".join(map(str, setting["hidden_sizes"]))) for setting in CONFIG["settings"]]
     with (path / "metrics.csv").open("w") as file:
-        file.write("run,seed,env_steps,return_mean,return_100,eval_return,loss,lr,hidden_sizes\n")
+        file.write("run,seed,env_steps,episodes,return_mean,return_100,eval_return,loss,lr,hidden_sizes\n")
         for steps in (1000, 2000):
             for run in range(8):
                 lr, sizes = swept[run // 2]
-                file.write(f"{run},{7 + run % 2},{steps},1,{run + steps / 1000:g},,{0.5 * run},{lr:g},{sizes}\n")
+                file.write(
+                    f"{run},{7 + run % 2},{steps},{steps // 10},1,{run + steps / 1000:g},,{0.5 * run},{lr:g},{sizes}\n"
+                )
     with (path / "episodes.csv").open("w") as file:
         file.write("run,seed,episode,env_steps,return,length,lr,hidden_sizes\n")
         for run in range(8):

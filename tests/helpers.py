@@ -2,11 +2,16 @@
 
 import contextlib
 import ctypes
+import fcntl
 import functools
 import os
+import pty
 import re
 import resource
+import struct
 import sys
+import termios
+import threading
 from pathlib import Path
 
 import chex
@@ -141,3 +146,46 @@ def chmodded(path, mode):
         yield
     finally:
         path.chmod(before)
+
+
+@contextlib.contextmanager
+def terminal(columns):
+    """A stream to a terminal of that width, and a list of the lines on its screen, filled when the context ends."""
+    here, there = pty.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
+    parts, lines = [], []
+
+    def read():
+        # Linux reports the end of a terminal as an error.
+        with contextlib.suppress(OSError):
+            while part := os.read(here, 1000):
+                parts.append(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        with os.fdopen(there, "w") as stream:
+            yield stream, lines
+    finally:
+        reader.join()
+        os.close(here)
+        lines += screen_of(b"".join(parts).decode(), columns or 80)
+
+
+def screen_of(text, columns):
+    """The lines that a terminal of that width shows, without the blanks at their ends."""
+    rows, at = [""], 0
+    for letter in text:
+        if letter == "\r":
+            at = 0
+        elif letter == "\n":
+            rows.append("")
+        else:
+            assert letter.isprintable()
+            if at == columns:
+                rows.append("")
+                at = 0
+            rows[-1] = rows[-1][:at].ljust(at) + letter + rows[-1][at + 1 :]
+            at += 1
+    rows = [row.rstrip() for row in rows]
+    return rows if rows[-1] else rows[:-1]

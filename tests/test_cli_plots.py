@@ -91,7 +91,7 @@ def test_a_damaged_folder_is_one_line(path, capsys):
     for file, content in (
         ("summary.json", '{"delay_histogram": 3}'),
         ("sweep.csv", "\x00"),
-        ("metrics.csv", "run,env_steps,return_100,return_mean,eval_return\n99,1,1,1,\n"),
+        ("metrics.csv", "run,env_steps,episodes,return_100,return_mean,eval_return\n99,1,100,1,1,\n"),
         ("metrics.csv", "run\n1\n"),
         ("config.json", "{}"),
     ):

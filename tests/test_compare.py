@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from by_hand import CONFIG
+from helpers import terminal
 
 import purejaxrl
 from purejaxrl.analysis import statistics
@@ -218,7 +219,7 @@ def test_metrics_of_several_folders(folders):
     (paths[2] / "metrics.csv").write_text("")
     (paths[3] / "metrics.csv").write_text(HEADER + "0,0,1,50,2,8,1,,3\n3,1,1,60,2,9,1,6,3\n3,1")
     metrics = read_metrics(paths)
-    assert set(metrics.columns) == {"run", "env_steps", "return_100", "return_mean"}
+    assert set(metrics.columns) == {"run", "env_steps", "episodes", "return_100", "return_mean"}
     assert list(metrics["run"]) == [0, 1, 9, 12]
     assert metrics["run"].dtype == np.int64
     assert list(metrics["env_steps"]) == [100, 100, 50, 60]
@@ -452,6 +453,19 @@ def test_compare_on_the_command_line(folders, tmp_path, capsys, monkeypatch):
         assert main(["compare", *words]) == 0
         assert list(pd.read_csv(tmp_path / str(number) / "compare.csv")["setting"]) == ["poor", "good"]
         assert capsys.readouterr().out == printed.out
+
+
+@pytest.mark.parametrize("columns", [80, 120, 160])
+def test_a_comparison_fits_its_terminal_and_names_settings_whole(columns, folders, tmp_path, monkeypatch):
+    folders(night=SWEEP | {"settings": [{f"hyperparameter_{n}": n / lr for n in range(1, 8)} for lr in (10, 100)]})
+    folders(good=PLAIN)
+    monkeypatch.chdir(tmp_path)
+    with terminal(columns) as (stream, lines):
+        monkeypatch.setattr("sys.stdout", stream)
+        assert main(["compare", "night", "good"]) == 0
+    table = " ".join(lines).split("probability that")[0]
+    for label in compare(["night", "good"]).labels:
+        assert f" {label} " in table
 
 
 @pytest.mark.parametrize("threshold", [475.0, None])

@@ -201,11 +201,15 @@ def test_rows_are_those_of_a_plain_loop_however_training_is_cut(cuts, log_every)
     np.testing.assert_allclose(stats.area, areas, rtol=1e-12)
     np.testing.assert_array_equal(stats.env_steps, np.array(ends) * 4)
     assert stats.episodes.max() == 115
+    returns = [[row["return"] for row in episodes if row["run"] == run] for run in range(4)]
+    np.testing.assert_allclose(stats.recent_return, [np.mean(of_run[-100:]) for of_run in returns], rtol=1e-12)
+    assert min(map(len, returns)) < 100
 
 
 def test_rows_beyond_the_episode_budget_are_dropped():
     """Three actors end in the iteration in which the budget of 2 is reached."""
     accumulator = Accumulator(steps=3, log_every=3, max_episodes=2)
+    assert np.isnan(accumulator.stats().recent_return).all()
     episodes, rows = accumulator.add(0, log_of([[[[4, 5, 6]]]]), None, is_over=YES)
     assert [(row["env_steps"], row["length"]) for row in rows_of(episodes)] == [(1, 4), (2, 5)]
     assert rows["return_mean"].tolist() == [9]
@@ -226,6 +230,7 @@ def test_solved_is_the_first_full_window_at_or_above():
     accumulator.add(0, log_of(high), None, is_over=NO)
     assert accumulator.stats().solved_at_steps.tolist() == [-1]
     assert np.isnan(accumulator.stats().return_100).all()
+    assert accumulator.stats().recent_return.tolist() == [1000]
     accumulator.add(99, log_of(high[:1]), None, is_over=YES)
     assert accumulator.stats().solved_at_steps.tolist() == [100]
 

@@ -14,11 +14,13 @@ import termios
 import warnings
 
 import pytest
+from helpers import terminal
 
 import purejaxrl
 from purejaxrl.cli import main
 from purejaxrl.experiment import checkpointing
 from purejaxrl.experiment.progress import Silent
+from purejaxrl.training.compilation import StopRequestedError
 
 TINY_VPG = ["train", "vpg", "--epochs", "2", "--steps_per_epoch", "40", "--actors", "2", "--train_v_iters", "1"]
 IN_PYTHON = {"epochs": 2, "steps_per_epoch": 40, "actors": 2, "train_v_iters": 1}
@@ -123,6 +125,44 @@ def test_an_interrupted_training_says_so_even_if_nobody_reads(flag, broken, tmp_
     monkeypatch.setattr(sys, "stdout", broken("unread"))
     assert main([*TINY_VPG, "--epochs", "100000", *flag, "--out", str(tmp_path / "run")]) == 143
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["stopped_by"] == "SIGTERM"
+
+
+@pytest.mark.parametrize("shown", ["both", "errors", "output"])
+def test_a_summary_stands_on_a_line_of_its_own(shown, tmp_path, monkeypatch):
+    """Whatever of standard output and error is the terminal."""
+    with terminal(80) as (stream, lines):
+        monkeypatch.setattr(sys, "stdout", io.StringIO() if shown == "errors" else stream)
+        monkeypatch.setattr(sys, "stderr", io.StringIO() if shown == "output" else stream)
+        assert main([*TINY_VPG, "--out", str(tmp_path / "run")]) == 0
+        print("$", file=stream)
+    expected = ["vpg on CartPole-v0", "vpg: 100%|"] * (shown != "output")
+    expected += ["1 of 1 runs ok, 80 env steps", "mean return of the last episodes: ", "reached a 100", "curve: "] * (
+        shown != "errors"
+    )
+    # A long path goes on in the next line.
+    found = [line for line in lines if line.startswith(tuple(expected))]
+    assert len(found) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))
+    assert lines[-1] == "$"
+
+
+def test_a_training_stopped_before_its_first_interval_has_a_summary_too(tmp_path, monkeypatch, capsys):
+    def stopped(*_, **__):
+        signal.raise_signal(signal.SIGTERM)
+        raise StopRequestedError
+
+    monkeypatch.setattr("purejaxrl.experiment.run.compile_fitting", stopped)
+    assert main([*TINY_VPG, "--out", str(tmp_path / "run")]) == 143
+    assert not (tmp_path / "run" / "metrics.csv").exists()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("0 of 1 runs ok, 0 env steps in ")
+    assert second == "reached a 100-episode mean of 195: 0 of 1 runs"
+
+
+def test_a_training_without_an_ended_episode_has_no_return(tmp_path, capsys):
+    """An episode of Pendulum lasts 200 steps."""
+    assert main([*TINY_VPG, "--env", "Pendulum-v1", "--out", str(tmp_path / "run")]) == 0
+    assert "mean return of the last episodes: -\n" in capsys.readouterr().out
 
 
 def test_errors_keep_their_exit_codes_if_they_cannot_be_printed(stream, monkeypatch):

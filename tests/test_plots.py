@@ -17,6 +17,7 @@ def make_metrics(curves, env_steps=None, return_100=True):
             {
                 "run": run,
                 "env_steps": 100 * np.arange(1, len(curve) + 1) if env_steps is None else env_steps[run],
+                "episodes": np.arange(1, len(curve) + 1) * (100 if return_100 else 10),
                 "return_100": np.asarray(curve, float) if return_100 else np.nan,
                 "return_mean": np.asarray(curve, float) + 0.25,
             }
@@ -85,6 +86,90 @@ def test_interval_means_where_no_run_has_100_episodes():
     axes = plots.learning_curve(make_metrics([[1, 1]], return_100=False), "short").axes[0]
     assert axes.lines[-1].get_ydata()[0] == 1.25
     assert "mean of the interval" in axes.lines[-1].get_label()
+
+
+def make_early(run, episodes, means, return_100):
+    return pd.DataFrame(
+        {
+            "run": run,
+            "env_steps": 100 * np.arange(1, len(episodes) + 1),
+            "episodes": episodes,
+            "return_mean": means,
+            "return_100": return_100,
+        }
+    )
+
+
+NAN = np.nan
+# Means of 2, 8, 8 and 100 episodes; and of none, 10, 50 and 60 of them.
+EARLY = make_early(0, [2, 8, 8, 108], [10, 30, NAN, 90], [NAN, NAN, NAN, 90])
+LATER = make_early(1, [0, 10, 50, 60], [NAN, 20, 40, 100], [NAN] * 4)
+
+
+def test_recent_returns_by_hand():
+    metrics = plots.add_recent_returns(pd.concat([LATER, EARLY]).sample(frac=1, random_state=1))
+    by_run = metrics.groupby("run")["recent_return"].agg(list)
+    np.testing.assert_allclose(by_run[0], [10, (2 * 10 + 6 * 30) / 8, 25, 90])
+    np.testing.assert_allclose(by_run[1], [NAN, 20, (10 * 20 + 40 * 40) / 50, (1800 + 10 * 100) / 60])
+    diverged = EARLY.assign(return_mean=[10, NAN, 5, 5], return_100=NAN)
+    np.testing.assert_allclose(plots.add_recent_returns(diverged)["recent_return"], [10, NAN, NAN, NAN])
+
+
+def test_a_curve_begins_with_the_first_episodes_as_a_thinner_line():
+    """One run has 100 episodes after 200 env steps, the other after 300."""
+    sooner = make_early(0, [10, 110, 210, 310], [20, 40, 60, 80], [NAN, 40, 60, 80])
+    later = make_early(1, [10, 20, 120, 220], [40, 60, 80, 100], [NAN, NAN, 78, 100])
+    axes = plots.learning_curve(pd.concat([later, sooner]), "early").axes[0]
+    *faint, thin, thick, _ = axes.lines
+    assert [line.get_ydata().tolist() for line in faint] == [[20, 40, 60, 80], [40, 50, 78, 100]]
+    assert thin.get_linewidth() < thick.get_linewidth()
+    assert thin.get_color() == thick.get_color()
+    assert (thin.get_xdata()[0], thick.get_xdata()[-1]) == (100, 400)
+    assert thin.get_ydata()[0] == 30
+    assert np.interp(200, *thin.get_data()) == pytest.approx(45, abs=0.1)
+    assert thick.get_ydata()[[0, -1]] == pytest.approx([69, 90], abs=0.2)
+    assert thick.get_xdata()[0] == thin.get_xdata()[-1] == pytest.approx(300, abs=1)
+
+
+@pytest.mark.parametrize("at", [200, 300])
+def test_the_line_is_thick_once_every_run_has_100_episodes(at):
+    later = make_early(1, [10, 20, 120, 220], [20, 40, 60, 80], [NAN, NAN, 60, 80])
+    sooner = make_early(0, [10, 110, 210, 310], [20, 40, 60, 80], [NAN, 40, 60, 80])
+    metrics = sooner if at == 200 else pd.concat([later, sooner])
+    axes = plots.learning_curve(metrics, "early").axes[0]
+    thick = next(line for line in axes.lines if line.get_linewidth() == 2)
+    assert at <= thick.get_xdata()[0] < at + 1
+    assert "mean of 100 episodes" in thick.get_label()
+    assert "thin: fewer than 100 episodes so far" in [text.get_text() for text in axes.get_legend().texts]
+
+
+def test_several_curves_explain_the_thin_line_once_and_keep_their_colors():
+    axes = plots.new_figure()[1]
+    for name in ("one", "other"):
+        plots.plot_runs(axes, make_early(0, [10, 110, 210], [20, 40, 60], [NAN, 40, 60]), "", label=name, lw=None)
+    handles, labels = axes.get_legend_handles_labels()
+    assert sorted(labels) == ["one (1 run)", "other (1 run)", "thin: fewer than 100 episodes so far"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == sorted(labels)
+    colors = {label: handle.get_color() for label, handle in zip(labels, handles, strict=True)}
+    assert (colors["one (1 run)"], colors["other (1 run)"]) == plots.COLORS[:2]
+
+
+def test_a_setting_of_a_sweep_with_too_few_episodes_has_a_thin_curve():
+    full = [make_early(run, [50, 150, 250], [20, 40, 60], [NAN, 50, 60]) for run in (0, 1)]
+    few = [make_early(run, [5, 15, 25], [200, 200, 200], [NAN] * 3) for run in (2, 3)]
+    scores = [Scores(np.full(2, final), np.full(2, 30.0), np.full(2, np.inf), np.ones(2, bool)) for final in (60, NAN)]
+    frame = statistics.describe(scores, has_threshold=False)
+    of_run = np.array([0, 0, 1, 1])
+    axes = plots.sweep(pd.concat([*full, *few]), frame, ["full", "few"], of_run, "title", None).axes[0]
+    by_width = {}
+    for line in (line for line in axes.lines if line.get_xdata().size):
+        by_width.setdefault(line.get_linewidth(), []).append(line)
+    thick_width, thin_width = sorted(by_width, reverse=True)
+    (thick,) = by_width[thick_width]
+    assert 200 <= thick.get_xdata()[0] < 201
+    assert thick.get_ydata()[-1] == 60
+    assert sorted(float(line.get_ydata()[0]) for line in by_width[thin_width]) == [20, 200]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [plots.THIN]
 
 
 def test_evaluations_are_a_second_line():
@@ -183,6 +268,8 @@ def test_long_labels_are_neither_cut_off_nor_laid_over_the_curves(settings, tmp_
     ]
     figure = sweep_figure([[n, n + 1] for n in range(2 * settings)], 2, labels, solved_at=3.0)
     figure.savefig(tmp_path / "sweep.png")
+    shown = [name.replace("\n", " ") for name in names_of(figure.axes[1])]
+    assert shown == [labels[row] for row in range(settings - 1, max(-1, settings - 31), -1)]
     curves, final, area = (axes.get_window_extent() for axes in figure.axes)
     names = [label.get_window_extent() for label in figure.axes[1].get_yticklabels()]
     assert all(curves.x1 < name.x0 and name.x1 < final.x0 for name in names)
@@ -190,3 +277,31 @@ def test_long_labels_are_neither_cut_off_nor_laid_over_the_curves(settings, tmp_
     assert area.x1 <= figure.bbox.x1
     assert curves.width > 0.35 * figure.bbox.width
     assert not any(label.get_parse_math() for label in figure.axes[1].get_yticklabels())
+
+
+@pytest.mark.parametrize(("settings", "words"), [(2, 5), (8, 5), (8, 40)])
+def test_legends_name_settings_whole_and_within_the_figure(settings, words, tmp_path):
+    """Beside the curves, as they would cover them; where there are many lines the figure is higher."""
+    labels = [" ".join(f"hyperparameter_{word}={n}.{word}" for word in range(words)) for n in range(settings)]
+    figure, axes = plots.new_figure()
+    curves = make_metrics([[n, n + 1] for n in range(settings)])
+    plots.plot_settings(axes, curves, labels, range(settings), np.arange(settings), "title")
+    plots.make_room_for_legend(figure)
+    figure.savefig(tmp_path / "curves.png")
+    texts = axes.get_legend().get_texts()
+    assert [text.get_text().replace("\n", " ") for text in texts] == labels
+    for extent in (text.get_window_extent() for text in texts):
+        assert axes.get_window_extent().x1 < extent.x0 < extent.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= extent.y0 < extent.y1 <= figure.bbox.y1
+
+
+def test_long_names_of_run_folders_are_whole_too(tmp_path):
+    names = [f"{'a-folder-with-a-very-long-name-' * 4}{n}" for n in range(3)]
+    figure, axes = plots.new_figure()
+    for name in names:
+        plots.plot_runs(axes, make_metrics([[1, 2]]), "title", label=name)
+    plots.make_room_for_legend(figure)
+    figure.savefig(tmp_path / "curves.png")
+    texts = axes.get_legend().get_texts()
+    assert ["".join(text.get_text().split("\n")) for text in texts] == [f"{name} (1 run)" for name in names]
+    assert max(text.get_window_extent().x1 for text in texts) <= figure.bbox.x1

@@ -404,6 +404,15 @@ def test_table_by_hand():
         "one      1 of 2  100.0 [100.0, 100.0]   100.0   50.0 [ 50.0,  50.0]     50%       4000       1.00",
         "env steps to solve: the median over the runs that were solved",
     ]
+    assert statistics.table(frame, ["one", "two"], 80).splitlines() == [
+        "setting",
+        "  runs          final return      area under curve          env steps     P(best",
+        "    ok             IQM [95%]             IQM [95%]  solved   to solve  improves)",
+        "two",
+        "2 of 2  200.0 [200.0, 200.0]  150.0 [150.0, 150.0]    100%       2000          -",
+        "one",
+        "1 of 2  100.0 [100.0, 100.0]   50.0 [ 50.0,  50.0]     50%      never       1.00",
+    ]
 
 
 def test_table_without_a_threshold():
@@ -414,17 +423,52 @@ def test_table_without_a_threshold():
     ]
 
 
-def test_table_shows_the_20_best_within_120_characters():
-    labels = [f"sweep-of-the-night learning_rate=0.{n:04d} hidden_sizes=64x64 seed_offset={n}" for n in range(23)]
+LONG = [f"sweep-of-the-night learning_rate=0.{n:04d} hidden_sizes=64x64 seed_offset={n}" for n in range(23)]
+
+
+@pytest.fixture(scope="module")
+def described():
     rng = np.random.default_rng(0)
     settings = [scores_of(rng.normal(-480 + n, 9, 10), rng.normal(-490, 9, 10)) for n in range(23)]
-    frame = statistics.describe(settings, has_threshold=True)
-    lines = statistics.table(frame, labels).splitlines()
+    return statistics.describe(settings, has_threshold=True)
+
+
+def test_table_shows_the_20_best_in_a_line_each_where_there_is_room(described):
+    lines = statistics.table(described, LONG, 200).splitlines()
     assert len(lines) == 2 + 20 + 1
     assert lines[-1] == "... and 3 more"
-    assert 100 < max(map(len, lines)) <= 120
-    for line, row in zip(lines[2:22], statistics.ranking(frame)[:20], strict=True):
-        assert line.split("  ")[0].endswith(f"offset={row}")
+    for line, row in zip(lines[2:22], statistics.ranking(described)[:20], strict=True):
+        assert line.startswith(f"{LONG[row]}  ")
+
+
+@pytest.mark.parametrize("width", [80, 120, None, 160])
+def test_table_shows_every_label_whole_above_its_figures_where_there_is_none(described, width):
+    lines = statistics.table(described, LONG, width).splitlines()
+    assert max(map(len, lines)) <= (width or 120)
+    heading, upper, lower, *rows, more = lines
+    assert (heading, more) == ("setting", "... and 3 more")
+    assert rows[::2] == [LONG[row] for row in statistics.ranking(described)[:20]]
+    assert all(row.startswith("10 of 10  -") for row in rows[1::2])
+    assert ("median" in upper) == (width != 80)
+    assert ("P(best improves)" in f"{upper.split()[-1]} {lower.split()[-1]}") == (width != 80)
+    whole = statistics.table(described, LONG, 200).splitlines()
+    medians = [row.split("]")[1].split()[0] for row in whole[2:22]]
+    assert all((median in row.split("]")[1]) == (width != 80) for median, row in zip(medians, rows[1::2], strict=True))
+
+
+@pytest.mark.parametrize("width", [80, 120, 160])
+def test_labels_longer_than_a_line_are_wrapped_between_their_words(described, width):
+    words = [f"hyperparameter_{word}=0.001" for word in range(30)]
+    lines = statistics.table(described, [f"n={n}\n{' '.join(words)}" for n in range(23)], width).splitlines()
+    assert max(map(len, lines)) <= width
+    best = statistics.ranking(described)[0]
+    first_figures = next(at for at, line in enumerate(lines) if line.startswith("10 of 10"))
+    assert " ".join(lines[3:first_figures]).split() == [f"n={best}", *words]
+
+
+def test_a_word_longer_than_a_line_is_not_cut_either(described):
+    lines = statistics.table(described, [f"{'x' * 100}{n:02d}" for n in range(23)], 80).splitlines()
+    assert lines[3] + lines[4] == f"{'x' * 100}{statistics.ranking(described)[0]:02d}"
 
 
 @pytest.mark.parametrize(
@@ -446,13 +490,6 @@ def test_numbers_have_the_decimals_of_the_largest(values, expected):
     )
     medians = {line.split()[0]: line.split()[5] for line in shown.splitlines()[2 : 2 + len(values)]}
     assert medians == dict(zip("abc", expected, strict=False))
-
-
-def test_shorten():
-    assert statistics.shorten("short", 12) == "short"
-    assert statistics.shorten("exactly12345", 12) == "exactly12345"
-    assert statistics.shorten("abcdefghijklm", 12) == "abcd...ijklm"
-    assert statistics.shorten("two\nlines", 12) == "two lines"
 
 
 def test_a_setting_without_a_run_that_is_ok_is_last_whatever_it_is_ranked_by():

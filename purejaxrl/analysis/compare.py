@@ -21,7 +21,7 @@ from purejaxrl.storage.run_folder import is_system_file
 
 # Pairs are printed of at most so many settings.
 MAX_PRINTED_SETTINGS = 6
-METRICS = ("run", "env_steps", "return_100", "return_mean")
+METRICS = ("run", "env_steps", "episodes", "return_100", "return_mean")
 
 
 class Comparison(NamedTuple):
@@ -181,17 +181,18 @@ def describe_env_params(configs: Sequence[Recorded | None]) -> list[str | None]:
     ]
 
 
-def format_comparison(comparison: Comparison) -> str:
+def format_comparison(comparison: Comparison, width: int | None = None) -> str:
     """Format a comparison for a terminal.
 
     Args:
         comparison: The comparison.
+        width: As for `purejaxrl.analysis.statistics.table`.
 
     Returns:
         A table of the settings, best first, and what else differs; where settings are few, followed by the probability
         of improvement of each pair.
     """
-    lines = [table(comparison.frame, comparison.labels), *comparison.notes]
+    lines = [table(comparison.frame, comparison.labels, width), *comparison.notes]
     if 1 < len(comparison.scores) <= MAX_PRINTED_SETTINGS:
         lines.append("probability that a run of the first is better than one of the second:")
         for setting, other, *figures in improvements(comparison.scores, comparison.stop_when_solved).itertuples(

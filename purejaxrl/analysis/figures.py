@@ -18,7 +18,7 @@ from purejaxrl.experiment.run_config import Recorded, recorded_of
 from purejaxrl.storage.files import write_figure
 from purejaxrl.storage.run_folder import RunFolder
 
-COLUMNS = ("run", "env_steps", "return_100", "return_mean", "eval_return")
+COLUMNS = ("run", "env_steps", "episodes", "return_100", "return_mean", "eval_return")
 HISTOGRAM = "_histogram"
 
 
@@ -127,6 +127,7 @@ def write_curves(path: Path, plotters: Sequence[Callable[[Axes], Any]], title: s
         axes.set_title(title or "")
         for plotter in plotters:
             plotter(axes)
+        plots.make_room_for_legend(figure)
         write_figure(path, figure)
 
 

@@ -61,6 +61,7 @@ def _curves(result: Result) -> str:
     with plots.default_style():
         figure = Figure(figsize=plots.SIZE, layout="constrained")
         result.plot(figure.subplots())
+        plots.make_room_for_legend(figure)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=120)
         return image(file.getvalue(), "png", "learning curves", WIDTH)

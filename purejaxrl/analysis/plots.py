@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from purejaxrl.experiment.labels import counted
+from purejaxrl.experiment.labels import counted, wrap_label
 
 # Inches.
 SIZE = (8, 4.8)
@@ -23,13 +23,15 @@ POINTS = 400
 FAINT_LINES = 100
 CURVES = 8
 ROWS = 30
-LABEL_LENGTH = 36
+LABEL_LENGTH = 40
 # Okabe and Ito's colors, which color-blind people can tell apart, with wine for their yellow, too light for a line.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9", "#882255")
 COLOR, EVAL_COLOR = COLORS[:2]
 OTHER_COLOR = "0.45"
 # Named curves that a legend inside the axes has room for.
 FEW = 4
+RECENT = "recent_return"
+THIN = "thin: fewer than 100 episodes so far"
 
 
 @contextmanager
@@ -50,11 +52,13 @@ def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = 
     """Plot the mean return of the last 100 episodes of one setting against env steps.
 
     Up to 100 runs are faint lines, the mean of all runs is a thick one. The band is one standard deviation over all
-    runs, clipped to their range. A run that ended earlier continues with its last value. Where no run has 100 episodes
-    the mean of each interval is plotted instead. Greedy evaluations, if any, are a second line.
+    runs, clipped to their range. A run that ended earlier continues with its last value. Before every run has had 100
+    episodes the mean is thinner, and over all episodes of the runs that have had fewer. Where less than half of the
+    runs ever have 100 episodes the mean of each interval is plotted instead. Greedy evaluations, if any, are a second
+    line.
 
     Args:
-        metrics: Content of metrics.csv: run, env_steps, return_100, return_mean, eval_return.
+        metrics: Content of metrics.csv: run, env_steps, episodes, return_100, return_mean, eval_return.
         title: Title of the figure.
         solved_at: Return at which to mark the environment as solved.
 
@@ -88,8 +92,11 @@ def plot_runs(
     style = _normalized(style)
     color = style.pop("color", None) or _next_color(axes)
     name = style.pop("label", None)
+    name = name and "\n".join(map(_wrapped, str(name).splitlines()))
     training = _training_column(metrics)
     wanted = {training: f"training, {_meaning(metrics)}"} if column is None else {column: column}
+    if training == RECENT:
+        metrics = add_recent_returns(metrics)
     is_evaluated = "eval_return" in metrics and metrics["eval_return"].notna().any()
     if column is None and name is None and is_evaluated:
         wanted["eval_return"] = "greedy evaluation"
@@ -137,11 +144,29 @@ def _finish(axes: Axes, title: str, ylabel: str, solved_at: float | None) -> Non
     _add_threshold(axes, solved_at)
     axes.set(title=axes.get_title() or title, xlabel="env steps", ylabel=ylabel)
     _style_env_steps(axes)
-    handles = axes.get_legend_handles_labels()[0]
-    if len(handles) > FEW:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize="small")
-    elif handles:
-        axes.legend(loc="best", framealpha=0.85, edgecolor="none")
+    # What explains lines comes after their names.
+    named = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda pair: pair[1] == THIN)
+    if not named:
+        return
+    handles, names = zip(*named, strict=True)
+    lines = "\n".join(names).count("\n") + 1
+    if _count_named(axes) > FEW or lines > len(names):
+        axes.legend(handles, names, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize="small")
+    else:
+        axes.legend(handles, names, loc="best", framealpha=0.85, edgecolor="none")
+
+
+def make_room_for_legend(figure: Figure) -> None:
+    """Make a figure of one plot higher where the legend beside it needs that.
+
+    Args:
+        figure: The figure.
+    """
+    legend = figure.axes[0].get_legend()
+    names = [text.get_text() for text in legend.get_texts()] if legend else []
+    lines = "\n".join(names).count("\n") + 1
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, max(height, 1 + 0.15 * lines + 0.06 * len(names)))
 
 
 def _normalized(style: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +176,12 @@ def _normalized(style: dict[str, Any]) -> dict[str, Any]:
 
 def _next_color(axes: Axes) -> str:
     """A color that no named line of the axes has yet, while there are any."""
-    return COLORS[len(axes.get_legend_handles_labels()[0]) % len(COLORS)]
+    return COLORS[_count_named(axes) % len(COLORS)]
+
+
+def _count_named(axes: Axes) -> int:
+    """How many curves of the axes have a name."""
+    return sum(label != THIN for label in axes.get_legend_handles_labels()[1])
 
 
 def histogram(counts: dict[int, int], width: int, title: str, label: str) -> Figure:
@@ -190,12 +220,14 @@ def sweep(
 ) -> Figure:
     """Plot settings side by side: learning curves of the 8 best, 95% intervals of the 30 best.
 
-    A curve is the interquartile mean over a setting's runs of the mean return of the last 100 episodes (where no run
-    has 100 episodes, of each interval), its band the middle half of the runs; a run that ended earlier continues with
-    its last value. Dots are interquartile means, bars their intervals, in the colors of the curves, best on top.
+    A curve is the interquartile mean over a setting's runs of the mean return of the last 100 episodes (where less than
+    half of all runs have 100 episodes, of each interval), its band the middle half of the runs; a run that ended
+    earlier continues with its last value. Before every run of a setting has had 100 episodes its curve is thinner, and
+    over all episodes of the runs that have had fewer. Dots are interquartile means, bars their intervals, in the colors
+    of the curves, best on top.
 
     Args:
-        metrics: A row per run and interval: run, env_steps, return_100, return_mean.
+        metrics: A row per run and interval: run, env_steps, episodes, return_100, return_mean.
         statistics: A row per setting, as `purejaxrl.analysis.statistics.describe` returns them.
         labels: A label for each setting.
         setting_of_run: The setting of each run number in `metrics`, [runs].
@@ -206,11 +238,14 @@ def sweep(
         The figure.
     """
     # scipy takes long to import, and the figure of a single setting does without.
-    from purejaxrl.analysis.statistics import ranking, shorten
+    from purejaxrl.analysis.statistics import ranking
 
     order = ranking(statistics)
     rows = min(len(order), ROWS)
-    figure = Figure(figsize=(14, max(4.8, 1.6 + 0.24 * rows)), dpi=120, layout="constrained")
+    names = [_wrapped(labels[row]) for row in order[:rows]]
+    lines = max((name.count("\n") + 1 for name in names), default=1)
+    height = 0.24 if lines == 1 else 0.1 + 0.14 * lines
+    figure = Figure(figsize=(14, max(4.8, 1.6 + height * rows)), dpi=120, layout="constrained")
     figure.suptitle(title, parse_math=False)
     curves, final, area = figure.subplots(1, 3, width_ratios=(2.2, 1, 1))
     _add_settings(curves, metrics, order[:CURVES], setting_of_run)
@@ -218,6 +253,8 @@ def sweep(
     which = f", {CURVES} best of {len(order)} settings" if len(order) > CURVES else ""
     curves.set(title=f"learning curves{which}", xlabel="env steps", ylabel=f"return, {_meaning(metrics)}")
     _style_env_steps(curves)
+    if curves.get_legend_handles_labels()[0]:
+        curves.legend(loc="best", framealpha=0.85, edgecolor="none", fontsize="small")
     best = statistics.iloc[order[:rows]]
     _add_intervals(final, best, "final_return")
     _add_intervals(area, best, "area")
@@ -226,21 +263,44 @@ def sweep(
     which = f", {ROWS} best" if len(order) > ROWS else ""
     final.set(title=f"final return{which}", xlabel="IQM, 95% interval")
     area.set(title=f"area under curve{which}", xlabel="IQM, 95% interval")
-    final.set_yticks(range(rows), [shorten(labels[row], LABEL_LENGTH) for row in order[:rows]], parse_math=False)
+    final.set_yticks(range(rows), names, parse_math=False, fontsize=10 if lines == 1 else 8)
     area.set_yticks(range(rows), [""] * rows)
     for label, color in zip(final.get_yticklabels(), _colors(rows), strict=True):
         label.set_color(color)
     return figure
 
 
+def add_recent_returns(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Add the mean return of the last episodes of each run: of 100, and of all while these are fewer.
+
+    Args:
+        metrics: Content of metrics.csv: run, env_steps, episodes, return_100, return_mean.
+
+    Returns:
+        The rows by run and env steps, with a column recent_return, which is NaN where no episode has ended.
+    """
+    rows = metrics.sort_values(["run", "env_steps"])
+    ended = rows.groupby("run")["episodes"].diff().fillna(rows["episodes"])
+    returns = (rows["return_mean"] * ended).where(ended > 0, 0.0)
+    # A NaN is a return, too.
+    total = returns.groupby(rows["run"]).transform(lambda of_run: of_run.cumsum(skipna=False))
+    of_all = total / rows["episodes"].where(rows["episodes"] > 0)
+    return rows.assign(**{RECENT: rows["return_100"].fillna(of_all)})
+
+
+def _wrapped(label: str) -> str:
+    """The label of a setting, whole, in lines that a figure has room for."""
+    return "\n".join(wrap_label(label, LABEL_LENGTH))
+
+
 def _training_column(metrics: pd.DataFrame) -> str:
-    """The mean of 100 episodes, where half of the runs or more ever have one."""
+    """The mean of up to 100 episodes, where half of the runs or more ever have as many."""
     known = metrics.loc[metrics["return_100"].notna(), "run"].nunique() if "return_100" in metrics else 0
-    return "return_100" if known and 2 * known >= metrics["run"].nunique() else "return_mean"
+    return RECENT if known and 2 * known >= metrics["run"].nunique() else "return_mean"
 
 
 def _meaning(metrics: pd.DataFrame) -> str:
-    return "mean of 100 episodes" if _training_column(metrics) == "return_100" else "mean of the interval"
+    return "mean of 100 episodes" if _training_column(metrics) == RECENT else "mean of the interval"
 
 
 def _add_threshold(axes: Axes, solved_at: float | None) -> None:
@@ -265,19 +325,34 @@ def _style_env_steps(axes: Axes) -> None:
 
 
 def _add_runs(axes: Axes, metrics: pd.DataFrame, column: str, label: str, color: str, **style: Any) -> None:
-    curves = _curves(metrics, column)
+    curves, full_from = _find_curves(metrics, column)
     if not curves:
         return
     for env_steps, values in curves[:: -(-len(curves) // FAINT_LINES)]:
         axes.plot(env_steps, values, color=color, alpha=0.25, linewidth=0.8)
     grid, values = _on_one_grid(curves)
     mean, deviation = values.mean(axis=0), values.std(axis=0)
-    axes.plot(grid, mean, **{"linewidth": 2, **style}, color=color, label=f"{label} ({counted(len(curves), 'run')})")
+    name = f"{label} ({counted(len(curves), 'run')})"
+    _add_line(axes, grid, mean, full_from, **{"linewidth": 2, **style, "color": color, "label": name})
     if len(curves) > 1:
         # Returns have a bound, which the mean and a deviation together may pass.
         low = np.maximum(mean - deviation, values.min(axis=0))
         high = np.minimum(mean + deviation, values.max(axis=0))
         axes.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _add_line(axes: Axes, grid: np.ndarray, values: np.ndarray, full_from: float, **style: Any) -> None:
+    """A line that is half as wide, and explained, before the env steps from which windows are full."""
+    first = int(np.searchsorted(grid, full_from))
+    is_ever_full = first < len(grid) - 1
+    if first:
+        name = None if is_ever_full else style["label"]
+        (thin,) = axes.plot(grid[: first + 1], values[: first + 1], **{**style, "label": name})
+        thin.set_linewidth(thin.get_linewidth() / 2)
+    if is_ever_full:
+        axes.plot(grid[first:], values[first:], **style)
+    if first and THIN not in axes.get_legend_handles_labels()[1]:
+        axes.plot([], [], color=OTHER_COLOR, linewidth=0.9, label=THIN)
 
 
 def _add_settings(
@@ -289,23 +364,25 @@ def _add_settings(
     labels: Sequence[str] | None = None,
     **style: Any,
 ) -> None:
-    from purejaxrl.analysis.statistics import interquartile_mean, shorten
+    from purejaxrl.analysis.statistics import interquartile_mean
 
     column = column or _training_column(metrics)
-    taken = len(axes.get_legend_handles_labels()[0]) if labels is not None else 0
+    if column == RECENT:
+        metrics = add_recent_returns(metrics)
+    taken = _count_named(axes) if labels is not None else 0
     setting_of_row = setting_of_run[metrics["run"].to_numpy(np.int64)]
     if not metrics[column].notna().any():
         _mark_empty(axes, "no returns")
     for rank, setting in enumerate(settings):
         color = style.get("color") or COLORS[(taken + rank) % len(COLORS)]
-        name = {} if labels is None else {"label": shorten(labels[setting], LABEL_LENGTH)}
-        curves = _curves(metrics[setting_of_row == setting], column)
+        name = {"label": None if labels is None else _wrapped(labels[setting])}
+        curves, full_from = _find_curves(metrics[setting_of_row == setting], column)
         if not curves:
             continue
         grid, values = _on_one_grid(curves)
         # The best is plotted last, above the others.
         line = {"linewidth": 1.8, "zorder": 3 - rank / CURVES, **name, **style, "color": color}
-        axes.plot(grid, interquartile_mean(values, axis=0), **line)
+        _add_line(axes, grid, interquartile_mean(values, axis=0), full_from, **line)
         if len(curves) > 1:
             low, high = np.quantile(values, (0.25, 0.75), axis=0)
             axes.fill_between(grid, low, high, color=color, alpha=0.12, linewidth=0)
@@ -335,6 +412,20 @@ def _colors(count: int) -> list[str]:
 def _mark_empty(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.6, text, transform=axes.transAxes, ha="center", color="0.4")
     axes.set_xticks([])
+
+
+def _find_curves(metrics: pd.DataFrame, column: str) -> tuple[list[tuple[np.ndarray, np.ndarray]], float]:
+    """Curves of the runs, and for `recent_return` the env steps from which each of them has had 100 episodes.
+
+    Runs that never have as many are left out, unless that is more than half of them.
+    """
+    if column != RECENT:
+        return _curves(metrics, column), -np.inf
+    is_full = metrics["return_100"].notna()
+    starts = metrics[is_full].groupby("run")["env_steps"].min()
+    if 2 * len(starts) < metrics["run"].nunique():
+        return _curves(metrics, column), np.inf
+    return _curves(metrics[metrics["run"].isin(starts.index)], column), float(starts.max())
 
 
 def _curves(metrics: pd.DataFrame, column: str) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -376,7 +376,8 @@ class Result:
         """Plot learning curves: the mean return of the last 100 episodes against env steps.
 
         One setting is shown by a faint line per run, their mean and a band of one standard deviation; several settings
-        by the interquartile mean and the middle half of the runs of each, one color per setting, at most 8.
+        by the interquartile mean and the middle half of the runs of each, one color per setting, at most 8. Where runs
+        have had fewer than 100 episodes their mean is over all so far, and its line is thinner.
 
         Args:
             axes: Matplotlib axes to plot on; by default those of a new figure.
@@ -394,10 +395,12 @@ class Result:
         metrics, config = self.frame(), self.config
         if column is not None and column not in metrics.select_dtypes("number"):
             raise InputError(f"--column: {column} is no column of numbers; there are {', '.join(metrics.columns)}")
+        figure = None
         if axes is None:
             import matplotlib.pyplot as plt
 
-            axes = plt.figure(figsize=plots.SIZE, layout="constrained").subplots()
+            figure = plt.figure(figsize=plots.SIZE, layout="constrained")
+            axes = figure.subplots()
         settings = self._settings
         style = {"solved_at": config.solved_at, "column": column, **line_style}
         # Curves with labels of their own share axes with others.
@@ -408,6 +411,8 @@ class Result:
             setting_of_run = config.setting_of(np.arange(config.runs))
             order = self.summary()["setting"].to_numpy() if self.summary_json else settings
             plots.plot_settings(axes, metrics, config.labels, order, setting_of_run, title, **style)
+        if figure is not None:
+            plots.make_room_for_legend(figure)
         return axes
 
     @property

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from purejaxrl.experiment.labels import wrap_label
+
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 SEED = 0
@@ -24,7 +26,8 @@ ELEMENTS_AT_ONCE = 4_000_000
 MAX_PAIRED_SETTINGS = 32
 TABLE_ROWS = 20
 TABLE_WIDTH = 120
-SHORTEST_LABEL = 12
+# Headings of the columns that are left out of a table, in this order, where a terminal is too narrow.
+LEFT_OUT = ("median", "P(best")
 FINAL = ("final_return_iqm", "final_return_low", "final_return_high")
 AREA = ("area_iqm", "area_low", "area_high")
 REASONS = {
@@ -280,27 +283,32 @@ def improvements(settings: Sequence[Scores], stopped_when_solved: bool = False) 
     return pd.DataFrame(rows, columns=["setting", "other", "probability", "low", "high"])
 
 
-def table(frame: pd.DataFrame, labels: Sequence[str]) -> str:
+def table(frame: pd.DataFrame, labels: Sequence[str], width: int | None = None) -> str:
     """Format the 20 best settings as a table for a terminal, best first.
+
+    Where a line has no room for the longest label, every label stands above its figures, whole.
 
     Args:
         frame: Rows as `describe` returns them.
-        labels: A label for each row, shortened where a line would exceed 120 characters.
+        labels: A label for each row.
+        width: Greatest number of characters of a line, by default 120. Where not even the figures have room, their
+            medians and then the probabilities of improvement are left out.
 
     Returns:
         Lines of text. A star marks final returns that not every run has.
     """
-    order = ranking(frame)
-    shown = frame.iloc[order[:TABLE_ROWS]]
-    lines = _lines([labels[row] for row in order], table_columns(shown))
+    order = ranking(frame)[:TABLE_ROWS]
+    shown = frame.iloc[order]
+    lines = _settings_table([labels[row] for row in order], table_columns(shown), len(frame), width)
     return "\n".join([*lines, *footnotes(shown)])
 
 
-def evaluation_table(settings: pd.DataFrame) -> str:
+def evaluation_table(settings: pd.DataFrame, width: int | None = None) -> str:
     """Format the evaluation of the 20 best settings as a table for a terminal.
 
     Args:
         settings: Rows as `purejaxrl.Evaluation.settings` has them, best first.
+        width: As for `table`.
 
     Returns:
         Lines of text.
@@ -310,18 +318,34 @@ def evaluation_table(settings: pd.DataFrame) -> str:
         ("", "runs", [str(runs) for runs in shown["runs"]]),
         ("return", "mean [95%]", _with_intervals(shown, ("mean", "low", "high"))),
     ]
-    return "\n".join(_lines(settings["label"].tolist(), columns))
+    return "\n".join(_settings_table(shown["label"].tolist(), columns, len(settings), width))
 
 
-def _lines(labels: Sequence[str], columns: list[tuple[str, str, list[str]]]) -> list[str]:
-    """Lines of a table whose columns hold the first of the settings with these labels."""
-    cells = [_aligned(column) for column in columns]
-    room = max(SHORTEST_LABEL, TABLE_WIDTH - sum(2 + len(column[0]) for column in cells))
-    shown = len(columns[0][2])
-    names = ["", "setting", *(shorten(label, room) for label in labels[:shown])]
-    width = max(map(len, names))
-    lines = ["  ".join([name.ljust(width), *row]).rstrip() for name, *row in zip(names, *cells, strict=True)]
-    return [*lines, f"... and {len(labels) - shown} more"] if len(labels) > shown else lines
+def _settings_table(
+    labels: Sequence[str], columns: list[tuple[str, str, list[str]]], count: int, width: int | None
+) -> list[str]:
+    """Lines of a table of the first of `count` settings, whose labels stand above their figures where they must."""
+    width = width or TABLE_WIDTH
+    names = ["", "setting", *(" ".join(label.split()) for label in labels)]
+    lines = _lines([_aligned(column) for column in columns])
+    longest = max(map(len, names))
+    if longest + 2 + len(lines[0]) <= width:
+        lines = [f"{name.ljust(longest)}  {line}".rstrip() for name, line in zip(names, lines, strict=True)]
+    else:
+        for heading in LEFT_OUT:
+            if len(lines[0]) > width:
+                columns = [column for column in columns if column[0] != heading]
+                lines = _lines([_aligned(column) for column in columns])
+        upper, lower, *figures = lines
+        lines = [names[1], upper, lower]
+        for name, line in zip(names[2:], figures, strict=True):
+            lines += [*wrap_label(name, width), line.rstrip()]
+    return [*lines, f"... and {count - len(labels)} more"] if count > len(labels) else lines
+
+
+def _lines(columns: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, from its columns."""
+    return ["  ".join(row) for row in zip(*columns, strict=True)]
 
 
 def footnotes(shown: pd.DataFrame) -> list[str]:
@@ -367,23 +391,6 @@ def table_columns(shown: pd.DataFrame) -> list[tuple[str, str, list[str]]]:
 def _is_partial(frame: pd.DataFrame) -> Any:
     """Rows whose final returns are over fewer runs than there are."""
     return (frame["runs_final"] < frame["runs"]) & (frame["runs_final"] > 0)
-
-
-def shorten(label: str, length: int) -> str:
-    """Shorten a label to one line of at most `length` characters by leaving out its middle.
-
-    Args:
-        label: The label.
-        length: Number of characters.
-
-    Returns:
-        The shorter label.
-    """
-    label = " ".join(label.split())
-    if len(label) <= length:
-        return label
-    head = (length - 3) // 2
-    return f"{label[:head]}...{label[len(label) - (length - 3 - head) :]}"
 
 
 def _bootstrap(samples: tuple[np.ndarray, ...], statistic: Any, elements: int) -> tuple[Any, Any]:

@@ -88,7 +88,7 @@ def _evaluate(words: list[str]) -> int:
     elif config.is_sweep:
         from purejaxrl.analysis.statistics import evaluation_table
 
-        print(evaluation_table(found.settings))
+        print(evaluation_table(found.settings, terminal_columns(sys.stdout)))
     else:
         _print_runs(found, episodes, config.runs)
     return 0
@@ -178,6 +178,7 @@ def _compare(words: list[str]) -> int:
     runs, flags = parse_folders(compare_parser(), words)
 
     from purejaxrl.analysis import compare as comparing
+    from purejaxrl.experiment.labels import terminal_columns
 
     comparison = comparing.compare(runs)
     if flags["out"]:
@@ -190,7 +191,7 @@ def _compare(words: list[str]) -> int:
         for note in comparison.notes:
             print(f"purejaxrl: compare: {note}", file=sys.stderr)
     else:
-        print(comparing.format_comparison(comparison))
+        print(comparing.format_comparison(comparison, terminal_columns(sys.stdout)))
     return 0
 
 

@@ -9,7 +9,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,9 +154,10 @@ def _configure_logging(own: dict[str, Any]) -> bool:
 @contextmanager
 def _warning_in_one_line() -> Iterator[None]:
     """Print warnings as errors are printed; whatever Python's own filters say, they stop nothing."""
+    from purejaxrl.experiment.progress import print_above_the_bar
 
     def show(message: Warning | str, *_: object) -> None:
-        print(f"purejaxrl: {message}", file=sys.stderr)
+        print_above_the_bar(f"purejaxrl: {message}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
@@ -192,11 +193,16 @@ def _print_summary(result: Result) -> None:
     )
     if result.config.is_sweep:
         from purejaxrl.analysis.statistics import table
+        from purejaxrl.experiment.labels import terminal_columns
 
         settings, labels = result.summary(), result.config.labels
-        print(table(settings, [labels[setting] for setting in settings["setting"]]))
+        print(table(settings, [labels[setting] for setting in settings["setting"]], terminal_columns(sys.stdout)))
     elif final is not None:
         print(f"mean return of the last 100 episodes: {final:.1f}")
+    else:
+        # There is no metrics.csv before the end of the first interval.
+        with suppress(InputError):
+            print(f"mean return of the last episodes: {_recent_return(result)}")
     if summary["solved_at"] is not None:
         solved = f"{summary['solved_runs']} of {summary['runs']} runs"
         print(f"reached a 100-episode mean of {summary['solved_at']:g}: {solved}")
@@ -206,6 +212,15 @@ def _print_summary(result: Result) -> None:
         print(f"diverged (NaN): runs {name_runs(summary['failed_runs'])}")
     if result.curve.exists():
         print(f"curve{'s' if result.config.is_sweep else ''}: {shorten_path(result.curve)}")
+
+
+def _recent_return(result: Result) -> str:
+    """Format the mean return of runs that have not all had 100 episodes."""
+    from purejaxrl.analysis.plots import add_recent_returns
+    from purejaxrl.experiment.progress import format_return
+
+    last = add_recent_returns(result.frame()).groupby("run").last()
+    return format_return(float(last["recent_return"].mean()), last["episodes"].to_numpy())
 
 
 COMMANDS = {

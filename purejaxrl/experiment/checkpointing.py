@@ -252,6 +252,9 @@ def restore(tracker: RunTracker, folder: RunFolder, found: Checkpoint) -> Restor
     if is_extended and position.runs != plan.runs:
         raise InputError("--extend: this training was cut into batches, whose states are not kept; train anew")
     template = {f"records/{name}": values for name, values in RunStats.empty(plan.runs)._asdict().items()}
+    if "records/recent_return" not in facts["arrays"]:
+        # Earlier versions knew full windows only.
+        del template["records/recent_return"]
     shapes = batch_shapes(plan, position) if position.runs else (None, None)
     if position.runs:
         template |= _batch_template(shapes, position.runs, facts["arrays"])
@@ -260,7 +263,8 @@ def restore(tracker: RunTracker, folder: RunFolder, found: Checkpoint) -> Restor
     arrays = disk.read(found, template)
     with _describing(found):
         state = _metrics_state(arrays) if position.runs else None
-        stats = RunStats(**with_prefix(arrays, "records/"))
+        records = with_prefix(arrays, "records/")
+        stats = RunStats(**{"recent_return": records["return_100"].copy(), **records})
         folder.logs.verify(facts["files"])
         tails = {name: str(text) for name, text in facts["tails"].items()}
         point = None

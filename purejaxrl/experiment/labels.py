@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import textwrap
 from collections.abc import Container, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 # Runs beyond so many are counted; summary.json names all.
 MAX_NAMED = 20
+# Width of a terminal that does not know its own.
+USUAL_COLUMNS = 80
 
 
 def show(value: Any) -> str:
@@ -84,6 +89,37 @@ def label_of(values: dict[str, Any]) -> str:
         The text.
     """
     return " ".join(f"{name}={show(value)}" for name, value in values.items())
+
+
+def wrap_label(label: str, length: int) -> list[str]:
+    """Break a label into lines, between its words where these are not too long.
+
+    Args:
+        label: The label.
+        length: Greatest number of characters of a line.
+
+    Returns:
+        The lines, at least one.
+
+    >>> wrap_label("lr=0.001 hidden_sizes=32x32", 20)
+    ['lr=0.001', 'hidden_sizes=32x32']
+    """
+    return textwrap.wrap(label, length, break_on_hyphens=False) or [""]
+
+
+def terminal_columns(stream: Any) -> int | None:
+    """Return the width of a terminal.
+
+    Args:
+        stream: A stream to write to.
+
+    Returns:
+        The number of columns, None if the stream is no terminal.
+    """
+    with suppress(AttributeError, OSError, ValueError):
+        # A terminal that does not know its width says 0.
+        return os.get_terminal_size(stream.fileno()).columns or USUAL_COLUMNS
+    return None
 
 
 def columns_of(values: Iterable[dict[str, Any]]) -> dict[str, np.ndarray]:

@@ -15,16 +15,19 @@ import numpy as np
 from tqdm import tqdm
 
 from purejaxrl.errors import InputError, in_one_line, warn
-from purejaxrl.experiment.labels import counted
+from purejaxrl.experiment.labels import counted, terminal_columns
 from purejaxrl.experiment.plan import Plan
 from purejaxrl.experiment.presets import TUNED, as_dict, tuned_key
 from purejaxrl.training.batches import group_settings
-from purejaxrl.training.metrics import RunStats
+from purejaxrl.training.metrics import WINDOW, RunStats
 
 SECONDS_BETWEEN_LINES = 10.0
 LONG_SECONDS = 300.0
+USUAL_ROWS = 24
 BAR = "{desc}: {percentage:3.0f}%|{bar:8}| {n:.0f}/{total_fmt}{unit} [{elapsed}<{remaining}]{postfix}"
 SWEEP_BAR = "{desc}: {percentage:3.0f}%|{bar:8}| [{elapsed}<{remaining}]{postfix}"
+# What is left out of a bar where the terminal is too narrow.
+GRAPHIC = "|{bar:8}|"
 
 
 class Extent(NamedTuple):
@@ -177,9 +180,18 @@ class AboveTheBar(logging.Handler):
             record: The log record.
         """
         try:
-            tqdm.write(self.format(record), file=sys.stderr)
+            print_above_the_bar(self.format(record))
         except Exception:
             self.handleError(record)
+
+
+def print_above_the_bar(text: str) -> None:
+    """Print a line to standard error, above a progress bar if there is one.
+
+    Args:
+        text: The line.
+    """
+    tqdm.write(text, file=sys.stderr)
 
 
 class Terminal:
@@ -198,6 +210,7 @@ class Terminal:
         self.stream = sys.stderr if stream is None else stream
         self.is_terminal = self.stream.isatty() if is_live is None else is_live
         self.last_line = -math.inf
+        self.named: int | None = None
         self.may_warn = True
         self.bar: tqdm | None = None
 
@@ -212,6 +225,8 @@ class Terminal:
             file=self.stream,
             disable=not self.is_terminal,
             bar_format=SWEEP_BAR if self.goal.settings else BAR,
+            ncols=terminal_columns(self.stream),
+            nrows=USUAL_ROWS,
         )
 
     def note(self, text: str) -> None:
@@ -232,27 +247,53 @@ class Terminal:
         self._warn_if_long(stats, seconds)
         share = float(self.goal.extent.fraction(stats).mean())
         done = share * self.goal.amount
-        facts = [self._standing(stats), *self._solved(stats)]
-        facts.append(f"{stats.env_steps.sum() / max(seconds, 1e-9):,.0f} env steps/s")
+        further = [*self._solved(stats), f"{stats.env_steps.sum() / max(seconds, 1e-9):,.0f} env steps/s"]
         if self.is_terminal and self.bar is not None:
-            self.bar.n = done
+            self.bar.n, self.bar.ncols = done, terminal_columns(self.stream)
             self.bar.set_description_str(self.label, refresh=False)
-            # What remains is reckoned from training alone, without the time that compiling took.
-            self.bar.start_t = time.time() - seconds
-            self.bar.set_postfix_str(", ".join(facts))
+            # What remains is reckoned from training alone, without the time that compiling took. A bar that was last
+            # drawn before it started counts as never drawn, and would be left without the end of its line.
+            self.bar.start_t = self.bar.last_print_t = time.time() - seconds
+            self._redraw(self.bar, stats, further)
         elif share >= 1 or time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
             shown = f"{share:.0%}" if self.goal.settings else f"{done:.0f}/{self.goal.amount} {self.goal.unit}"
-            print(f"{self.label}: {shown}, {', '.join(facts)}", file=self.stream, flush=True)
+            facts = [shown, self._standings(stats)[0], *further]
+            print(f"{self.label}: {', '.join(facts)}", file=self.stream, flush=True)
 
-    def _standing(self, stats: RunStats) -> str:
-        """Format the mean return, or the number of finished runs and the best setting so far."""
-        settings = self.goal.settings
-        mean = mean_of_settings(stats.return_100, max(len(settings), 1))
-        if not settings:
-            return "return -" if np.isnan(mean[0]) else f"return {mean[0]:.1f}"
-        best = "-" if np.isnan(mean).all() else f"{settings[int(np.nanargmax(mean))]}: {np.nanmax(mean):.1f}"
-        return f"{stats.is_over.sum()}/{len(stats.is_over)} runs done, best {best}"
+    def _redraw(self, bar: tqdm, stats: RunStats, further: Sequence[str]) -> None:
+        """Redraw the bar with as many facts as the terminal has room for."""
+        whole = SWEEP_BAR if self.goal.settings else BAR
+        standings = self._standings(stats)
+        facts = [[standing, *further[:count]] for standing in standings for count in range(len(further), -1, -1)]
+        candidates = [(whole, shown) for shown in facts] + [(whole.replace(GRAPHIC, ""), standings[-1:])]
+        for bar.bar_format, shown in candidates:
+            bar.set_postfix_str(", ".join(shown), refresh=False)
+            if bar.ncols is None or len(tqdm.format_meter(**{**bar.format_dict, "ncols": None})) <= bar.ncols:
+                break
+        bar.refresh()
+        if shown[0] != standings[0]:
+            self._name_setting(self._best(stats)[0])
+
+    def _name_setting(self, setting: int) -> None:
+        """Print the hyperparameters of a setting above a bar that has no room for them, but not too often."""
+        if setting != self.named and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+            self.named, self.last_line = setting, time.monotonic()
+            self.note(f"setting {setting} is {self.goal.settings[setting]}")
+
+    def _standings(self, stats: RunStats) -> list[str]:
+        """Format the mean return, or the number of finished runs and the best setting so far: whole, then shorter."""
+        best, found = self._best(stats)
+        if not self.goal.settings:
+            return [f"return {found}"]
+        names = [f"{self.goal.settings[best]}: ", f"setting {best}: "] if found != "-" else [""]
+        return [f"{stats.is_over.sum()}/{len(stats.is_over)} runs done, best {name}{found}" for name in names]
+
+    def _best(self, stats: RunStats) -> tuple[int, str]:
+        """Find the setting with the best mean return so far, 0 where there is one only, and format that return."""
+        mean = mean_of_settings(stats.recent_return, max(len(self.goal.settings), 1))
+        best = 0 if np.isnan(mean).all() else int(np.nanargmax(mean))
+        return best, format_return(mean[best], stats.episodes.reshape(len(mean), -1)[best])
 
     def _solved(self, stats: RunStats) -> list[str]:
         solved = int(np.sum(stats.solved_at_steps >= 0))
@@ -276,6 +317,28 @@ class Terminal:
         if remaining > LONG_SECONDS:
             bound = "up to" if extent.episodes.any() else "about"
             self.note(f"this will take {bound} {remaining / 60:.0f} minutes{self.goal.hint}")
+
+
+def format_return(mean: float, episodes: np.ndarray) -> str:
+    """Format a mean return, with the number of episodes that it is over until these are 100 in every run.
+
+    Args:
+        mean: The mean over the runs, NaN where no episode has ended.
+        episodes: Number of finished episodes of each run, [runs].
+
+    Returns:
+        The text, such as `21.4 (19-23 episodes)`, where the runs have between 19 and 23 episodes.
+
+    >>> format_return(21.4, np.array([23, 0, 19]))
+    '21.4 (19-23 episodes)'
+    """
+    if np.isnan(mean):
+        return "-"
+    over = np.minimum(episodes[episodes > 0], WINDOW)
+    fewest, most = int(over.min()), int(over.max())
+    if fewest == WINDOW:
+        return f"{mean:.1f}"
+    return f"{mean:.1f} ({counted(most, 'episode') if fewest == most else f'{fewest}-{most} episodes'})"
 
 
 def mean_of_settings(values: np.ndarray, settings: int) -> np.ndarray:

@@ -46,6 +46,7 @@ class RunStats(NamedTuple):
             episode ended has the value of the one before; those before the first that ended are left out. NaN where
             there is no other, or a return is NaN.
         is_over: Whether the run has ended.
+        recent_return: Mean return of the last episodes, up to 100 of them, NaN where none has ended.
     """
 
     episodes: np.ndarray
@@ -54,6 +55,7 @@ class RunStats(NamedTuple):
     return_100: np.ndarray
     area: np.ndarray
     is_over: np.ndarray
+    recent_return: np.ndarray
 
     @property
     def has_begun(self) -> np.ndarray:
@@ -71,7 +73,7 @@ class RunStats(NamedTuple):
             The statistics.
         """
         zeros, unknown = np.zeros(runs, np.int64), np.full(runs, np.nan)
-        return RunStats(zeros, zeros.copy(), zeros - 1, unknown, unknown.copy(), np.zeros(runs, bool))
+        return RunStats(zeros, zeros.copy(), zeros - 1, unknown, unknown.copy(), np.zeros(runs, bool), unknown.copy())
 
 
 class Tally(NamedTuple):
@@ -312,6 +314,7 @@ def stats(state: MetricsState) -> RunStats:
         np.where(known, state.recent.mean(axis=1), np.nan),
         divide(state.area, state.area_steps),
         state.is_over,
+        divide(state.recent.sum(axis=1), np.minimum(state.episodes, WINDOW)),
     )
 
 
