@@ -87,6 +87,7 @@ def _evaluate(words: list[str]) -> int:
         print(json.dumps(plain({**whole, "returns": returns}), indent=2))
     elif config.is_sweep:
         from purejaxrl.analysis.statistics import evaluation_table
+        from purejaxrl.experiment.labels import terminal_columns
 
         print(evaluation_table(found.settings, terminal_columns(sys.stdout)))
     else:
