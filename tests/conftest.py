@@ -1,7 +1,7 @@
 """Checks that are on for the whole suite: shapes and types of every call, key reuse, rank promotion."""
 
 import os
-import tempfile
+from pathlib import Path
 
 import jax
 import jaxtyping
@@ -37,22 +37,24 @@ def covered_processes(monkeypatch):
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
 
 
-# What tests compile is not for the user's own cache. The processes of one session share a folder, made by the first, as
-# many tests compile the same program.
-if "PYTEST_XDIST_WORKER" not in os.environ:
-    CACHE = tempfile.TemporaryDirectory(prefix="purejaxrl-tests-")
-    os.environ["PUREJAXRL_CACHE_DIR"] = CACHE.name
+# What tests compile is not for the user's own cache. It stays from one session to the next, as compiling is most of the
+# work; entries are found by the whole program, its flags and versions.
+CACHE = Path(__file__).parents[1] / ".pytest_cache" / "programs"
+CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
+os.environ["PUREJAXRL_CACHE_DIR"] = str(CACHE)
 
-jax.config.update("jax_compilation_cache_dir", os.environ["PUREJAXRL_CACHE_DIR"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-from purejaxrl.training import devices  # noqa: E402 (its types are to be checked too)
+from purejaxrl.training import compilation_cache, devices  # noqa: E402 (its types are to be checked too)
 
 devices.ask_for_cpu_devices(2)
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    compilation_cache.remove_damaged(CACHE)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,15 @@ import jax
 import pytest
 
 from purejaxrl.cli import main
-from purejaxrl.training.compilation_cache import VARIABLE, cache_folder, is_private, use_compilation_cache, why_unused
+from purejaxrl.training.compilation_cache import (
+    CHECKED,
+    VARIABLE,
+    cache_folder,
+    is_private,
+    remove_damaged,
+    use_compilation_cache,
+    why_unused,
+)
 
 TINY = ["train", "a3c", "--env_steps", "400", "--actors", "4", "--t_max", "5", "--hidden_sizes", "8", "--quiet"]
 
@@ -47,6 +55,20 @@ def test_a_second_run_reads_what_the_first_compiled_and_learns_the_same(tmp_path
     # What compiles in about a tenth of a second may be kept the second time only.
     assert {path.name for path in cache.iterdir() if "advance_group" in path.name and "-cache" in path.name} <= entries
     assert any("advance_group" in name for name in entries)
+
+
+def test_what_a_killed_process_wrote_in_part_is_compiled_again(tmp_path):
+    cache = tmp_path / "cache"
+    first = train(tmp_path, cache, "first")
+    entries = list(cache.glob("*advance_group*-cache"))
+    for path in entries:
+        path.write_bytes(path.read_bytes()[:1000])
+    assert train(tmp_path, cache, "second") == first
+    assert all(path.stat().st_size > 1000 for path in entries)
+    assert remove_damaged(cache) == []
+    entries[0].write_bytes(b"")
+    os.utime(cache / CHECKED, (0, 0))
+    assert remove_damaged(cache) == [entries[0].name]
 
 
 def test_no_cache_keeps_nothing(tmp_path):

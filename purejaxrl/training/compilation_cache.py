@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
+import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -15,6 +17,9 @@ import platformdirs
 from purejaxrl.storage.files import absolute_path
 
 VARIABLE = "PUREJAXRL_CACHE_DIR"
+ZSTANDARD = b"\x28\xb5\x2f\xfd"
+# Its time is that of the last check for damaged entries.
+CHECKED = ".checked"
 
 
 def cache_folder() -> Path | None:
@@ -58,10 +63,45 @@ def use_compilation_cache() -> Path | None:
         return None
     if not is_private(folder) or not os.access(folder, os.W_OK):
         return None
+    remove_damaged(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     return folder
+
+
+def remove_damaged(folder: Path) -> list[str]:
+    """Remove entries that a killed process wrote in part: JAX never replaces an entry, and warns of it ever after.
+
+    Only entries that are newer than the last check are read. Those that zstandard has compressed are left alone.
+
+    Args:
+        folder: The folder of the cache.
+
+    Returns:
+        The names of the entries that were removed.
+    """
+    stamp, removed = folder / CHECKED, []
+    with suppress(OSError):
+        last = stamp.stat().st_mtime if stamp.exists() else 0.0
+        stamp.touch()
+        for entry in folder.glob("*-cache"):
+            if entry.stat().st_mtime >= last and _is_cut(entry.read_bytes()):
+                entry.unlink()
+                removed.append(entry.name)
+    return removed
+
+
+def _is_cut(content: bytes) -> bool:
+    """Check whether an entry lacks its end."""
+    if content.startswith(ZSTANDARD):
+        return False
+    stream = zlib.decompressobj()
+    try:
+        stream.decompress(content)
+    except zlib.error:
+        return True
+    return not stream.eof
 
 
 def is_enabled() -> bool:
