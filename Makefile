@@ -11,7 +11,7 @@ NEWEST_PYTHON ?= $(shell for v in 3.14 3.13 3.12; do for p in python$$v $${PYENV
 	$$p -c '' 2>/dev/null && echo $$p && break 2; done; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-notebooks test-full test-oldest test-newest test-shipped coverage audit lint bench bench-quick bench-sweeps bench-scaling bench-learning bench-parity figures docs lock clean
+.PHONY: help demo test test-unit test-notebooks test-full test-oldest test-newest test-shipped coverage audit lint bench bench-quick bench-sweeps bench-scaling bench-learning bench-parity figures docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -41,7 +41,10 @@ demo: $(INSTALLED) ## train DQN, VPG and A3C, 8 seeds each, and say where the cu
 # Most of the suite's time is compiling; test-full has all of XLA's optimizations.
 quickly = XLA_FLAGS="$(XLA_FLAGS) $(shell $(1)/python tests/quickly.py)"
 
-test: $(INSTALLED) ## the test suite: unit and integration tests, about ten minutes on two cores
+test-unit: $(INSTALLED) ## what one runs while editing: everything that trains nothing, under a minute
+	$(call quickly,$(BIN)) $(BIN)/python -m pytest -n 2 tests/unit -m "not slow"
+
+test: $(INSTALLED) ## unit and integration tests; programs are kept for the next time in .pytest_cache
 	$(call quickly,$(BIN)) $(BIN)/python -m pytest -n 2 -m "not slow"
 
 coverage: $(INSTALLED) ## the test suite, and which branches of the package it covers; fails under 95% of them

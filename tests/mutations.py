@@ -160,6 +160,15 @@ FAULTS = [
 ]  # fmt: skip
 
 
+def files_of(tests: str) -> list[Path]:
+    """The files, relative to the project, of tests by name."""
+    return [path.relative_to(ROOT) for name in tests.split() for path in (ROOT / "tests").rglob(name)]
+
+
+# What pytest ends with where no test is selected.
+NO_TESTS = 5
+
+
 def survives(fault: Fault) -> str | None:
     """Plant a fault; None if the suite goes red, else what happened instead."""
     with tempfile.TemporaryDirectory() as folder:
@@ -171,12 +180,13 @@ def survives(fault: Fault) -> str | None:
         if text.count(fault.old) != 1:
             return f"its text stands {text.count(fault.old)} times in {fault.file}"
         file.write_text(text.replace(fault.old, fault.new))
-        tests = [f"tests/{name}" for name in fault.tests.split()]
-        # What compiled programs do is counted in the slow tests only.
-        ring = [] if "test_compiled_programs.py" in fault.tests else ["-m", "not slow"]
-        words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *ring, *tests]
+        words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *map(str, files_of(fault.tests))]
         environment = {**os.environ, "PYTHONPATH": folder, "XLA_FLAGS": quickly.FLAGS}
-        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+        # Some faults are seen by slow tests only.
+        for ring in ("not slow", "slow"):
+            done = subprocess.run([*words, "-m", ring], cwd=folder, env=environment, capture_output=True, text=True)
+            if done.returncode not in (0, NO_TESTS):
+                break
         return None if done.returncode == 1 else f"pytest ended with {done.returncode}"
 
 
@@ -185,7 +195,7 @@ def main() -> int:
     chosen = [fault for fault in FAULTS if all(word in fault.name for word in sys.argv[1:])]
     tests = " ".join(sorted({name for fault in chosen for name in fault.tests.split()}))
     sound = survives(Fault("none", "types.py", "class Env(NamedTuple):", "class Env(NamedTuple):", tests))
-    if sound != "pytest ended with 0":
+    if sound not in ("pytest ended with 0", f"pytest ended with {NO_TESTS}"):
         print(f"the tests fail without any fault: {sound}")
         return 1
     survivors = 0

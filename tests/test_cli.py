@@ -526,6 +526,7 @@ def test_a_cache_that_others_can_write_to_is_not_used(capsys, monkeypatch, tmp_p
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_without_docstrings_and_asserts_everything_is_the_same(tmp_path):
     """As PYTHONOPTIMIZE=2 and `python -OO` leave them out."""
     code = (

@@ -165,6 +165,7 @@ def test_exports_and_videos_of_a_sweep_say_which_setting(swept, tmp_path, capsys
     assert capsys.readouterr().out.splitlines() == [video, f"run {best}: {LABELS[best // 2]}"]
 
 
+@pytest.mark.slow
 def test_programs_of_several_shapes_are_exported_apart(swept, tmp_path):
     weights, description = purejaxrl.export(swept.path, out=tmp_path)
     arrays = load_file(weights)

@@ -30,6 +30,7 @@ def frames(untyped, monkeypatch):
     return min(found, key=len)
 
 
+@pytest.mark.slow
 def test_ten_frames_lead_to_the_target(frames):
     assert len(frames) <= 10
     page = (ROOT / "CONTRIBUTING.md").read_text()

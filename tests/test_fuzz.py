@@ -10,7 +10,9 @@ import pytest
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("names", ["command_line or heap", "python_calls or codes", "damaged"])
+@pytest.mark.parametrize(
+    "names", ["command_line or heap", "python_calls or codes", pytest.param("damaged", marks=pytest.mark.slow)]
+)
 def test_whatever_is_put_in_one_line_comes_out(names):
     done = subprocess.run(
         [

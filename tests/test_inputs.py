@@ -170,7 +170,7 @@ def test_dqn_learns_from_normalized_observations():
     chex.assert_trees_all_close(*results, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["vpg", "a3c"])
+@pytest.mark.parametrize("name", ["vpg", pytest.param("a3c", marks=pytest.mark.slow)])
 def test_reward_scale_is_for_learning_alone(name):
     """V of an endless environment is scale / (1 - gamma); the returns that are logged stay as they are."""
     env = make(Endless(), max_ep_len=20)
@@ -319,6 +319,7 @@ def test_agents_train_on_images(name, chosen):
     check_that_images_moved(name, AGENTS[name].Config(**settings), learner)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "chosen"),
     [("vpg", DIFFERENCE), ("a3c", STACK), ("dqn", {**DIFFERENCE, **CONV})],

@@ -76,7 +76,7 @@ def test_the_thread_that_compiles_holds_them_too(settings, monkeypatch):
 FILES = ("params/last.safetensors", "metrics.csv", "episodes.csv")
 
 
-@pytest.mark.parametrize("algorithm", AGENTS)
+@pytest.mark.parametrize("algorithm", ["vpg", *(pytest.param(name, marks=pytest.mark.slow) for name in ("a3c", "dqn"))])
 def test_trainings_are_the_same_under_all_of_them(algorithm, settings, tmp_path, monkeypatch):
     # Programs that other tests have compiled would not be traced under these settings.
     monkeypatch.setattr(run_module, "compile_fitting", compilation.compile_fitting)
@@ -87,6 +87,7 @@ def test_trainings_are_the_same_under_all_of_them(algorithm, settings, tmp_path,
         assert (tmp_path / "other" / name).read_bytes() == (tmp_path / "standard" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_everything_that_comes_after_a_training_is_the_same_under_all_of_them(settings, tmp_path):
     trained = purejaxrl.sweep("vpg", seeds=2, out=tmp_path / "run", **TINY["vpg"])
     observations = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)

@@ -133,6 +133,7 @@ def test_hessian_vector_products_are_differences_of_gradients(name):
         np.testing.assert_allclose(slope, optax.tree.vdot(gradient(params), direction), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["short batch", "long batch", pytest.param("sparse images", marks=pytest.mark.slow)])
 def test_hessians_in_both_orders(name):
     with jax.enable_x64(True):

@@ -229,6 +229,7 @@ def test_a_training_in_python_needs_no_standard_error(stream, tmp_path, monkeypa
     assert_complete(tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("covered_processes")
 @pytest.mark.parametrize("redirected", ["2>&1 | head -1", ">&- 2>&- <&-"])
 def test_a_training_is_as_good_as_its_reader_is_bad(redirected, tmp_path):

@@ -30,6 +30,7 @@ def page(tmp_path_factory):
     return run_page("write-your-own-agent.md", folder), folder
 
 
+@pytest.mark.slow
 def test_double_dqn_of_the_page_is_the_one_that_dqn_has(page):
     names, folder = page
     own = {"preset": "tuned", "lr": [1e-3, 3e-4], "seeds": 2, "env_steps": 2000, "double_q": True}
@@ -42,6 +43,7 @@ def test_double_dqn_of_the_page_is_the_one_that_dqn_has(page):
     assert tuple(result.frame())[: len(METRIC_COLUMNS)] == ("run", "seed", *METRIC_COLUMNS[2:])
 
 
+@pytest.mark.slow
 def test_the_weighted_loss_of_the_page(page, cartpole):
     """-mean(log pi(a|s) min(exp(A / temperature), 20)) - entropy_coef H, in numpy."""
     names, _ = page
@@ -60,6 +62,7 @@ def test_the_weighted_loss_of_the_page(page, cartpole):
     assert float(loss) == pytest.approx(-(taken * weight).mean() - 0.1 * float(entropy), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_custom_hyperparameter_is_swept_in_one_program(page):
     names, _ = page
     plan = plan_sweep(names["weighted_vpg"], temperature=[0.5, 1.0], preset="tuned")
@@ -70,6 +73,7 @@ def test_a_custom_hyperparameter_is_swept_in_one_program(page):
         plan_train(names["weighted_vpg"], temperature=0.0)
 
 
+@pytest.mark.slow
 def test_the_agent_from_scratch_follows_the_score_function(page, cartpole):
     """One update moves the weights by lr times the mean of (R - mean R) times the gradient of log pi, by hand."""
     names, _ = page

@@ -297,6 +297,7 @@ def test_an_environment_is_added_by_one_entry(dusk, tmp_path):
     assert [duration for _, _, duration in frames] == [100, 100, 100, 1000]
 
 
+@pytest.mark.slow
 def test_gymnasium_sees_what_a_custom_renderer_selects(dusk, tmp_path):
     """The environment's own renderer selects another number."""
     dark = FIRST_NUMBER._replace(select=lambda observation: 1.0 - observation[..., :1])

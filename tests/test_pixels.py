@@ -142,7 +142,7 @@ def test_a_difference_is_zero_at_first_and_terminal_observations_only(channels):
     "images",
     [
         pytest.param(Images("stack", 1, 1, SIZE, 3), marks=pytest.mark.slow),
-        Images("stack", 3, 1, SIZE, 1),
+        pytest.param(Images("stack", 3, 1, SIZE, 1), marks=pytest.mark.slow),
         pytest.param(Images("stack", 3, 2, SIZE, 1), marks=pytest.mark.slow),
         Images("difference", image_size=SIZE, channels=3),
     ],
@@ -163,7 +163,12 @@ def test_a_step_rendered_at_once_is_its_two_observations(images):
 
 
 @pytest.mark.parametrize(
-    "images", [Images("stack", 3, 2, SIZE, 1), Images("difference", image_size=SIZE, channels=3)], ids=["stack", "diff"]
+    "images",
+    [
+        Images("stack", 3, 2, SIZE, 1),
+        pytest.param(Images("difference", image_size=SIZE, channels=3), marks=pytest.mark.slow),
+    ],
+    ids=["stack", "diff"],
 )
 def test_pixel_observation_shows_what_agents_see(images):
     """Its reset, step and info give, with the same keys, the images that are rendered late, episode by episode."""

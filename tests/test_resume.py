@@ -310,6 +310,7 @@ def test_restart_is_refused_if_there_is_a_checkpoint(folder, capsys):
     assert contents(folder) == before
 
 
+@pytest.mark.slow
 def test_a_signal_between_two_programs_leaves_a_checkpoint(tmp_path, monkeypatch):
     """What the first batch has learned is resumed; a second signal before anything is learned changes nothing."""
     arguments = {**VPG, "epochs": 10, "hidden_sizes": [(8,), (4, 4)]}
@@ -735,6 +736,7 @@ def check_killed(tmp_path, kills):
     assert_same_files(tmp_path / "whole", out)
 
 
+@pytest.mark.slow
 def test_killed_twice_and_still_the_same(tmp_path):
     check_killed(tmp_path, 2)
 
@@ -762,6 +764,7 @@ def test_a_full_disk_ends_with_code_6_and_what_was_saved_loads(folder, limit_kib
     assert main(["resume", str(folder), "--dry_run"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "pauses"), [(signal.SIGINT, (3.0,)), (signal.SIGTERM, (0.3, 2.5, 4.0))], ids=str)
 def test_a_signal_at_any_time_leaves_what_resume_needs(number, pauses, tmp_path):
     """At the start, while compiling, and while training: the exit code is the signal's, and resuming ends the same."""

@@ -20,7 +20,7 @@ from purejaxrl.storage.files import plain
 
 KEPT = sorted(path.parent for path in (Path(__file__).parent / "folders").glob("*/*/config.json"))
 # The others are of the same code.
-SLOW = ("dqn-images", "a3c", "dqn", "sweep")
+SLOW = ("dqn-images", "a3c", "dqn", "sweep", "vpg")
 VPG = next(path for path in KEPT if path.name == "vpg")
 TINY = {"epochs": 2, "steps_per_epoch": 40, "actors": 2, "train_v_iters": 2, "hidden_sizes": (4,)}
 # Larger budgets than the kept folders had; the others have none or were cut into batches.

@@ -49,7 +49,7 @@ def tiled(env):
     ("count", "size", "channels", "largest"),
     [
         pytest.param(3 * ROWS + 7, (40, 90), 3, (2.4, 0.21), marks=pytest.mark.slow),
-        (200, (16, 61), 1, (12.0, np.pi)),
+        pytest.param(200, (16, 61), 1, (12.0, np.pi), marks=pytest.mark.slow),
     ],
     ids=["as in training", "off the image and at any angle"],
 )

@@ -138,6 +138,7 @@ def test_swept_names_that_files_already_have_get_a_prefix():
     assert result.summary().set_index("setting")["env_steps"].to_dict() == {0: 200, 1: 400}
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_says_what_has_not_begun_and_the_next_one_runs():
     """A signal after some episodes: the next chunk is the last, and the second group never begins."""
 
@@ -170,6 +171,7 @@ def test_an_interrupted_sweep_says_what_has_not_begun_and_the_next_one_runs():
     assert again.summary_json["env_steps"] == 2400
 
 
+@pytest.mark.slow
 def test_a_batch_makes_room_for_the_next(monkeypatch):
     """When a batch starts, no array of the one before lives: the replays would fill memory twice."""
     settings = {**TINY, "hidden_sizes": (8,), "env_steps": 64, "memory_size": 100_000}

@@ -29,7 +29,11 @@ A3C = a3c.Config(
 )  # fmt: skip
 CASES = pytest.mark.parametrize(
     ("agent", "config"),
-    [(vpg.agent, VPG), (dqn.agent, DQN), (a3c.agent, A3C)],
+    [
+        pytest.param(vpg.agent, VPG, marks=pytest.mark.slow),
+        pytest.param(dqn.agent, DQN, marks=pytest.mark.slow),
+        (a3c.agent, A3C),
+    ],
     ids=["vpg", "dqn", "a3c"],
 )
 

@@ -411,7 +411,8 @@ def test_table_by_hand():
         "two",
         "2 of 2  200.0 [200.0, 200.0]  150.0 [150.0, 150.0]    100%       2000          -",
         "one",
-        "1 of 2  100.0 [100.0, 100.0]   50.0 [ 50.0,  50.0]     50%      never       1.00",
+        "1 of 2  100.0 [100.0, 100.0]   50.0 [ 50.0,  50.0]     50%       4000       1.00",
+        "env steps to solve: the median over the runs that were solved",
     ]
 
 

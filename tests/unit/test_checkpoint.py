@@ -235,7 +235,7 @@ for value in range(10**6):
 def kill_while_saving(folder, seed):
     """Kill a process that does nothing but save at a random moment after its first checkpoint."""
     earlier = max(disk.numbers(folder), default=0)
-    process = subprocess.Popen([sys.executable, "-c", SAVER, str(folder)], cwd=Path(__file__).parent.parent)
+    process = subprocess.Popen([sys.executable, "-c", SAVER, str(folder)], cwd=Path(__file__).parents[2])
     deadline = time.monotonic() + 60
     while max(disk.numbers(folder), default=0) <= earlier and time.monotonic() < deadline:
         time.sleep(0.005)

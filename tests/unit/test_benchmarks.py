@@ -11,7 +11,7 @@ import pytest
 
 from purejaxrl.components.networks import MLP
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import accelerator_report
 import floor
 import parity
@@ -20,7 +20,7 @@ import solved
 
 sys.path.pop(0)
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(4, 2), (4, 1), (300, 2)])
@@ -98,6 +98,7 @@ def test_solved_is_the_end_of_the_first_full_window_at_the_threshold():
     assert solved.solved_at([1], [200.0]) is None
 
 
+@pytest.mark.slow
 def test_quotes_are_up_to_date():
     results = (BENCHMARKS / "RESULTS.md").read_text()
     for name, heading in quotes.QUOTES:
@@ -107,6 +108,7 @@ def test_quotes_are_up_to_date():
         assert quotes.with_rows(text, table) == text, name
 
 
+@pytest.mark.slow
 def test_quoted_tables_are_in_the_results():
     results = (BENCHMARKS / "RESULTS.md").read_text()
     head, *rows = quotes.table_of(results, "### At a glance")
