@@ -1,6 +1,7 @@
-"""How runs are run: equality of SPEC's kind between widths and devices, budgets, freezing, episodes, evaluation."""
+"""How runs are run: equality between widths and devices, budgets, freezing, episodes, evaluation."""
 
 import dataclasses
+import signal
 from functools import partial
 
 import jax
@@ -10,9 +11,11 @@ import pytest
 from helpers import assert_same_bits, bits, flat, train_many, train_one
 from probes import Choice, Counter, Endless
 
+import purejaxrl
 from purejaxrl.agents import a3c, dqn, vpg
 from purejaxrl.components.hyperparameters import Budget, find_budget
 from purejaxrl.envs import make
+from purejaxrl.experiment.progress import Silent
 from purejaxrl.training import devices
 from purejaxrl.training.batches import stack_configs
 from purejaxrl.training.compilation import StopRequestedError, compile_program
@@ -271,3 +274,30 @@ def test_best_params_are_replaced_only_by_better_ones():
         )
         assert eval_return == kept.eval_return == 6
         assert_same_bits(kept.params, expected)
+
+
+def test_a_reporter_hears_of_every_event_once():
+    """Also where a signal stops the training, which closes a batch that has not ended."""
+    events = []
+
+    class Hearing(Silent):
+        def start(self):
+            events.append("start")
+
+        def advance(self, stats, seconds):
+            events.append(int(stats.env_steps[0]))
+            if is_stopping and len(events) == 3:
+                signal.raise_signal(signal.SIGTERM)
+
+        def close(self):
+            events.append("close")
+
+    settings = {"steps_per_epoch": 40, "actors": 2, "train_v_iters": 1, "hidden_sizes": (4,), "progress": Hearing()}
+    for is_stopping in (False, True):
+        events.clear()
+        purejaxrl.train("vpg", epochs=1_000_000 if is_stopping else 3, **settings)
+        assert events[0] == "start"
+        assert events[-1] == "close"
+        told = events[1:-1]
+        assert "close" not in told
+        assert told == sorted(set(told))

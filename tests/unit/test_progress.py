@@ -2,7 +2,6 @@
 
 import fcntl
 import io
-import signal
 import struct
 import termios
 import warnings
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 from helpers import terminal
 
-import purejaxrl
 from purejaxrl.errors import warn
 from purejaxrl.experiment import progress
 from purejaxrl.experiment.progress import Extent, Goal, Terminal, mean_of_settings
@@ -228,30 +226,3 @@ def test_nothing_done_yet_promises_nothing(capsys):
 
 def test_mean_of_settings_by_hand():
     np.testing.assert_array_equal(mean_of_settings(np.array([1, 3, NAN, 5, NAN, NAN]), 3), [2, 5, NAN])
-
-
-def test_a_reporter_hears_of_every_event_once():
-    """Also where a signal stops the training, which closes a batch that has not ended."""
-    events = []
-
-    class Hearing(progress.Silent):
-        def start(self):
-            events.append("start")
-
-        def advance(self, stats, seconds):
-            events.append(int(stats.env_steps[0]))
-            if is_stopping and len(events) == 3:
-                signal.raise_signal(signal.SIGTERM)
-
-        def close(self):
-            events.append("close")
-
-    settings = {"steps_per_epoch": 40, "actors": 2, "train_v_iters": 1, "hidden_sizes": (4,), "progress": Hearing()}
-    for is_stopping in (False, True):
-        events.clear()
-        purejaxrl.train("vpg", epochs=1_000_000 if is_stopping else 3, **settings)
-        assert events[0] == "start"
-        assert events[-1] == "close"
-        told = events[1:-1]
-        assert "close" not in told
-        assert told == sorted(set(told))
