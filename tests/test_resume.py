@@ -500,7 +500,7 @@ def test_an_interruption_is_said_only_where_a_summary_is(flag, tmp_path, monkeyp
 
 
 def test_another_number_of_devices_learns_the_same(tmp_path):
-    """SPEC: within 1e-5 over the first 50 updates."""
+    """Within 1e-5 over the first 50 updates."""
     start(VPG, tmp_path / "whole", seeds=3)
     start(VPG, tmp_path / "cut", StopAfter(2), seeds=3)
     purejaxrl.resume(tmp_path / "cut", devices=1)
