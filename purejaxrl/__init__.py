@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from purejaxrl.experiment.loggers import TensorBoard as TensorBoard
     from purejaxrl.experiment.loggers import Wandb as Wandb
     from purejaxrl.experiment.settings import Range as Range
+    from purejaxrl.training.programs import clear_programs as clear_programs
     from purejaxrl.types import ActorOutput as ActorOutput
     from purejaxrl.types import Agent as Agent
     from purejaxrl.types import Continuous as Continuous
@@ -52,6 +53,7 @@ HOMES = {
     "Agent": "purejaxrl.types",
     "AGENTS": "purejaxrl.agents",
     "budget": "purejaxrl.components.hyperparameters",
+    "clear_programs": "purejaxrl.training.programs",
     "config": "purejaxrl.components.hyperparameters",
     "Continuous": "purejaxrl.types",
     "Discrete": "purejaxrl.types",

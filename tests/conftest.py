@@ -64,6 +64,7 @@ def compiled_once():
 
     from purejaxrl.experiment import plan
     from purejaxrl.experiment import run as run_module
+    from purejaxrl.training import programs as programs_module
 
     compile_fitting, programs = run_module.compile_fitting, {}
 
@@ -80,6 +81,8 @@ def compiled_once():
         return programs[shape]
 
     with pytest.MonkeyPatch.context() as patch:
+        # tests/test_programs.py looks at what the package keeps itself.
+        patch.setattr(programs_module, "MAX_PROGRAMS", 0)
         patch.setattr(run_module, "compile_fitting", compiled)
         # Environments of the same name and options are one object, or their programs would be told apart.
         patch.setattr(plan, "make", remembered(plan.make))

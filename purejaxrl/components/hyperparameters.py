@@ -397,6 +397,18 @@ def budget_names(config_or_class: Any) -> list[str]:
     return [name for name in BUDGETS if name in specs and specs[name].is_budget]
 
 
+def without_budget(config: Any) -> Any:
+    """Return a Config whose budget fields are None.
+
+    Args:
+        config: The Config.
+
+    Returns:
+        The Config, for programs, which take the amount of the budget as data.
+    """
+    return dataclasses.replace(config, **dict.fromkeys(budget_names(config)))
+
+
 def find_budget(config: Any) -> Budget:
     """Find the budget in a Config: the one of its budget fields that is not None.
 

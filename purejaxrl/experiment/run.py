@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import jax
 
+from purejaxrl.components.hyperparameters import without_budget
 from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError, log, warn
 from purejaxrl.experiment import checkpointing, schema
 from purejaxrl.experiment.callbacks import Content, Event, FileWriter, Finisher, Logging, ProgressDisplay
 from purejaxrl.experiment.checkpointing import Checkpointer, Restored
 from purejaxrl.experiment.labels import counted, name_runs
 from purejaxrl.experiment.loggers import Listeners, Logger
-from purejaxrl.experiment.plan import Plan, versions
+from purejaxrl.experiment.plan import Plan, is_built_in, versions
 from purejaxrl.experiment.plan_from_config import check_same, replan, up_to_date
 from purejaxrl.experiment.progress import Reporter, SafeReporter, Silent
 from purejaxrl.experiment.tracker import BatchPosition, RunTracker, Stage, diverged_runs, summarize
@@ -27,6 +28,7 @@ from purejaxrl.training import devices
 from purejaxrl.training.batches import batch_of, cut, group_settings, take
 from purejaxrl.training.compilation import StopRequestedError, compile_fitting, mebibytes
 from purejaxrl.training.jax_settings import standard_jax
+from purejaxrl.training.programs import find_program, keep_program, program_key
 from purejaxrl.training.runner import Chunk, fit
 from purejaxrl.training.signals import StopSignals
 from purejaxrl.types import RunState
@@ -246,19 +248,28 @@ def train_groups(
     groups = group_settings([setting.config for setting in plan.settings])
     for turn, group in list(enumerate(groups))[position.group :]:
         setting = plan.settings[group.settings[0]]
+        if is_built_in(plan.agent):
+            # They look at `progress` alone, so programs of other budgets are the same.
+            group = group._replace(configs=tuple(map(without_budget, group.configs)))
         whole = batch_of(group, plan.options.seeds, plan.options.seed)
-        program = compile_fitting(
+        runs, config = len(whole.runs), group.configs[0]
+        eval_episodes = plan.options.eval_episodes if plan.options.eval_every else None
+        key = None
+        if not plan.options.debug:
+            key = program_key(plan.agent, setting.env, config, runs, setting.budget, local, eval_episodes)
+        program = find_program(key, setting.budget, limit) or compile_fitting(
             plan.agent,
             setting.env,
-            setting.config,
-            len(whole.runs),
+            config,
+            runs,
             setting.budget,
             local,
             memory_limit=limit,
-            eval_episodes=plan.options.eval_episodes if plan.options.eval_every else None,
+            eval_episodes=eval_episodes,
             should_stop=should_stop,
             is_checked=plan.options.debug,
         )
+        keep_program(key, program, runs)
         log(
             "program %d of %d: %s side by side in %s, chunks of up to %s, compiled in %.1f s",
             turn + 1,

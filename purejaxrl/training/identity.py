@@ -1,0 +1,163 @@
+"""Identity of agents, environments and networks by what they are, so that a compiled program is only used for its own.
+
+A user's function is the same as long as it is the same object and everything that it refers to is the same: global
+variables, captured variables, defaults, and what these refer to. A function that was defined again in a notebook is
+another one, and so is a function that calls it. Of installed packages, which do not change, the code is enough.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import sys
+import sysconfig
+import types
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+INSTALLED = tuple(
+    str(Path(path).resolve()) for path in (*sysconfig.get_paths().values(), str(Path(__file__).parents[1]))
+)
+PLAIN = (type(None), bool, int, float, complex, str, bytes, enum.Enum, np.dtype, np.generic, types.EllipsisType)
+MAX_ARRAY_BYTES = 2**24
+
+
+class UnknownIdentityError(Exception):
+    """Raised for an object of which nothing says whether another is the same."""
+
+
+def identify(value: Any) -> Hashable | None:
+    """Return a key that two objects share only if a program compiled for one of them is right for the other.
+
+    Args:
+        value: A function, module, environment, hyperparameter, or any tree of them.
+
+    Returns:
+        The key, which keeps the objects in it alive; None where it cannot be known.
+    """
+    try:
+        return _Identifier().identify(value)
+    except (UnknownIdentityError, RecursionError):
+        return None
+
+
+class _Identifier:
+    """One pass over an object and all that it refers to.
+
+    Attributes:
+        found: Keys of the objects seen so far by their ids, None while they are being identified. It keeps the objects
+            alive, as ids are used again.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[int, tuple[Any, Hashable | None]] = {}
+
+    def identify(self, value: Any) -> Hashable:
+        """Return the key of an object; one that refers to itself is told by its place in the pass."""
+        if isinstance(value, PLAIN):
+            # Not 1 for True, nor 0.0 for -0.0.
+            return type(value), repr(value)
+        if id(value) not in self.found:
+            place = len(self.found)
+            self.found[id(value)] = (value, ("seen", place))
+            try:
+                self.found[id(value)] = (value, self._of(value))
+            except UnknownIdentityError:
+                del self.found[id(value)]
+                raise
+        return self.found[id(value)][1]
+
+    def _of(self, value: Any) -> Hashable:
+        if isinstance(value, type):
+            return value, None if _is_installed(value.__module__) else self._of_class(value)
+        if isinstance(value, types.FunctionType):
+            return self._of_function(value)
+        if isinstance(value, types.MethodType):
+            return "method", self.identify(value.__func__), self.identify(value.__self__)
+        if isinstance(value, functools.partial):
+            return "partial", self.identify(value.func), self.identify(value.args), self.identify(value.keywords)
+        if isinstance(value, types.ModuleType | types.BuiltinFunctionType | jax.tree_util.PyTreeDef):
+            return "object", value
+        if isinstance(value, np.ndarray | jax.Array):
+            return _of_array(value)
+        if isinstance(value, tuple | list):
+            return self.identify(type(value)), *map(self.identify, value)
+        if isinstance(value, dict):
+            return dict, *((self.identify(name), self.identify(entry)) for name, entry in value.items())
+        if isinstance(value, set | frozenset):
+            return set, frozenset(map(self.identify, value))
+        if isinstance(value, property):
+            return property, self.identify((value.fget, value.fset))
+        if isinstance(value, staticmethod | classmethod):
+            return type(value), self.identify(value.__func__)
+        return self._of_instance(value)
+
+    def _of_instance(self, value: Any) -> Hashable:
+        """Key of an instance: its class and its state."""
+        kind, state = self.identify(type(value)), getattr(value, "__dict__", None)
+        if state is None:
+            raise UnknownIdentityError(type(value).__name__)
+        if "__wrapped__" in state:
+            # As functions under jax.jit have it.
+            return "wrapper", value, self.identify(state["__wrapped__"])
+        if dataclasses.is_dataclass(value):
+            return kind, *(self.identify(getattr(value, field.name)) for field in dataclasses.fields(value))
+        return kind, self.identify(state)
+
+    def _of_class(self, value: type) -> Hashable:
+        """What the functions and constants of a class and of its bases are."""
+        own = {name: part for name, part in vars(value).items() if not _is_bookkeeping(name, part)}
+        return self.identify(value.__bases__), self.identify(own)
+
+    def _of_function(self, value: types.FunctionType) -> Hashable:
+        """What a function is and refers to: captured variables, defaults and global variables."""
+        inside = [cell.cell_contents for cell in value.__closure__ or ()], value.__defaults__, value.__kwdefaults__
+        if _is_installed(value.__module__):
+            try:
+                return value.__module__, value.__qualname__, value.__code__, self.identify(inside)
+            except UnknownIdentityError:
+                return "object", value
+        names = sorted(_names_in(value.__code__))
+        used: dict[str, Any] = {name: value.__globals__[name] for name in names if name in value.__globals__}
+        for name, found in [*used.items()]:
+            if isinstance(found, types.ModuleType) and not _is_installed(found.__name__):
+                used |= {f"{name}.{it}": getattr(found, it) for it in names if hasattr(found, it)}
+        return value, self.identify(inside), self.identify(used)
+
+
+def _is_bookkeeping(name: str, part: Any) -> bool:
+    """Whether an attribute of a class says nothing about what its instances do."""
+    is_special = name.startswith("__") and name.endswith("__") and not isinstance(part, types.FunctionType)
+    return is_special or name.startswith("_abc_") or isinstance(part, types.MemberDescriptorType)
+
+
+def _names_in(code: types.CodeType) -> set[str]:
+    """Names that a function's code, and that of the functions within it, looks up outside."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return set(code.co_names).union(*map(_names_in, inner))
+
+
+def _of_array(value: np.ndarray | jax.Array) -> Hashable:
+    """Key of an array by its content."""
+    if isinstance(value, jax.core.Tracer) or value.nbytes > MAX_ARRAY_BYTES:
+        raise UnknownIdentityError(type(value).__name__)
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        value = jax.random.key_data(value)
+    content = np.asarray(value)
+    return "array", content.shape, str(content.dtype), content.tobytes()
+
+
+@functools.lru_cache(1024)
+def _is_installed(module: str) -> bool:
+    """Whether a module is part of Python, of this package or of an installed one, rather than a user's own."""
+    found = sys.modules.get(module)
+    if found is None or module == "__main__":
+        return False
+    path = getattr(found, "__file__", None)
+    return path is None or str(Path(path).resolve()).startswith(INSTALLED)
