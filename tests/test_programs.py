@@ -103,6 +103,15 @@ def test_what_decides_a_program_compiles_anew(changes, compiled):
     assert any("advance_group" in name for name in compiled(purejaxrl.train, "vpg", **{**TINY["vpg"], **changes}))
 
 
+def test_evaluations_and_videos_of_one_run_compile_once(compiled, tmp_path):
+    result = purejaxrl.train("vpg", **TINY["vpg"], out=tmp_path / "run")
+    calls = [(result.evaluate, {"episodes": 2}), (result.video, {"path": tmp_path / "one.gif", "max_steps": 2})]
+    for call, arguments in calls:
+        assert any(name for name in compiled(call, **arguments))
+        assert compiled(call, **arguments) == []
+    assert compiled(purejaxrl.evaluate, tmp_path / "run", episodes=2) == []
+
+
 def test_few_are_kept_and_all_can_be_forgotten(monkeypatch, compiled):
     monkeypatch.setattr(programs, "MAX_PROGRAMS", 2)
     sizes = [{**TINY["vpg"], "hidden_sizes": (size,)} for size in (2, 3, 4)]

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jaxtyping import Array
 
 from purejaxrl.analysis.learned_params import LearnedParams, load_params
 from purejaxrl.components.hyperparameters import as_whole
@@ -26,7 +27,8 @@ from purejaxrl.storage.files import absolute_path
 from purejaxrl.training import evaluation as playing
 from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.training.loop import initial_carry
-from purejaxrl.types import Agent, PyTree
+from purejaxrl.training.programs import jit_once
+from purejaxrl.types import Agent, Env, PyTree
 
 BACKENDS = ("gymnax", "gymnasium")
 MEANS = ("mean", "low", "high")
@@ -204,10 +206,16 @@ def play_episodes(plan: Plan, batches: list[LearnedParams], episodes: int, seed:
     return returns
 
 
+def _evaluate_runs(agent: Agent, env: Env, episodes: int, *arguments: Any) -> Array:
+    """Evaluate several runs side by side."""
+    returns: Array = jax.vmap(partial(playing.evaluate, agent, env, episodes))(*arguments)
+    return returns
+
+
 def _play_in_gymnax(plan: Plan, batch: LearnedParams, episodes: int, seed: int) -> np.ndarray:
     """Returns [runs, episodes] in the environment of the training, all runs side by side."""
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(jnp.asarray(batch.runs, jnp.uint32))
-    play = jax.jit(jax.vmap(partial(playing.evaluate, plan.agent, batch.setting.env, episodes)))
+    play = jit_once(partial(_evaluate_runs, plan.agent, batch.setting.env, episodes))
     return np.asarray(play(batch.configs, batch.params, keys))
 
 

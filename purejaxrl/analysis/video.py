@@ -19,6 +19,7 @@ from purejaxrl.experiment.options import check_whole
 from purejaxrl.experiment.plan import Plan, images_of
 from purejaxrl.storage.video_files import Sampling
 from purejaxrl.training.jax_settings import standard_jax
+from purejaxrl.training.programs import jit_once
 from purejaxrl.types import Agent, Env, PyTree, ScalarKey
 
 # Frames rendered by one call of a compiled program.
@@ -84,7 +85,7 @@ def play_episode(plan: Plan, batch: LearnedParams, seed: int, max_steps: int) ->
     """
     env = batch.setting.env
     config, params = jax.tree.map(lambda leaf: leaf[0], (batch.configs, batch.params))
-    roll = jax.jit(partial(_rollout, plan.agent, env, min(max_steps, env.max_episode_steps)))
+    roll = jit_once(partial(_rollout, plan.agent, env, min(max_steps, env.max_episode_steps)))
     observations, is_running = jax.device_get(roll(config, params, jax.random.key(seed)))
     return np.asarray(observations[: 1 + int(is_running.sum())])
 

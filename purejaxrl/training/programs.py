@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -14,13 +14,34 @@ from purejaxrl.training.identity import identify
 from purejaxrl.types import Agent, Env
 
 MAX_PROGRAMS = 16
-# All that outlives a training in its process. The program that was used longest ago comes first.
+# All that outlives a training in its process. What was used longest ago comes first.
 _PROGRAMS: OrderedDict[Hashable, Program] = OrderedDict()
+_JITTED: OrderedDict[Hashable, Callable[..., Any]] = OrderedDict()
 
 
 def clear_programs() -> None:
     """Forget the programs that this process has compiled, which frees their memory; the next training compiles anew."""
     _PROGRAMS.clear()
+    _JITTED.clear()
+
+
+def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Jit a function, or return what an earlier call returned for the same one, with all that it has compiled.
+
+    Args:
+        function: The function, often a `partial` of an agent and its environment, that is recognized by `identify`.
+
+    Returns:
+        The jitted function.
+    """
+    key = identify(function)
+    if key is None:
+        return jax.jit(function)
+    jitted = _JITTED.setdefault(key, jax.jit(function))
+    _JITTED.move_to_end(key)
+    while len(_JITTED) > MAX_PROGRAMS:
+        _JITTED.popitem(last=False)
+    return jitted
 
 
 def program_key(
