@@ -41,7 +41,7 @@ demo: $(INSTALLED) ## train DQN, VPG and A3C, 8 seeds each, and say where the cu
 # Most of the suite's time is compiling; test-full has all of XLA's optimizations.
 quickly = XLA_FLAGS="$(XLA_FLAGS) $(shell $(1)/python tests/quickly.py)"
 
-test-unit: $(INSTALLED) ## what one runs while editing: everything that trains nothing, under a minute
+test-unit: $(INSTALLED) ## fast tests for use while editing, under a minute
 	$(call quickly,$(BIN)) $(BIN)/python -m pytest -n 2 tests/unit -m "not slow"
 
 test: $(INSTALLED) ## unit and integration tests; programs are kept for the next time in .pytest_cache

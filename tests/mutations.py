@@ -136,7 +136,7 @@ FAULTS = [
     Fault("leftovers stay", "storage/checkpoint.py", 'for entry in parent.glob("*" + PARTIAL):', "for entry in []:", "test_checkpoint.py"),
     Fault("resuming an iteration late", "experiment/checkpointing.py", 'return ResumePoint(trees[0], trees[1], position.iteration)', 'return ResumePoint(trees[0], trees[1], position.iteration + 1)', "test_resume.py"),
     Fault("batches that have ended are kept in memory", "experiment/checkpointing.py", "self.write(between)", "self.pending = between", "test_resume.py"),
-    Fault("a second signal cuts a checkpoint", "experiment/checkpointing.py", "        with self.finishing():\n", "        if True:\n", "test_resume.py"),
+    Fault("a second signal cuts a checkpoint", "experiment/checkpointing.py", "        with self.deferring():\n", "        if True:\n", "test_resume.py"),
     Fault("rows of the last chunk forgotten", "training/metrics.py", 'is_open=is_active[-1],', 'is_open=np.zeros_like(is_active[-1]),', "test_metrics.py test_resume.py"),
     Fault("rows after the checkpoint kept", "storage/csv_files.py", "os.truncate(path, self.begun[name].size)", "self.begun[name].size", "test_resume.py"),
     Fault("a recurrent state outlives its episode", "training/rollout.py", "return jnp.where(mask, jnp.broadcast_to(initial, current.shape), current)", "return current", "test_contract.py"),

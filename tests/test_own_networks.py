@@ -15,7 +15,7 @@ import purejaxrl
 from purejaxrl.agents import AGENTS, a3c, dqn, vpg
 from purejaxrl.cli import main
 from purejaxrl.cli.flags import training_parser
-from purejaxrl.components.networks import check_body
+from purejaxrl.components.networks import check_body, check_network
 from purejaxrl.errors import InputError
 from purejaxrl.experiment.labels import show
 from purejaxrl.experiment.plan import plan_train
@@ -375,3 +375,15 @@ def test_no_flag_gives_a_module(capsys):
     assert main(["train", "vpg", "--network", "Torso"]) == 2
     assert "unknown flag --network" in capsys.readouterr().err
     assert "--network" not in training_parser("train", vpg.agent).format_help()
+
+
+def test_a_network_goes_with_a_config_that_knows_networks():
+    @purejaxrl.config
+    class Plain:
+        """Hyperparameters of an agent that has a network of its own and no images."""
+
+        env_steps: int = purejaxrl.budget(10, "env steps")
+        network: object = purejaxrl.static(Torso(), "the network", kind=object)
+
+    with pytest.raises(InputError, match=r"network: it goes with a Config that extends purejaxrl\.ImageConfig"):
+        check_network(Plain(), (4,))

@@ -212,7 +212,9 @@ def test_extending_is_exact(arguments, tmp_path):
 def test_more_episodes_continue_from_the_frozen_learner(tmp_path):
     start(A3C, tmp_path / "run", seeds=2)
     before = pd.read_csv(tmp_path / "run" / "episodes.csv")
-    result = purejaxrl.resume(tmp_path / "run", extend=200)
+    reporter = Starting()
+    result = purejaxrl.resume(tmp_path / "run", extend=200, progress=reporter)
+    assert reporter.share == 0.0
     after = pd.read_csv(tmp_path / "run" / "episodes.csv")
     for run, rows in after.groupby("run"):
         earlier = before[before["run"] == run]
@@ -901,3 +903,9 @@ def test_flags_of_resume_are_numbers():
         "checkpoint_every": 0.5,
         "max_memory": 2.0,
     }
+
+
+@pytest.mark.parametrize("flag", ["max_memory", "devices"])
+def test_what_was_set_cannot_be_unset_by_resume(flag):
+    with pytest.raises(InputError, match=f"{flag}: 'none' is not allowed"):
+        parse_resumption(resume_parser(), ["run", f"--{flag}", "none"])

@@ -175,10 +175,12 @@ def describe_env_params(configs: Sequence[Recorded | None]) -> list[str | None]:
     Returns:
         A text for each, None where it is not known.
     """
-    return [
-        None if config is None else "the defaults" if config.env_params is None else label_of(config.env_params)
-        for config in configs
-    ]
+    return [None if config is None else _describe_params(config.env_params) for config in configs]
+
+
+def _describe_params(params: dict[str, Any] | str | None) -> str:
+    """Describe the parameters of one environment."""
+    return "the defaults" if params is None else params if isinstance(params, str) else label_of(params)
 
 
 def format_comparison(comparison: Comparison, width: int | None = None) -> str:

@@ -43,7 +43,7 @@ def find_extents(summary: RunSummary, budgets: Sequence[Budget | None]) -> np.nd
         elif not is_cut.any() and np.isfinite(amount):
             extents.append(float(amount))
         else:
-            extents.append(float(min(amount, reached.min() if summary.is_interrupted else reached.max())))
+            extents.append(float(min(amount, reached.min() if summary.is_incomplete else reached.max())))
     return np.array(extents)
 
 
@@ -58,7 +58,7 @@ def find_horizon(summaries: Sequence[RunSummary], budgets: Sequence[Sequence[Bud
         The env steps; None where all settings had the same budget, and used it up.
     """
     distinct = {budget for of_folder in budgets for budget in of_folder}
-    if len(distinct) == 1 and None not in distinct and not any(summary.is_interrupted for summary in summaries):
+    if len(distinct) == 1 and None not in distinct and not any(summary.is_incomplete for summary in summaries):
         return None
     extents = np.concatenate([find_extents(*both) for both in zip(summaries, budgets, strict=True)])
     known = extents[np.isfinite(extents)]
@@ -109,7 +109,7 @@ def scores_at(path: Path, summary: RunSummary, budgets: Sequence[Budget | None],
                 own = rows.loc[rows["env_steps"] <= horizon, "return_100"][-1:]
                 window = own if returns is None else returns.get(run, own[:0])[-WINDOW:]
                 is_full = len(window) == (1 if returns is None else WINDOW)
-                final[run] = window.mean() if is_full else np.nan
+                final[run] = window.to_numpy().mean() if is_full else np.nan
     return Scores(final, area, np.where(to_solve > horizon, np.inf, to_solve), is_ok)
 
 

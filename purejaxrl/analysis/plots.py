@@ -52,8 +52,8 @@ def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = 
     """Plot the mean return of the last 100 episodes of one setting against env steps.
 
     Up to 100 runs are faint lines, the mean of all runs is a thick one. The band is one standard deviation over all
-    runs, clipped to their range. A run that ended earlier continues with its last value. Before every run has had 100
-    episodes the mean is thinner, and over all episodes of the runs that have had fewer. Where less than half of the
+    runs, clipped to their range. A run that ended earlier continues with its last value. Until every run has had 100
+    episodes the mean is thinner; runs with fewer contribute the mean of all their episodes. Where less than half of the
     runs ever have 100 episodes the mean of each interval is plotted instead. Greedy evaluations, if any, are a second
     line.
 
@@ -282,7 +282,7 @@ def add_recent_returns(metrics: pd.DataFrame) -> pd.DataFrame:
     rows = metrics.sort_values(["run", "env_steps"])
     ended = rows.groupby("run")["episodes"].diff().fillna(rows["episodes"])
     returns = (rows["return_mean"] * ended).where(ended > 0, 0.0)
-    # A NaN is a return, too.
+    # NaN returns propagate.
     total = returns.groupby(rows["run"]).transform(lambda of_run: of_run.cumsum(skipna=False))
     of_all = total / rows["episodes"].where(rows["episodes"] > 0)
     return rows.assign(**{RECENT: rows["return_100"].fillna(of_all)})

@@ -20,7 +20,7 @@ class RunSummary(NamedTuple):
         settings: Swept values of each setting by name; {} for the one setting of `train`.
         scores: Scores of all runs.
         env_steps: Env steps of each run, [runs].
-        is_interrupted: Whether a signal stopped the training.
+        is_incomplete: Whether the training was stopped before its end.
         observation_type: `default` or `img`, None where it is not known.
         preset: Name of the preset, None where it is not known.
     """
@@ -31,7 +31,7 @@ class RunSummary(NamedTuple):
     settings: list[dict[str, Any]]
     scores: Scores
     env_steps: np.ndarray
-    is_interrupted: bool
+    is_incomplete: bool
     observation_type: str | None
     preset: str | None
 
@@ -77,7 +77,7 @@ def parse_summary(content: dict[str, Any]) -> RunSummary:
         settings,
         _scores(content, runs),
         _env_steps(content, runs),
-        content.get("stopped_by") is not None,
+        content.get("stopped_by") is not None or content.get("fraction_done", 1) != 1,
         _name(content, "observation_type"),
         _name(content, "preset"),
     )

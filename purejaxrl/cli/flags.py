@@ -88,9 +88,9 @@ def training_parser(command: str, agent: Agent) -> Parser:
 def _add_option(group: Any, name: str, spec: Spec, default: str = "") -> None:
     """Add the flag of an option."""
     if spec.kind is bool:
-        group.add_argument(f"--{name}", action="store_true", default=None, help=spec.help)
+        group.add_argument(f"--{name}", action="store_true", default=None, help=spec.help.replace("%", "%%"))
     else:
-        allowed = "" if spec.kind is str else f"; {spec.allowed}"
+        allowed = "" if spec.kind is str and not spec.choices else f"; {spec.allowed}"
         group.add_argument(f"--{name}", help=f"{spec.help}{allowed}{default}".replace("%", "%%"), metavar="VALUE")
 
 
@@ -227,7 +227,9 @@ def parse_resumption(parser: Parser, words: list[str]) -> tuple[Path, dict[str, 
         flags["extend"] = convert_count("extend", flags["extend"])
     specs = field_specs(Options)
     flags |= {
-        name: _convert(name, flags[name], specs[name]) for name in FOR_RESUMING if isinstance(flags.get(name), str)
+        name: _convert(name, flags[name], specs[name]._replace(optional=False))
+        for name in FOR_RESUMING
+        if isinstance(flags.get(name), str)
     }
     return path, flags
 

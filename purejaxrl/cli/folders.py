@@ -90,6 +90,8 @@ def _evaluate(words: list[str]) -> int:
         from purejaxrl.experiment.labels import terminal_columns
 
         print(evaluation_table(found.settings, terminal_columns(sys.stdout)))
+        if (count := found.returns["run"].nunique()) < config.runs:
+            print(f"{count} of {config.runs} runs have parameters")
     else:
         _print_runs(found, episodes, config.runs)
     return 0

@@ -121,7 +121,7 @@ def _print_result(result: Result, own: dict[str, Any]) -> int:
 
 
 def _way_to_resume(result: Result) -> str:
-    """The command that goes on with an interrupted training, and what it does where that is less than all of it."""
+    """The command that resumes an interrupted training, and what it cannot continue from."""
     from purejaxrl.storage import checkpoint, run_folder
 
     command = f"purejaxrl resume {shlex.quote(str(shorten_path(result.path)))}"
@@ -219,8 +219,8 @@ def _recent_return(result: Result) -> str:
     from purejaxrl.analysis.plots import add_recent_returns
     from purejaxrl.experiment.progress import format_return
 
-    last = add_recent_returns(result.frame()).groupby("run").last()
-    return format_return(float(last["recent_return"].mean()), last["episodes"].to_numpy())
+    last = add_recent_returns(result.frame()).groupby("run").tail(1)
+    return format_return(float(last["recent_return"].to_numpy().mean()), last["episodes"].to_numpy())
 
 
 COMMANDS = {

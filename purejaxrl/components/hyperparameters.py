@@ -56,8 +56,8 @@ class Spec(NamedTuple):
         choices: The only values allowed, if not None.
         optional: Whether None is allowed, too.
         is_budget: Whether it says how long a run trains.
-        before: The value that trains as the package did before it had the field, for run folders that are older than
-            the field; `...` if every run folder has it.
+        before: Value assumed for run folders that are older than the field, which trains as the package did then; `...`
+            if every run folder has the field.
     """
 
     help: str

@@ -283,6 +283,8 @@ def check_network(config: Any, input_shape: tuple[int, ...]) -> None:
         InputError: If it contradicts itself or does not fit.
     """
     if not isinstance(config, ImageConfig):
+        if getattr(config, "network", None) is not None:
+            raise InputError("--network: it goes with a Config that extends purejaxrl.ImageConfig")
         return
     if config.network is not None:
         check_body(config.network, input_shape)

@@ -54,16 +54,16 @@ class Checkpointer(Callback):
     """
 
     def __init__(
-        self, folder: RunFolder, minutes: float, finishing: Callable[[], AbstractContextManager[None]]
+        self, folder: RunFolder, minutes: float, deferring: Callable[[], AbstractContextManager[None]]
     ) -> None:
         """Initialize the writer of a run folder's checkpoints.
 
         Args:
             folder: The run folder.
             minutes: The interval.
-            finishing: Makes a context in which no signal ends the process, for the time in which one is written.
+            deferring: Makes a context manager that defers signals while a checkpoint is written.
         """
-        self.folder, self.minutes, self.finishing = folder, minutes, finishing
+        self.folder, self.minutes, self.deferring = folder, minutes, deferring
         self.path = folder.path / FOLDER
         self.written = time.monotonic()
         # What is to be written at the end of the training, once summary.json is.
@@ -179,7 +179,7 @@ class Checkpointer(Callback):
         if snapshot is None:
             return
         started = time.monotonic()
-        with self.finishing():
+        with self.deferring():
             disk.write(self.path, snapshot.arrays, snapshot.facts)
         self.written = time.monotonic()
         log("checkpoint in %s, written in %.2f s", self.path, self.written - started)
@@ -253,7 +253,7 @@ def restore(tracker: RunTracker, folder: RunFolder, found: Checkpoint) -> Restor
         raise InputError("--extend: this training was cut into batches, whose states are not kept; train anew")
     template = {f"records/{name}": values for name, values in RunStats.empty(plan.runs)._asdict().items()}
     if "records/recent_return" not in facts["arrays"]:
-        # Earlier versions knew full windows only.
+        # Earlier versions did not record it.
         del template["records/recent_return"]
     shapes = batch_shapes(plan, position) if position.runs else (None, None)
     if position.runs:
@@ -273,6 +273,7 @@ def restore(tracker: RunTracker, folder: RunFolder, found: Checkpoint) -> Restor
             if is_extended:
                 assert state is not None
                 point, state = extend(point, state, plan.settings[0].budget)
+                stats = stats._replace(is_over=state.is_over.copy())
         tracker.restore(facts["ledger"], stats, state)
     return Restored(position._replace(is_finished=position.is_finished and not is_extended), point, tails)
 

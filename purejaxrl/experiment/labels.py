@@ -14,7 +14,7 @@ import numpy as np
 
 # Runs beyond so many are counted; summary.json names all.
 MAX_NAMED = 20
-# Width of a terminal that does not know its own.
+# Width assumed if the terminal reports none.
 USUAL_COLUMNS = 80
 
 

@@ -37,10 +37,10 @@ class Options:
         None, "default: the state vector; img: images (default for DQN with preset original)", kind=str, optional=True
     )
     renderer: Renderer | None = static(None, "how images are drawn", kind=object, optional=True)
-    preset: str = static("original", "original, or tuned for the quickest settings found", kind=str)
+    preset: str = static("original", "original, or tuned: hyperparameters that learn fastest", kind=str)
     device: str = static("cpu", "cpu, auto, cuda (or gpu), tpu", kind=str)
     devices: int | None = static(
-        None, "number of devices; on CPU every core is one, and all are used", at_least=1, optional=True
+        None, "number of devices, all unless given; on CPU every core is one", at_least=1, optional=True
     )
     seeds: int = static(1, "runs side by side, of each setting", at_least=1)
     seed: int = static(0, "run i uses seed + i", at_least=0, at_most=2**32 - 1)
@@ -60,7 +60,7 @@ class Options:
         None, "GiB that may be used, 60% of what there is unless given", kind=float, above=0, optional=True
     )
     checkpoint_every: float = static(
-        5.0, "minutes between checkpoints, and one at the end; 0: none", kind=float, at_least=0
+        5.0, "minutes between checkpoints; there is one at the end, too; 0: none", kind=float, at_least=0
     )
     fail_on_nan: bool = static(False, "stop, with exit code 5, when a run diverges", kind=bool)
     debug: bool = static(

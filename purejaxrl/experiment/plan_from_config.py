@@ -16,7 +16,7 @@ from purejaxrl.envs.gymnax_params import replace
 from purejaxrl.errors import CheckpointError, InputError, in_brief, warn
 from purejaxrl.experiment import schema
 from purejaxrl.experiment.labels import show
-from purejaxrl.experiment.options import Options, check_whole, make_options
+from purejaxrl.experiment.options import FOR_RESUMING, Options, check_whole, make_options
 from purejaxrl.experiment.plan import (
     Plan,
     agent_of,
@@ -40,16 +40,7 @@ RECORDED = tuple(field.name for field in dataclasses.fields(Options) if field.na
 KNOWN = {*RECORDED, *OBJECTS, "schema_version", "algorithm", "config", "swept", "settings", "versions", "processes"}
 
 # Fields of config.json that do not decide what is learned; budgets may grow, too.
-MAY_CHANGE = (
-    "log_every",
-    "device",
-    "devices",
-    "processes",
-    "max_memory",
-    "checkpoint_every",
-    "fail_on_nan",
-    "versions",
-)
+MAY_CHANGE = (*FOR_RESUMING, "processes", "versions")
 
 
 def replan(
@@ -151,8 +142,8 @@ def up_to_date(content: dict[str, Any], agent: Agent) -> dict[str, Any]:
     family = family_of(agent)
     is_ours = family in AGENTS and issubclass(agent.Config, AGENTS[family].Config)
     content = schema.migrate(content, family if is_ours else "")
-    content = schema.with_options(content, _before(Options))
-    content = schema.with_hyperparameters(content, _before(agent.Config))
+    content = schema.with_options(content, plain(_before(Options)))
+    content = schema.with_hyperparameters(content, plain(recorded(agent, _before(agent.Config))))
     unknown = unknown_names(content, agent)
     if unknown:
         names = ", ".join(map(in_brief, unknown))
@@ -169,8 +160,7 @@ def up_to_date(content: dict[str, Any], agent: Agent) -> dict[str, Any]:
 
 def _before(fields: Any) -> dict[str, Any]:
     """Collect what older run folders had in place of the fields that were added since."""
-    specs = field_specs(fields).items()
-    return plain({name: spec.before for name, spec in specs if spec.before is not ...})
+    return {name: spec.before for name, spec in field_specs(fields).items() if spec.before is not ...}
 
 
 def _find_agent(content: dict[str, Any], agent: Agent | None) -> Agent:

@@ -119,7 +119,7 @@ def run_experiment(
     callbacks = [
         FileWriter(folder, restored.tails),
         Logging(folder, Listeners(loggers)),
-        Checkpointer(folder, plan.options.checkpoint_every, signals.finishing),
+        Checkpointer(folder, plan.options.checkpoint_every, signals.deferring),
         ProgressDisplay(reporter),
         Finisher(folder, finishers.tables),
         Finisher(folder, finishers.plots),

@@ -46,7 +46,8 @@ class Recorded(NamedTuple):
         is_sweep: Whether it is a sweep.
         budgets: The budget of each setting, None where it is not known.
         observation_type: `default` or `img`, None where it is not known.
-        env_params: Parameters of the environment by name, None where they are its defaults or not known.
+        env_params: Parameters of the environment by name, or their label where they are not plain; None where they are
+            its defaults or not known.
     """
 
     algorithm: str
@@ -59,7 +60,7 @@ class Recorded(NamedTuple):
     is_sweep: bool
     budgets: list[Budget | None]
     observation_type: str | None
-    env_params: dict[str, Any] | None
+    env_params: dict[str, Any] | str | None
 
     @property
     def runs(self) -> int:
@@ -150,7 +151,7 @@ def recorded_of(content: dict[str, Any]) -> Recorded:
         "settings" in content,
         [_budget({**config, **setting}) for setting in settings],
         observation_type if isinstance(observation_type, str) else None,
-        env_params if isinstance(env_params, dict) else None,
+        _without_mark(env_params) if isinstance(env_params, dict | str) else None,
     )
 
 

@@ -71,7 +71,7 @@ def use_compilation_cache() -> Path | None:
 
 
 def remove_damaged(folder: Path) -> list[str]:
-    """Remove entries that a killed process wrote in part: JAX never replaces an entry, and warns of it ever after.
+    """Remove truncated entries left by a killed process, which JAX would warn of in every later process.
 
     Only entries that are newer than the last check are read. Those that zstandard has compressed are left alone.
 
@@ -81,19 +81,22 @@ def remove_damaged(folder: Path) -> list[str]:
     Returns:
         The names of the entries that were removed.
     """
-    stamp, removed = folder / CHECKED, []
+    stamp, removed, last = folder / CHECKED, [], 0.0
     with suppress(OSError):
-        last = stamp.stat().st_mtime if stamp.exists() else 0.0
+        last = stamp.stat().st_mtime
+    with suppress(OSError):
         stamp.touch()
-        for entry in folder.glob("*-cache"):
-            if entry.stat().st_mtime >= last and _is_cut(entry.read_bytes()):
+    for entry in folder.glob("*-cache"):
+        # Another process may remove it at the same time.
+        with suppress(OSError):
+            if entry.stat().st_mtime >= last and _is_truncated(entry.read_bytes()):
                 entry.unlink()
                 removed.append(entry.name)
     return removed
 
 
-def _is_cut(content: bytes) -> bool:
-    """Check whether an entry lacks its end."""
+def _is_truncated(content: bytes) -> bool:
+    """Check whether an entry that zlib has compressed ends early."""
     if content.startswith(ZSTANDARD):
         return False
     stream = zlib.decompressobj()

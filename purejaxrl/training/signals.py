@@ -70,7 +70,7 @@ class StopSignals(AbstractContextManager["StopSignals"]):
         self._restore(*self._previous)
 
     @contextmanager
-    def finishing(self) -> Iterator[None]:
+    def deferring(self) -> Iterator[None]:
         """Hold back SIGINT and SIGTERM, even a second one, until what is written in this context is whole."""
         handlers = {number: signal.signal(number, self._wait) for number in self._interrupts}
         try:

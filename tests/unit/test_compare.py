@@ -681,3 +681,33 @@ def test_the_same_budget_is_no_horizon(folders):
     for path in paths:
         write_rows(path)
     assert compare(paths).horizon == 1990
+
+
+def test_a_run_that_diverged_before_the_horizon_has_no_final_return(folders):
+    paths = folders(a=LONG, b=SHORT)
+    for path in paths:
+        write_rows(path)
+    text = (paths[0] / "episodes.csv").read_text().splitlines()
+    row = text[120].split(",")
+    text[120] = ",".join([*row[:4], "nan", row[5]])
+    (paths[0] / "episodes.csv").write_text("\n".join(text) + "\n")
+    assert compare(paths).horizon == 1500
+    assert math.isnan(compare(paths).scores[0].final_return[0])
+
+
+def test_a_training_that_was_stopped_in_any_way_is_compared_at_its_end(folders):
+    """With the same budgets: `--fail_on_nan` stops without a signal."""
+    paths = folders(a=LONG, b=SHORT | {"fraction_done": 0.5, "stopped_by": None})
+    for path in paths:
+        write_rows(path)
+        with_budget(path, env_steps=3000, episodes=None)
+    assert compare(paths).horizon == 1500
+
+
+def test_parameters_that_only_have_a_label_are_no_defaults(folders):
+    paths = folders(a=LONG, b=LONG)
+    for path, params in zip(paths, ("custom: MyParams", None), strict=True):
+        with_budget(path, env_steps=3000, episodes=None)
+        content = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(content | {"env_params": params}))
+    assert compare(paths).notes == ["Environment parameters differ: MyParams in a; the defaults in b."]
