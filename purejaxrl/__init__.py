@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from purejaxrl.experiment.loggers import TensorBoard as TensorBoard
     from purejaxrl.experiment.loggers import Wandb as Wandb
     from purejaxrl.experiment.settings import Range as Range
+    from purejaxrl.training.compilation_cache import configure as configure
     from purejaxrl.training.programs import clear_programs as clear_programs
     from purejaxrl.types import ActorOutput as ActorOutput
     from purejaxrl.types import Agent as Agent
@@ -55,6 +56,7 @@ HOMES = {
     "budget": "purejaxrl.components.hyperparameters",
     "clear_programs": "purejaxrl.training.programs",
     "config": "purejaxrl.components.hyperparameters",
+    "configure": "purejaxrl.training.compilation_cache",
     "Continuous": "purejaxrl.types",
     "Discrete": "purejaxrl.types",
     "Env": "purejaxrl.types",

@@ -33,6 +33,7 @@ from purejaxrl.experiment.validation import check_agent, check_record
 from purejaxrl.storage.files import absolute_path
 from purejaxrl.storage.run_folder import RunFolder, create, open_existing
 from purejaxrl.training import loop
+from purejaxrl.training.compilation_cache import use_compilation_cache
 from purejaxrl.training.devices import ask_for_cpu_devices, local_devices, warn_about_idle_cores
 from purejaxrl.training.loop import Log
 from purejaxrl.types import Agent, Env, RunState, ScalarKey
@@ -159,6 +160,7 @@ def train(
     agent = agent_of(algorithm)
     refuse_unknown(train, hyperparameters, field_specs(agent.Config))
     ask_for_cpu_devices()
+    use_compilation_cache()
     plan = plan_train(agent, **_pick_options(arguments), **hyperparameters)
     shown = reporter_of(progress, plan)
     with new_run(plan, out, overwrite=overwrite, loggers=loggers) as (plan, folder, temporary):
@@ -249,6 +251,7 @@ def sweep(
     agent = agent_of(algorithm)
     refuse_unknown(sweep, hyperparameters, field_specs(agent.Config))
     ask_for_cpu_devices()
+    use_compilation_cache()
     plan = plan_sweep(agent, **_pick_options(arguments), **hyperparameters)
     shown = reporter_of(progress, plan)
     with new_run(plan, out, overwrite=overwrite, loggers=loggers) as (plan, folder, temporary):
@@ -317,6 +320,7 @@ def resume(
     """
     refuse_unknown_objects(resume, objects, agent)
     ask_for_cpu_devices()
+    use_compilation_cache()
     return resume_run(
         path,
         restart=restart,

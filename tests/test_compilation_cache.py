@@ -87,6 +87,30 @@ def test_a_folder_that_jax_was_given_is_used_in_place_of_the_users_cache(tmp_pat
     assert not (users / "purejaxrl").exists()
 
 
+CODE = """
+import sys
+import jax
+import jax.numpy as jnp
+jax.jit(lambda x: x + 1)(jnp.ones(3))
+import purejaxrl
+if "off" in sys.argv:
+    purejaxrl.configure(cache=False)
+purejaxrl.train("a3c", env_steps=400, actors=4, t_max=5, hidden_sizes=(8,), progress=False)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "is_kept"),
+    [([], {}, True), (["off"], {}, False), ([], {"PUREJAXRL_CACHE": "0"}, False)],
+    ids=["by default", "configured", "by the environment"],
+)
+def test_python_keeps_programs_unless_it_is_told_otherwise(words, variables, is_kept, tmp_path):
+    """Also where JAX has compiled something before."""
+    environment = {**os.environ, VARIABLE: str(tmp_path / "cache"), **variables}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", CODE, *words], env=environment, check=True, timeout=120)
+    assert bool(list(tmp_path.glob("cache/*advance_group*"))) == is_kept
+
+
 def test_which_folder_of_several_it_is(tmp_path, monkeypatch, settings):
     monkeypatch.delenv(VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "users"))

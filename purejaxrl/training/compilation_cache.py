@@ -17,9 +17,22 @@ import platformdirs
 from purejaxrl.storage.files import absolute_path
 
 VARIABLE = "PUREJAXRL_CACHE_DIR"
+SWITCH = "PUREJAXRL_CACHE"
+# What `configure` was told for this process.
+_WANTED = {"cache": True}
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
 # Its time is that of the last check for damaged entries.
 CHECKED = ".checked"
+
+
+def configure(*, cache: bool) -> None:
+    """Configure the package for this process.
+
+    Args:
+        cache: Whether compiled programs are kept in a cache folder, from which later processes read them. It is on
+            unless the environment variable PUREJAXRL_CACHE is 0.
+    """
+    _WANTED["cache"] = cache
 
 
 def cache_folder() -> Path | None:
@@ -39,15 +52,14 @@ def cache_folder() -> Path | None:
 
 
 def use_compilation_cache() -> Path | None:
-    """Let JAX keep compiled programs in `cache_folder` for the whole process, which only a program should decide.
+    """Let JAX keep compiled programs in `cache_folder` for the whole process.
 
     A folder that JAX itself was given (JAX_COMPILATION_CACHE_DIR) is used as it is, unless PUREJAXRL_CACHE_DIR names
     another.
 
     Returns:
-        The folder. None where nothing is kept: because JAX was told so (JAX_ENABLE_COMPILATION_CACHE=0), because there
-        is no folder to write to, or because others can access it (its mode is not 0700); `why_unused` tells these
-        apart.
+        The folder. None where nothing is kept: because it is not wanted, see `is_enabled`, because there is no folder
+        to write to, or because others can access it (its mode is not 0700); `why_unused` tells these apart.
     """
     if not is_enabled():
         return None
@@ -63,7 +75,8 @@ def use_compilation_cache() -> Path | None:
         return None
     if not is_private(folder) or not os.access(folder, os.W_OK):
         return None
-    remove_damaged(folder)
+    if jax.config.values["jax_compilation_cache_dir"] != str(folder):
+        remove_damaged(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
@@ -108,8 +121,9 @@ def _is_truncated(content: bytes) -> bool:
 
 
 def is_enabled() -> bool:
-    """Check whether JAX may keep compiled programs at all."""
-    return bool(jax.config.values["jax_enable_compilation_cache"])
+    """Check whether compiled programs are to be kept: JAX_ENABLE_COMPILATION_CACHE and PUREJAXRL_CACHE can be 0."""
+    is_wanted = _WANTED["cache"] and os.environ.get(SWITCH) != "0"
+    return is_wanted and bool(jax.config.values["jax_enable_compilation_cache"])
 
 
 def is_private(folder: Path) -> bool:
