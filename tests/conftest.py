@@ -1,6 +1,7 @@
 """Checks that are on for the whole suite: shapes and types of every call, key reuse, rank promotion."""
 
 import os
+import signal
 from pathlib import Path
 
 import jax
@@ -21,6 +22,11 @@ if "PUREJAXRL_COVERAGE" in os.environ:
     def pytest_sessionfinish():
         """Leave what this process has covered."""
         covering.leave(COVERED)
+
+
+# A shell starts what runs in the background with SIGINT ignored, and Python and its children leave that as it is.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -154,7 +154,8 @@ def test_a_training_stopped_before_its_first_interval_has_a_summary_too(tmp_path
     monkeypatch.setattr("purejaxrl.experiment.run.compile_fitting", stopped)
     assert main([*TINY_VPG, "--out", str(tmp_path / "run")]) == 143
     assert not (tmp_path / "run" / "metrics.csv").exists()
-    first, second = capsys.readouterr().out.splitlines()
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("interrupted at 0%: ")
     assert first.startswith("0 of 1 runs ok, 0 env steps in ")
     assert second == "reached a 100-episode mean of 195: 0 of 1 runs"
 

@@ -199,7 +199,7 @@ def _print_summary(result: Result) -> None:
         print(table(settings, [labels[setting] for setting in settings["setting"]], terminal_columns(sys.stdout)))
     elif final is not None:
         print(f"mean return of the last 100 episodes: {final:.1f}")
-    else:
+    elif not summary["failed_runs"]:
         # There is no metrics.csv before the end of the first interval.
         with suppress(InputError):
             print(f"mean return of the last episodes: {_recent_return(result)}")
