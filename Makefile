@@ -11,7 +11,7 @@ NEWEST_PYTHON ?= $(shell for v in 3.14 3.13 3.12; do for p in python$$v $${PYENV
 	$$p -c '' 2>/dev/null && echo $$p && break 2; done; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-notebooks test-full test-oldest test-newest test-shipped coverage audit lint bench bench-quick bench-sweeps bench-scaling bench-learning bench-parity figures docs lock clean
+.PHONY: help demo test test-unit test-notebooks test-full test-oldest test-newest test-shipped coverage audit lint bench bench-quick bench-waiting bench-sweeps bench-scaling bench-learning bench-parity figures docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -100,11 +100,16 @@ bench: $(BENCH) $(REJAX) ## speed and memory, beside PyTorch and other libraries
 	$(BIN)/python benchmarks/rivals.py --rejax_python .venv-rejax/bin/python
 	$(BIN)/python benchmarks/environment.py --out benchmarks/environment.json
 	$(BIN)/python benchmarks/speed.py --out benchmarks/speed.json
+	$(BIN)/python benchmarks/waiting.py
 	$(BIN)/python benchmarks/frames.py --out benchmarks/frames.json
 	$(BIN)/python benchmarks/report.py
 
 bench-quick: $(INSTALLED) ## one and eight seeds with fewer repetitions, printed only
 	$(BIN)/python benchmarks/speed.py --quick
+
+bench-waiting: $(INSTALLED) ## from Enter to the prompt, and from call to call, about ten minutes
+	$(BIN)/python benchmarks/waiting.py
+	$(BIN)/python benchmarks/report.py
 
 bench-sweeps: $(INSTALLED) ## whole sweeps, from pressing Enter to the last file
 	$(BIN)/python benchmarks/sweeps.py --out benchmarks/sweeps.json

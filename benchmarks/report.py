@@ -65,6 +65,8 @@ def main() -> None:
         "",
         *sweep_lines(sweeps),
         "",
+        *waiting_lines(json.loads((HERE / "waiting.json").read_text())),
+        "",
         *checkpoint_lines(json.loads((HERE / "checkpoints.json").read_text())),
         "",
         *frame_lines(frames),
@@ -269,6 +271,26 @@ def sweep_lines(sweeps: dict[str, Any]) -> list[str]:
         "gains."
     )
     return [*lines, "", note, "", machine_line(sweeps["machine"])]
+
+
+def waiting_lines(waiting: dict[str, Any]) -> list[str]:
+    """How long users wait for commands and calls, and for which part."""
+    lines = [
+        "## Waiting",
+        "",
+        "`make bench-waiting`: seconds from pressing Enter to the prompt, and of calls within one process, medians of "
+        f"{waiting['repeats']} (of 3 with nothing cached), fastest to slowest in parentheses. `compile` is tracing, lowering, and "
+        "compiling or loading; the rest is the interpreter, imports, planning, files and figures.",
+        "",
+        "| | seconds | compile | train | rest |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in waiting["cases"].items():
+        shown = f"`purejaxrl {name}`" if name.endswith("--help") or name == "list" else name
+        parts = (f"{row[part]:.2f}" if part in row else "-" for part in ("compile", "train", "rest"))
+        span = f"{row['seconds']:.2f} ({row['fastest']:.2f} to {row['slowest']:.2f})"
+        lines.append(f"| {shown} | {span} | {' | '.join(parts)} |")
+    return [*lines, "", machine_line(waiting["machine"])]
 
 
 def checkpoint_lines(found: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from purejaxrl.analysis.figures import write_figures_or_warn, write_statistics
+from purejaxrl.analysis.figures import write_results
 from purejaxrl.analysis.pickling import LazyPlan, TemporaryFolder
 from purejaxrl.analysis.result import Result, make_result
 from purejaxrl.components.hyperparameters import check_fields, field_specs, with_whole_numbers
@@ -28,7 +28,7 @@ from purejaxrl.experiment.plan import (
     validate,
 )
 from purejaxrl.experiment.progress import Reporter, reporter_of
-from purejaxrl.experiment.run import Finishers, Outcome, plan_resumption, run_experiment
+from purejaxrl.experiment.run import Outcome, plan_resumption, run_experiment
 from purejaxrl.experiment.validation import check_agent, check_record
 from purejaxrl.storage.files import absolute_path
 from purejaxrl.storage.run_folder import RunFolder, create, open_existing
@@ -39,8 +39,6 @@ from purejaxrl.training.loop import Log
 from purejaxrl.types import Agent, Env, RunState, ScalarKey
 
 __all__ = ["Result", "make_train", "resume", "sweep", "train"]
-
-FINISHERS = Finishers(write_statistics, write_figures_or_warn)
 
 Progress: TypeAlias = bool | Reporter | Callable[[Plan], Reporter] | None
 
@@ -164,7 +162,7 @@ def train(
     plan = plan_train(agent, **_pick_options(arguments), **hyperparameters)
     shown = reporter_of(progress, plan)
     with new_run(plan, out, overwrite=overwrite, loggers=loggers) as (plan, folder, temporary):
-        outcome = run_experiment(plan, folder, FINISHERS, progress=shown, loggers=loggers)
+        outcome = run_experiment(plan, folder, write_results, progress=shown, loggers=loggers)
     return make_result_of(outcome, temporary)
 
 
@@ -255,7 +253,7 @@ def sweep(
     plan = plan_sweep(agent, **_pick_options(arguments), **hyperparameters)
     shown = reporter_of(progress, plan)
     with new_run(plan, out, overwrite=overwrite, loggers=loggers) as (plan, folder, temporary):
-        outcome = run_experiment(plan, folder, FINISHERS, progress=shown, loggers=loggers)
+        outcome = run_experiment(plan, folder, write_results, progress=shown, loggers=loggers)
     return make_result_of(outcome, temporary)
 
 
@@ -404,7 +402,7 @@ def resume_run(path: str | Path, *, progress: Any = None, loggers: Sequence[Logg
     with open_existing(absolute_path(path)) as folder:
         plan, found = plan_resumption(folder.path, **changes)
         shown = progress(plan) if progress else None
-        outcome = run_experiment(plan, folder, FINISHERS, progress=shown, loggers=loggers, found=found)
+        outcome = run_experiment(plan, folder, write_results, progress=shown, loggers=loggers, found=found)
     return make_result_of(outcome)
 
 

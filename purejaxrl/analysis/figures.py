@@ -54,14 +54,19 @@ def write_statistics(folder: RunFolder, config: dict[str, Any], summary: dict[st
         folder.write_table("improvement.csv", {name: pairs[name].to_numpy() for name in pairs})
 
 
-def write_figures_or_warn(folder: RunFolder, config: dict[str, Any], summary: dict[str, Any]) -> None:
-    """Write the figures of a run folder once everything else is written; a figure that fails is only a warning.
+def write_results(folder: RunFolder, config: dict[str, Any], summary: dict[str, Any]) -> None:
+    """Write the tables and figures of a training that has ended; a figure that fails is only a warning.
 
     Args:
         folder: The run folder, locked.
         config: Content of config.json.
         summary: Content of summary.json.
+
+    Raises:
+        InputError: If the content is damaged.
+        ResourceError: If the tables cannot be written.
     """
+    write_statistics(folder, config, summary)
     try:
         write_figures(folder, recorded_of(config), summary)
     except Exception as error:

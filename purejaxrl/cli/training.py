@@ -85,7 +85,8 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
     is_silent = _configure_logging(own)
     _prepare_jax(flags.get("device", Options.device), use_cache=not own["no_cache"], is_silent=is_silent)
 
-    from purejaxrl.api import FINISHERS, make_result_of, new_run
+    from purejaxrl.analysis.figures import write_results
+    from purejaxrl.api import make_result_of, new_run
     from purejaxrl.experiment.plan import plan_sweep, plan_train
     from purejaxrl.experiment.progress import terminal_of
     from purejaxrl.experiment.run import run_experiment
@@ -104,7 +105,7 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
             return 0
         progress = None if is_silent else terminal_of(plan)
         with new_run(plan, out, overwrite=bool(own["overwrite"]), loggers=loggers) as (plan, folder, _):
-            outcome = run_experiment(plan, folder, FINISHERS, progress=progress, loggers=loggers)
+            outcome = run_experiment(plan, folder, write_results, progress=progress, loggers=loggers)
     return _print_result(make_result_of(outcome), own)
 
 

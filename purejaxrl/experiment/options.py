@@ -16,7 +16,7 @@ from purejaxrl.components.hyperparameters import (
 from purejaxrl.envs import Renderer
 from purejaxrl.errors import InputError
 
-__all__ = ["FOR_RESUMING", "FOR_SWEEPS", "Options", "check_options", "check_whole", "make_options"]
+__all__ = ["FOR_RESUMING", "FOR_SWEEPS", "Options", "check_whole", "make_options"]
 
 FOR_SWEEPS = ("random", "yes")
 # What a training may be resumed with instead of what it began with.
@@ -73,10 +73,10 @@ class Options:
 
 
 def make_options(values: dict[str, Any]) -> Options:
-    """Make Options, where whole numbers may be written as 1e5, and check them.
+    """Make Options and check their values. The names of environment, preset and device are checked later.
 
     Args:
-        values: Values by name; what is not given has its default.
+        values: Values by name; what is not given has its default, and whole numbers may be written as 1e5.
 
     Returns:
         The Options.
@@ -85,19 +85,6 @@ def make_options(values: dict[str, Any]) -> Options:
         InputError: If a value is not allowed.
     """
     options = Options(**with_whole_numbers(values, field_specs(Options)))
-    check_options(options)
-    return options
-
-
-def check_options(options: Options) -> None:
-    """Check the values of options, except the names of environment, observation type, preset and device.
-
-    Args:
-        options: The options.
-
-    Raises:
-        InputError: If an option is not allowed, naming the first.
-    """
     for name, spec in field_specs(Options).items():
         if not spec.is_object:
             check_value(name, getattr(options, name), spec)
@@ -107,6 +94,7 @@ def check_options(options: Options) -> None:
             f"--log_every: {options.log_every} is more than --eval_every {options.eval_every}; "
             "rows would lose evaluations"
         )
+    return options
 
 
 def check_whole(name: str, value: Any, *, at_least: int, at_most: int = MAX_INT) -> None:

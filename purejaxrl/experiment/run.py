@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
@@ -54,26 +54,15 @@ class Outcome(NamedTuple):
     stopped_by: int | None = None
 
 
-class Finishers(NamedTuple):
-    """Functions that write files once training has ended.
-
-    Each is called with the run folder, and the contents of config.json and summary.json, once everything that they need
-    and the last checkpoint are on the disk.
-
-    Attributes:
-        tables: Writes tables.
-        plots: Writes plots, after everything else.
-    """
-
-    tables: Callable[[RunFolder, Content, Content], object]
-    plots: Callable[[RunFolder, Content, Content], object]
+# Writes tables and figures of a training that has ended: (run folder, config.json, summary.json).
+WriteResults: TypeAlias = Callable[[RunFolder, Content, Content], object]
 
 
 @standard_jax()
 def run_experiment(
     plan: Plan,
     folder: RunFolder,
-    finishers: Finishers,
+    write_results: WriteResults,
     *,
     progress: Reporter | None = None,
     loggers: Sequence[Logger] = (),
@@ -84,7 +73,7 @@ def run_experiment(
     Args:
         plan: What to train.
         folder: The run folder, locked.
-        finishers: Functions that write files once training has ended.
+        write_results: Writes tables and figures, once everything else and the last checkpoint are on the disk.
         progress: Shows the progress of training, None to show nothing.
         loggers: Additional destinations for metrics.
         found: The checkpoint to continue from, None for the beginning.
@@ -104,8 +93,7 @@ def run_experiment(
     if restored.position.is_finished:
         config, summary = (read_json(folder.path / name) for name in ("config.json", "summary.json"))
         # The process may have ended between the last checkpoint and these.
-        finishers.tables(folder, config, summary)
-        finishers.plots(folder, config, summary)
+        write_results(folder, config, summary)
         return Outcome(folder.path, config, summary, plan)
     if found is None:
         # What can be refused comes before this.
@@ -121,8 +109,7 @@ def run_experiment(
         Logging(folder, Listeners(loggers)),
         Checkpointer(folder, plan.options.checkpoint_every, signals.deferring),
         ProgressDisplay(reporter),
-        Finisher(folder, finishers.tables),
-        Finisher(folder, finishers.plots),
+        Finisher(folder, write_results),
     ]
     is_finished = False
     with signals, ExitStack() as closing:
