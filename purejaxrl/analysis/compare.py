@@ -15,7 +15,7 @@ from purejaxrl.analysis.statistics import MAX_PAIRED_SETTINGS, Scores, describe,
 from purejaxrl.analysis.summary import RunSummary, parse_summary
 from purejaxrl.errors import InputError, ResourceError, in_one_line, reason, warn
 from purejaxrl.experiment.labels import label_of
-from purejaxrl.experiment.run_config import Budget, Recorded, recorded_of
+from purejaxrl.experiment.run_config import Recorded, RecordedBudget, recorded_of
 from purejaxrl.storage.files import absolute_path, home_path, read_json, replacing, write_figure, writing
 from purejaxrl.storage.run_folder import is_system_file
 
@@ -94,7 +94,7 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
         for name, summary in zip(names, summaries, strict=True)
         for values in summary.settings
     ]
-    budgets: list[list[Budget | None]] = [
+    budgets: list[list[RecordedBudget | None]] = [
         config.budgets if config else [None] * len(summary.settings)
         for config, summary in zip(configs, summaries, strict=True)
     ]
@@ -128,7 +128,7 @@ def _both_known(one: Any, other: Any) -> tuple[Any, Any]:
 def _describe_budgets(
     names: Sequence[str],
     summaries: Sequence[RunSummary],
-    budgets: Sequence[Sequence[Budget | None]],
+    budgets: Sequence[Sequence[RecordedBudget | None]],
     horizon: int | None,
 ) -> list[str]:
     """Sentences about env steps where folders differ in them."""

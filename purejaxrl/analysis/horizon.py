@@ -11,12 +11,12 @@ import pandas as pd
 from purejaxrl.analysis.statistics import Scores
 from purejaxrl.analysis.summary import RunSummary
 from purejaxrl.errors import InputError, reason
-from purejaxrl.experiment.run_config import Budget
+from purejaxrl.experiment.run_config import RecordedBudget
 
 WINDOW = 100
 
 
-def find_extents(summary: RunSummary, budgets: Sequence[Budget | None]) -> np.ndarray:
+def find_extents(summary: RunSummary, budgets: Sequence[RecordedBudget | None]) -> np.ndarray:
     """Find the env steps up to which the runs of each setting are known.
 
     These are the env steps of the budget. With a budget of episodes they are those of the longest run, as a run that
@@ -47,7 +47,7 @@ def find_extents(summary: RunSummary, budgets: Sequence[Budget | None]) -> np.nd
     return np.array(extents)
 
 
-def find_horizon(summaries: Sequence[RunSummary], budgets: Sequence[Sequence[Budget | None]]) -> int | None:
+def find_horizon(summaries: Sequence[RunSummary], budgets: Sequence[Sequence[RecordedBudget | None]]) -> int | None:
     """Find the largest number of env steps at which all settings of several run folders are known.
 
     Args:
@@ -65,7 +65,7 @@ def find_horizon(summaries: Sequence[RunSummary], budgets: Sequence[Sequence[Bud
     return int(known.min()) if len(np.unique(known)) > 1 else None
 
 
-def scores_at(path: Path, summary: RunSummary, budgets: Sequence[Budget | None], horizon: int) -> Scores:
+def scores_at(path: Path, summary: RunSummary, budgets: Sequence[RecordedBudget | None], horizon: int) -> Scores:
     """Compute the scores that all runs of a folder had after so many env steps.
 
     The final return is the mean of the last 100 episodes that had ended by then (of the last row of metrics.csv where

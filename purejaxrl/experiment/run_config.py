@@ -15,7 +15,7 @@ CUSTOM = "custom: "
 BUDGETS = ("epochs", "episodes", "env_steps")
 
 
-class Budget(NamedTuple):
+class RecordedBudget(NamedTuple):
     """Budget of each run as described by config.json.
 
     Attributes:
@@ -58,7 +58,7 @@ class Recorded(NamedTuple):
     solved_at: float | None
     settings: list[dict[str, Any]]
     is_sweep: bool
-    budgets: list[Budget | None]
+    budgets: list[RecordedBudget | None]
     observation_type: str | None
     env_params: dict[str, Any] | str | None
 
@@ -155,14 +155,18 @@ def recorded_of(content: dict[str, Any]) -> Recorded:
     )
 
 
-def _budget(values: dict[str, Any]) -> Budget | None:
+def _budget(values: dict[str, Any]) -> RecordedBudget | None:
     """The budget among the hyperparameters of a setting; epochs of known length as env steps."""
     given = [(kind, values[kind]) for kind in BUDGETS if type(values.get(kind)) is int]
     if len(given) != 1:
         return None
     ((kind, amount),) = given
     length = values.get("steps_per_epoch")
-    return Budget("env_steps", amount * length) if kind == "epochs" and type(length) is int else Budget(kind, amount)
+    return (
+        RecordedBudget("env_steps", amount * length)
+        if kind == "epochs" and type(length) is int
+        else RecordedBudget(kind, amount)
+    )
 
 
 def _without_mark(value: Any) -> Any:
