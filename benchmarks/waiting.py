@@ -1,0 +1,119 @@
+"""How long users wait, from Enter to the prompt and from call to call: `python benchmarks/waiting.py --help`.
+
+Commands run in processes of their own, once with an empty cache of compiled programs and then with that cache. Calls
+are repeated within one process. `compile` is tracing, lowering, and compiling or loading, as the summary says it;
+`train` is training; the rest is the interpreter, imports, planning, files and figures. Figures are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import machine
+
+COMMANDS = {
+    "A3C until solved": "train a3c --preset tuned --env CartPole-v1 --stop_when_solved",
+    "VPG": "train vpg --preset tuned --env_steps 20000",
+    "DQN": "train dqn --preset tuned --env_steps 20000",
+    "DQN on images": "train dqn --preset tuned --observation_type img --env_steps 4000",
+    "sweep of 64 seeds of A3C": "sweep a3c --preset tuned --env CartPole-v1 --seeds 64 --stop_when_solved",
+}
+HELPS = ("--help", "train --help", "train dqn --help", "list")
+CALLS = {
+    "the same": {},
+    "another seed": {"seed": 1},
+    "another learning rate": {"lr": 2e-3},
+    "another budget": {"env_steps": 90_000},
+}
+# What a first cell of a notebook does, and what the next ones do.
+CODE = """
+import json, sys, time
+calls = json.loads(sys.argv[1])
+def timed(**changes):
+    started = time.perf_counter()
+    import purejaxrl
+    result = purejaxrl.train("a3c", env="CartPole-v1", preset="tuned", stop_when_solved=True, progress=False, **changes)
+    summary = result.summary_json
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "compile": summary["compile_seconds"], "train": summary["run_seconds"]}
+first = timed()
+print(json.dumps({"first": first, **{name: timed(**changes) for name, changes in calls.items()}}))
+"""
+
+
+def run(words: list[str], cache: str) -> tuple[float, str]:
+    """Seconds from start to end of a process, and its output."""
+    environment = {**os.environ, "PUREJAXRL_CACHE_DIR": cache}
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, *words], env=environment, check=True, capture_output=True, text=True)
+    return time.perf_counter() - started, done.stdout
+
+
+def command(words: str, cache: str) -> dict[str, float]:
+    """Seconds of a command as a whole, and of what its summary tells of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, _ = run(["-m", "purejaxrl", *words.split(), "--quiet", "--out", f"{folder}/run"], cache)
+        summary = json.loads(Path(folder, "run", "summary.json").read_text())
+    return {"seconds": seconds, "compile": summary["compile_seconds"], "train": summary["run_seconds"]}
+
+
+def medians(runs: list[dict[str, float]]) -> dict[str, float]:
+    """Medians of each part, and the fastest and slowest as a whole."""
+    found = {part: statistics.median(one[part] for one in runs) for part in runs[0]}
+    seconds = [one["seconds"] for one in runs]
+    rest = found["seconds"] - found.get("compile", 0.0) - found.get("train", 0.0)
+    return {**found, "rest": rest, "fastest": min(seconds), "slowest": max(seconds)}
+
+
+def main() -> None:
+    """Measure all, print a line each, and write them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "waiting.json")
+    options = parser.parse_args()
+    results: dict[str, Any] = {}
+
+    def report(name: str, runs: list[dict[str, float]]) -> None:
+        results[name] = medians(runs)
+        print(name, " ".join(f"{part} {value:.2f}" for part, value in results[name].items()), flush=True)
+
+    for name, words in COMMANDS.items():
+        cold, warm = [], []
+        for repeat in range(options.repeats):
+            with tempfile.TemporaryDirectory() as cache:
+                # Three are enough for what takes long and varies little.
+                if repeat < 3:
+                    cold.append(command(words, cache))
+        with tempfile.TemporaryDirectory() as cache:
+            # Programs that compile in about a tenth of a second may be kept the second time only.
+            for _ in range(2):
+                command(words, cache)
+            warm = [command(words, cache) for _ in range(options.repeats)]
+        report(f"{name}, nothing cached", cold)
+        report(f"{name}, warm", warm)
+    with tempfile.TemporaryDirectory() as cache:
+        words = ["-W", "ignore", "-c", CODE, json.dumps(CALLS)]
+        for _ in range(2):
+            run(words, cache)
+        found = [json.loads(run(words, cache)[1]) for _ in range(options.repeats)]
+        report("first train of a process, warm", [one["first"] for one in found])
+        for name in CALLS:
+            report(f"next train of the process: {name}", [one[name] for one in found])
+        for text in HELPS:
+            report(
+                text, [{"seconds": run(["-m", "purejaxrl", *text.split()], cache)[0]} for _ in range(options.repeats)]
+            )
+    machine.save(options.out, repeats=options.repeats, cases=results)
+
+
+if __name__ == "__main__":
+    main()
