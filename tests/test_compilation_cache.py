@@ -57,6 +57,7 @@ def test_a_second_run_reads_what_the_first_compiled_and_learns_the_same(tmp_path
     assert any("advance_group" in name for name in entries)
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_wrote_in_part_is_compiled_again(tmp_path):
     cache = tmp_path / "cache"
     first = train(tmp_path, cache, "first")
@@ -78,6 +79,7 @@ def test_no_cache_keeps_nothing(tmp_path):
     assert not given_to_jax.exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_jax_was_given_is_used_in_place_of_the_users_cache(tmp_path):
     users, chosen = tmp_path / "users", tmp_path / "chosen"
     # As it is: JAX keeps only what took a second to compile, unless it is told otherwise.
@@ -101,7 +103,11 @@ purejaxrl.train("a3c", env_steps=400, actors=4, t_max=5, hidden_sizes=(8,), prog
 
 @pytest.mark.parametrize(
     ("words", "variables", "is_kept"),
-    [([], {}, True), (["off"], {}, False), ([], {"PUREJAXRL_CACHE": "0"}, False)],
+    [
+        ([], {}, True),
+        pytest.param(["off"], {}, False, marks=pytest.mark.slow),
+        pytest.param([], {"PUREJAXRL_CACHE": "0"}, False, marks=pytest.mark.slow),
+    ],
     ids=["by default", "configured", "by the environment"],
 )
 def test_python_keeps_programs_unless_it_is_told_otherwise(words, variables, is_kept, tmp_path):

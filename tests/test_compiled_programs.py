@@ -60,6 +60,7 @@ def test_programs_do_as_much_as_was_recorded(name):
     assert not other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dqn on states", "dqn on images"])
 def test_the_replay_is_written_in_place(name):
     program, state = compile_chunk(name)

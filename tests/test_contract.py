@@ -25,7 +25,9 @@ SMALL = {
     "recurrent": (recurrent.agent, {"env_steps": 1024, "units": 8}),
     "prioritized": (prioritized.agent, {"env_steps": 512, "capacity": 256, "hidden_size": 8}),
 }
-EACH = pytest.mark.parametrize("name", SMALL)
+EACH = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "prioritized" else name for name in SMALL]
+)
 AT = Progress(jnp.int32(0), jnp.int32(0), jnp.float32(0), jnp.int32(0))
 
 

@@ -144,6 +144,7 @@ def run(words, **variables):
 VPG = ["train", "vpg", "--epochs", "1", "--steps_per_epoch", "20", "--actors", "2", "--quiet"]
 
 
+@pytest.mark.slow
 def test_the_flag_for_the_cpu_is_stronger_than_the_variables(tmp_path):
     done = run([*VPG, "--out", str(tmp_path / "run")], JAX_PLATFORM_NAME="gpu", JAX_PLATFORMS="cuda")
     assert (done.returncode, done.stderr) == (0, "")

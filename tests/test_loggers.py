@@ -205,7 +205,9 @@ class KilledAfter(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("log_every", [80, 1000], ids=["some rows stay", "no row stays"])
+@pytest.mark.parametrize(
+    "log_every", [pytest.param(80, marks=pytest.mark.slow), 1000], ids=["some rows stay", "no row stays"]
+)
 def test_tensorboard_holds_no_step_twice(log_every, tmp_path, monkeypatch):
     """The first checkpoint is that of the second chunk, and two more chunks are logged; the second run ends early."""
     pytest.importorskip("tensorboardX", reason="needs the extra tensorboard")

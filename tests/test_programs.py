@@ -55,7 +55,7 @@ def compiled():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-@pytest.mark.parametrize("algorithm", TINY)
+@pytest.mark.parametrize("algorithm", ["a3c", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vpg", "dqn"))])
 def test_a_second_training_compiles_nothing(algorithm, compiled, tmp_path):
     settings = TINY[algorithm]
     assert compiled(purejaxrl.train, algorithm, **settings, out=tmp_path / "first")
@@ -86,15 +86,20 @@ def test_a_sweep_of_the_width_of_a_training_compiles_nothing(compiled):
     "changes",
     [
         {"hidden_sizes": (5,)},
-        {"seeds": 2},
-        {"devices": 1, "seeds": 2},
-        {"env": "CartPole-v1"},
         {"env_params": {"gravity": 5.0}},
-        {"max_ep_len": 11},
-        {"stop_when_solved": True},
-        {"eval_every": 40},
-        {"eval_every": 40, "eval_episodes": 3},
-        {"epochs": None, "env_steps": 80},
+        *(
+            pytest.param(changes, marks=pytest.mark.slow)
+            for changes in (
+                {"seeds": 2},
+                {"devices": 1, "seeds": 2},
+                {"env": "CartPole-v1"},
+                {"max_ep_len": 11},
+                {"stop_when_solved": True},
+                {"eval_every": 40},
+                {"eval_every": 40, "eval_episodes": 3},
+                {"epochs": None, "env_steps": 80},
+            )
+        ),
     ],
     ids=str,
 )
@@ -112,6 +117,7 @@ def test_evaluations_and_videos_of_one_run_compile_once(compiled, tmp_path):
     assert compiled(purejaxrl.evaluate, tmp_path / "run", episodes=2) == []
 
 
+@pytest.mark.slow
 def test_few_are_kept_and_all_can_be_forgotten(monkeypatch, compiled):
     monkeypatch.setattr(programs, "MAX_PROGRAMS", 2)
     sizes = [{**TINY["vpg"], "hidden_sizes": (size,)} for size in (2, 3, 4)]
