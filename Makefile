@@ -58,7 +58,7 @@ test-notebooks: $(BENCH) ## every notebook, from top to bottom; test-full does s
 test-full: $(BENCH) ## with slow learning tests and the PyTorch references, then faults planted on purpose
 	$(BIN)/python -m pytest -n 2
 	$(BIN)/python tests/mutations.py
-	$(MAKE) test-shipped test-oldest test-newest docs
+	$(MAKE) coverage test-shipped test-oldest test-newest docs
 
 # The lowest versions that pyproject.toml admits; what is locked is the newest, by Python 3.12 and later only.
 $(OLDEST): pyproject.toml
