@@ -173,6 +173,16 @@ def test_what_a_cell_defines_again_is_something_else(cell):
         ("def make(n):\n    def inner(x): return x + n[0]\n    return inner\nn = [1]\nloss = make(n)", "n[0] = 2"),
         ("def f(x): return x\ndef loss(x, f=f): return f(x)", "loss.__defaults__ = (jnp.sin,)"),
         ("import types\nlib = types.ModuleType('lib')\nlib.f = abs\ndef loss(x): return lib.f(x)", "lib.f = jnp.cos"),
+        (
+            "import types\nlib = types.ModuleType('lib')\nlib.sub = types.ModuleType('lib.sub')\nlib.sub.f = abs\n"
+            "def loss(x): return lib.sub.f(x)",
+            "lib.sub.f = jnp.cos",
+        ),
+        (
+            "import dataclasses\n@dataclasses.dataclass\nclass A:\n    n: int = 1\na = A()\na.m = 1\n"
+            "def loss(x): return a.m * x",
+            "a.m = 2",
+        ),
     ],
 )
 def test_a_function_is_something_else_once_what_it_uses_is(source, again):

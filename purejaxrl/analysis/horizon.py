@@ -12,15 +12,14 @@ from purejaxrl.analysis.statistics import Scores
 from purejaxrl.analysis.summary import RunSummary
 from purejaxrl.errors import InputError, reason
 from purejaxrl.experiment.run_config import RecordedBudget
-
-WINDOW = 100
+from purejaxrl.training.metrics import WINDOW
 
 
 def find_extents(summary: RunSummary, budgets: Sequence[RecordedBudget | None]) -> np.ndarray:
     """Find the env steps up to which the runs of each setting are known.
 
-    These are the env steps of the budget. With a budget of episodes they are those of the longest run, as a run that
-    has used it up stays as it is. Where the training was interrupted they are those of the shortest.
+    These are the env steps of the budget. With a budget of episodes they are those of the longest run, because such a
+    run no longer changes. Where the training was interrupted they are those of the shortest.
 
     Args:
         summary: Content of summary.json.
@@ -34,13 +33,13 @@ def find_extents(summary: RunSummary, budgets: Sequence[RecordedBudget | None]) 
         budgets, np.split(summary.env_steps, len(budgets)), summary.scores_by_setting(), strict=True
     ):
         is_solved = np.isfinite(scores.env_steps_to_solve)
-        is_cut = (env_steps > 0) & ~(summary.stop_when_solved & is_solved)
-        reached = env_steps[is_cut] if is_cut.any() else env_steps[env_steps > 0]
+        has_used_budget = (env_steps > 0) & ~(summary.stop_when_solved & is_solved)
+        reached = env_steps[has_used_budget] if has_used_budget.any() else env_steps[env_steps > 0]
         # A budget is rounded up to whole iterations, and runs that were solved may have ended before it.
         amount = budget.amount if budget is not None and budget.kind == "env_steps" else np.inf
         if not len(reached):
             extents.append(np.inf)
-        elif not is_cut.any() and np.isfinite(amount):
+        elif not has_used_budget.any() and np.isfinite(amount):
             extents.append(float(amount))
         else:
             extents.append(float(min(amount, reached.min() if summary.is_incomplete else reached.max())))

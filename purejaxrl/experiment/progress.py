@@ -267,7 +267,8 @@ class Terminal:
         standings = self._standings(stats)
         facts = [[standing, *further[:count]] for standing in standings for count in range(len(further), -1, -1)]
         candidates = [(whole, shown) for shown in facts] + [(whole.replace(GRAPHIC, ""), standings[-1:])]
-        for bar.bar_format, shown in candidates:
+        for bar_format, shown in candidates:
+            bar.bar_format = bar_format
             bar.set_postfix_str(", ".join(shown), refresh=False)
             if bar.ncols is None or len(tqdm.format_meter(**{**bar.format_dict, "ncols": None})) <= bar.ncols:
                 break

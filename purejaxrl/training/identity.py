@@ -82,7 +82,11 @@ class _Identifier:
             return "method", self.identify(value.__func__), self.identify(value.__self__)
         if isinstance(value, functools.partial):
             return "partial", self.identify(value.func), self.identify(value.args), self.identify(value.keywords)
-        if isinstance(value, types.ModuleType | types.BuiltinFunctionType | jax.tree_util.PyTreeDef):
+        if isinstance(value, types.ModuleType):
+            # One of the user's own may be loaded again, which changes what is in it.
+            own = {} if _is_installed(value.__name__) else vars(value)
+            return "object", value, self.identify({it: own[it] for it in own if not it.startswith("__")})
+        if isinstance(value, types.BuiltinFunctionType | jax.tree_util.PyTreeDef):
             return "object", value
         if isinstance(value, np.ndarray | jax.Array):
             return _of_array(value)
@@ -106,7 +110,8 @@ class _Identifier:
         if "__wrapped__" in state:
             # As functions under jax.jit have it.
             return "wrapper", value, self.identify(state["__wrapped__"])
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and type(value).__hash__ not in (None, object.__hash__):
+            # By value, as modules of flax are, which hold more than their fields.
             return kind, *(self.identify(getattr(value, field.name)) for field in dataclasses.fields(value))
         return kind, self.identify(state)
 
@@ -124,10 +129,7 @@ class _Identifier:
             except UnknownIdentityError:
                 return "object", value
         names = sorted(_names_in(value.__code__))
-        used: dict[str, Any] = {name: value.__globals__[name] for name in names if name in value.__globals__}
-        for name, found in [*used.items()]:
-            if isinstance(found, types.ModuleType) and not _is_installed(found.__name__):
-                used |= {f"{name}.{it}": getattr(found, it) for it in names if hasattr(found, it)}
+        used = {name: value.__globals__[name] for name in names if name in value.__globals__}
         return value, self.identify(inside), self.identify(used)
 
 
