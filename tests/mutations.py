@@ -44,7 +44,7 @@ FAULTS = [
     Fault("networks may mix rows", "components/networks.py", "if not is_close(kept, features, 1e-5).all():", "if False:", "test_own_networks.py"),
     Fault("rows are compared with the network's own zeros", "components/networks.py", "lambda leaf: (draw(leaf.shape) /", "lambda leaf: (0.0 * draw(leaf.shape) /", "test_own_networks.py"),
     Fault("JAX's precision reaches trainings", "training/jax_settings.py", "settings.enter_context(jax.enable_x64(False))", "pass", "test_jax_settings.py"),
-    Fault("the compiler's thread has JAX's settings of the process", "training/compilation.py", "compile_all = standard_jax()(lambda: [part", "compile_all = (lambda: [part", "test_jax_settings.py"),
+    Fault("the compiler's thread has JAX's settings of the process", "training/compilation.py", "@standard_jax()\ndef _compile", "def _compile", "test_jax_settings.py"),
     Fault("a wrong gradient of a long batch's inputs", "kernels/narrow_mlp.py", 'contract("io,ob->ib", kernel, cotangent)', 'contract("io,ob->ib", jnp.abs(kernel), cotangent)', "test_kernels.py"),
     Fault("advantage not normalized", "agents/vpg.py", "return standardize(generalized_advantages(", "return (generalized_advantages(", "test_vpg.py"),
     Fault("policy gradient uphill", "components/actor_critic.py", "return -score - ", "return score - ", "test_vpg.py"),

@@ -15,6 +15,7 @@ import re
 import sys
 from functools import cache, partial
 from pathlib import Path
+from unittest.mock import patch
 
 import jax
 import jaxlib
@@ -27,7 +28,8 @@ from purejaxrl.components.hyperparameters import find_budget
 from purejaxrl.envs import make
 from purejaxrl.experiment import presets
 from purejaxrl.experiment.plan import images_of
-from purejaxrl.training.compilation import A_SPAN
+from purejaxrl.training import loop
+from purejaxrl.training.compilation import A_SPAN, LOG_BYTES
 from purejaxrl.training.loop import advance_group, init_run
 
 RECORDED = Path(__file__).with_name("compiled_programs.json")
@@ -80,8 +82,9 @@ def compile_chunk(name):
     configs = jax.tree.map(lambda _: jax.ShapeDtypeStruct((RUNS,), np.float32), config)
     keys = jax.eval_shape(jax.vmap(jax.random.key), np.arange(RUNS))
     state = jax.eval_shape(jax.vmap(partial(init_run, agent, env)), configs, keys)
-    chunk = partial(advance_group, agent, env, find_budget(config), CAPACITY)
-    lowered = jax.jit(chunk, donate_argnums=1).lower(configs, state, A_SPAN)
+    chunk = partial(advance_group, agent, env, find_budget(config), LOG_BYTES)
+    with patch.object(loop, "MAX_CHUNK", CAPACITY):
+        lowered = jax.jit(chunk, donate_argnums=1).lower(configs, state, A_SPAN)
     # The level concerns what is made of the optimized HLO, which is not looked at and would take half of the time. The
     # emitters, which the suite does without, decide what is fused.
     options = {"xla_backend_optimization_level": 0}

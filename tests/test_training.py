@@ -16,7 +16,7 @@ from purejaxrl.agents import a3c, dqn, vpg
 from purejaxrl.components.hyperparameters import Budget, find_budget
 from purejaxrl.envs import make
 from purejaxrl.experiment.progress import Silent
-from purejaxrl.training import devices
+from purejaxrl.training import devices, loop
 from purejaxrl.training.batches import stack_configs
 from purejaxrl.training.compilation import StopRequestedError, compile_program
 from purejaxrl.training.evaluation import Best, evaluate, evaluate_and_keep
@@ -219,12 +219,13 @@ def test_chunk_lengths_follow_the_clock():
     assert next_length(1, 50.0, 1.0) == 1
 
 
-def test_groups_of_runs_change_nothing():
+def test_groups_of_runs_change_nothing(monkeypatch):
+    monkeypatch.setattr(loop, "MAX_CHUNK", 4)
     configs = stack_configs([VPG], 6)
     keys = jax.vmap(jax.random.key)(jnp.arange(6))
     state = jax.vmap(lambda c, key: init_run(vpg.agent, CARTPOLE, c, key))(configs, keys)
     results = [
-        jax.jit(partial(train_chunk, vpg.agent, CARTPOLE, Budget("epochs", None), 4, group))(
+        jax.jit(partial(train_chunk, vpg.agent, CARTPOLE, Budget("epochs", None), 2**20, group))(
             configs, state, Span(*map(jnp.int32, (0, 3, 50)))
         )
         for group in (6, 2, 1)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, UInt32
 
 from purejaxrl.components.hyperparameters import Budget
 from purejaxrl.errors import ResourceError
 from purejaxrl.training import debugging, devices
-from purejaxrl.training.devices import RUNS, RUNS_SECOND, SHARED
+from purejaxrl.training.devices import RUNS, RUNS_SECOND, SHARED, bytes_of
 from purejaxrl.training.evaluation import Best, evaluate_and_keep
 from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.training.loop import Log, Span, advance_group, init_run, train_chunk
@@ -26,7 +24,6 @@ from purejaxrl.types import Agent, Env, PyTree, RunState
 
 CHUNK_SECONDS = 1.0
 LOG_BYTES = 32 * 2**20
-MAX_CHUNK = 16384
 # What programs are compiled for; the numbers come with every call.
 A_SPAN: Any = Span(*[jax.ShapeDtypeStruct((), jnp.int32)] * 3)  # type: ignore[arg-type]
 
@@ -123,8 +120,7 @@ def compile_fitting(
         should_stop=should_stop,
         is_checked=is_checked,
     )
-    start = partial(_start_run, agent, env, budget, eval_episodes is not None)
-    one_run = bytes_of(jax.eval_shape(start, config, np.uint32(0)))
+    one_run = bytes_of(shapes_of_runs(agent, env, config, budget, eval_episodes is not None, 1))
     width = min(runs, devices.widest_batch(local, agent.rollout_shape(config)), max(memory_limit // one_run, 1))
     while True:
         # Batches of equal size: the last one should not be mostly padding.
@@ -191,11 +187,11 @@ def compile_program(
     configs, seeds = of_runs(_shapes_of_settings(config, width))
     start = jax.vmap(partial(_start_run, agent, env, budget, keeps_best))
     state, best = of_runs(shapes_of_runs(agent, env, config, budget, keeps_best, width))
-    capacity = _chunk_capacity(agent, env, budget, configs, state)
+    log_bytes = LOG_BYTES // mesh.size
     if group == width // mesh.size:
-        chunk = partial(advance_group, agent, env, budget, capacity)
+        chunk = partial(advance_group, agent, env, budget, log_bytes)
     else:
-        chunk = partial(train_chunk, agent, env, budget, capacity, group)
+        chunk = partial(train_chunk, agent, env, budget, log_bytes, group)
     parts = [
         (jit(start, (RUNS, RUNS), (RUNS, RUNS)), (configs, seeds)),
         (jit(chunk, (RUNS, RUNS, SHARED), (RUNS, RUNS_SECOND), (1,)), (configs, state, A_SPAN)),
@@ -205,16 +201,26 @@ def compile_program(
         who = of_runs((jax.ShapeDtypeStruct((width,), jnp.int32), jax.ShapeDtypeStruct((width,), bool)))
         arguments = (configs, state.learner.params, best, state.key, *who)
         parts.append((jit(judge, (RUNS,) * 6, (RUNS, RUNS), (2,)), arguments))
-    lowered = []
-    for part, arguments in parts:
-        # Tracing takes seconds, too.
-        if should_stop():
-            raise StopRequestedError
-        lowered.append(part.lower(*arguments))
-
-    # JAX's settings go by thread, and compiling has one of its own.
-    compile_all = standard_jax()(lambda: [part.compile(devices.COMPILER_OPTIONS) for part in lowered])
-    compiled = _call_interruptibly(compile_all, should_stop)
+    # The compiler blocks the interpreter for long; in threads of its own signals reach the main one, and one part is
+    # compiled while the next is traced. These threads are waited for at exit: the interpreter may not go away under a
+    # compiler that is at work.
+    compiler = ThreadPoolExecutor()
+    try:
+        lowered, pending = [], []
+        for part, arguments in parts:
+            # Tracing takes seconds, too.
+            if should_stop():
+                raise StopRequestedError
+            lowered.append(part.lower(*arguments))
+            pending.append(compiler.submit(_compile, lowered[-1]))
+        while wait(pending, 0.05).not_done:
+            if should_stop():
+                raise StopRequestedError
+        compiled = [future.result() for future in pending]
+    finally:
+        compiler.shutdown(wait=False, cancel_futures=True)
+    # The last of what the second one returns is of the log, [capacity, ...].
+    capacity = jax.tree.leaves(lowered[1].out_info)[-1].shape[0]
     held = bytes_of((configs, state, best)) // mesh.size
     # Where there is padding, the state is copied without it at the end.
     final = 0 if width == runs else bytes_of(state) // mesh.size
@@ -239,6 +245,13 @@ def compile_program(
         memory,
         seconds,
     )
+
+
+# JAX's settings go by thread.
+@standard_jax()
+def _compile(lowered: Any) -> Any:
+    """Compile a lowered function."""
+    return lowered.compile(devices.COMPILER_OPTIONS)
 
 
 def _shapes_of_settings(config: Any, runs: int) -> tuple[Any, Any]:
@@ -280,48 +293,7 @@ def mebibytes(count: int) -> str:
     return f"{count / 2**20:,.1f} MiB"
 
 
-def bytes_of(tree: PyTree) -> int:
-    """Compute the size of arrays in memory.
-
-    Args:
-        tree: Arrays, or shapes of arrays.
-
-    Returns:
-        The number of bytes.
-    """
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
 def _transient_bytes(compiled: Any) -> int:
     """Compute the memory that a compiled program needs on one device besides its arguments."""
     found = compiled.memory_analysis()
     return found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-
-
-def _chunk_capacity(agent: Agent, env: Env, budget: Budget, configs: Any, state: RunState) -> int:
-    """Compute the largest number of iterations of a chunk, whose logs must fit in LOG_BYTES."""
-    one_iteration = partial(advance_group, agent, env, budget, 1)
-    return max(1, min(MAX_CHUNK, LOG_BYTES // bytes_of(jax.eval_shape(one_iteration, configs, state, A_SPAN)[1])))
-
-
-def _call_interruptibly(function: Callable[[], Any], should_stop: Callable[[], bool]) -> Any:
-    """Call a function that blocks the interpreter for long in a thread, so that signals reach the main one."""
-    outcome: list[Any] = []
-
-    def work() -> None:
-        try:
-            outcome.append((function(), None))
-        except BaseException as error:
-            outcome.append((None, error))
-
-    # Not a daemon: the interpreter may not go away under a compiler that is at work.
-    thread = threading.Thread(target=work)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.05)
-        if should_stop():
-            raise StopRequestedError
-    result, error = outcome[0]
-    if error is not None:
-        raise error
-    return result

@@ -6,6 +6,7 @@ while independent runs side by side use every core fully.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -249,6 +250,18 @@ def on_one_memory(bytes_per_device: int, mesh: Mesh) -> int:
         The number of bytes.
     """
     return bytes_per_device * (mesh.size if mesh.devices.flat[0].platform == "cpu" else 1)
+
+
+def bytes_of(tree: PyTree) -> int:
+    """Compute the size of arrays in memory.
+
+    Args:
+        tree: Arrays, or shapes of arrays.
+
+    Returns:
+        The number of bytes.
+    """
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def padded(runs: int, multiple: int) -> int:

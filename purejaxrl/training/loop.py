@@ -16,11 +16,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from purejaxrl.components.hyperparameters import Budget, find_budget
 from purejaxrl.kernels.threefry import unrolled
+from purejaxrl.training.devices import bytes_of
 from purejaxrl.training.rollout import Ended, rollout
 from purejaxrl.types import Agent, Env, Episode, Metrics, Progress, PyTree, RunState, ScalarKey
 
 # Episodes whose mean return decides whether a run is solved.
 WINDOW = 100
+MAX_CHUNK = 16384
 
 
 class Span(NamedTuple):
@@ -269,7 +271,7 @@ def _train_run(
 
 
 def train_chunk(
-    agent: Agent, env: Env, budget: Budget, capacity: int, group: int, configs: Any, state: RunState, span: Span
+    agent: Agent, env: Env, budget: Budget, log_bytes: int, group: int, configs: Any, state: RunState, span: Span
 ) -> tuple[RunState, Log]:
     """Advance R runs over a span of iterations, a group of runs at a time.
 
@@ -279,7 +281,7 @@ def train_chunk(
         agent: The algorithm.
         env: The environment.
         budget: Budget of each run.
-        capacity: Largest length of a span.
+        log_bytes: Most bytes that the log may take, which decides the largest length of a span, its `capacity`.
         group: Number of runs to advance side by side, less than R; it divides R.
         configs: Stacked configs, [R].
         state: States of the runs, [R, ...].
@@ -289,9 +291,12 @@ def train_chunk(
         The states after the span, and the log [capacity, R, ...], of which the first `span.length` entries are valid.
     """
     runs = state.active.shape[0]
-    advance = partial(advance_group, agent, env, budget, capacity)
-    shapes = jax.eval_shape(advance, configs, state, span)[1]
-    log = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    groups = runs // group
+    # Under jit it is traced once, for its shapes and for the loop.
+    advance = jax.jit(partial(advance_group, agent, env, budget, log_bytes // groups))
+    first = partial(jax.tree.map, partial(jax.lax.slice_in_dim, start_index=0, limit_index=group))
+    shapes = jax.eval_shape(lambda configs, state: advance(first(configs), first(state), span)[1], configs, state)
+    log = jax.tree.map(lambda leaf: jnp.zeros((leaf.shape[0], runs, *leaf.shape[2:]), leaf.dtype), shapes)
 
     keys = state.key
 
@@ -304,12 +309,12 @@ def train_chunk(
         state = jax.tree.map(partial(put, axis=0), state, part._replace(key=None))
         return state, jax.tree.map(partial(put, axis=1), log, entries)
 
-    state, log = jax.lax.fori_loop(0, runs // group, advance_one, (state._replace(key=None), log))
+    state, log = jax.lax.fori_loop(0, groups, advance_one, (state._replace(key=None), log))
     return state._replace(key=keys), log
 
 
 def advance_group(
-    agent: Agent, env: Env, budget: Budget, capacity: int, configs: Any, state: RunState, span: Span
+    agent: Agent, env: Env, budget: Budget, log_bytes: int, configs: Any, state: RunState, span: Span
 ) -> tuple[RunState, Log]:
     """Advance the runs of one group side by side until none of them is active or the span ends.
 
@@ -317,7 +322,7 @@ def advance_group(
         agent: The algorithm.
         env: The environment.
         budget: Budget of each run.
-        capacity: Largest length of a span.
+        log_bytes: Most bytes that the log may take, which decides the largest length of a span, its `capacity`.
         configs: Stacked configs of the group.
         state: States of its runs.
         span: The iterations.
@@ -328,8 +333,10 @@ def advance_group(
     # The loop goes on while any run is active: the only one is.
     is_active = state.active.shape[0] == 1
     one_step = partial(iterate, agent, env, budget=budget._replace(amount=span.amount), is_active=is_active)
-    step = jax.vmap(one_step, in_axes=(0, 0, None))
+    # Under jit it is traced once, for its shapes and for the loop.
+    step = jax.jit(jax.vmap(one_step, in_axes=(0, 0, None)))
     shapes = jax.eval_shape(step, configs, state, span.start)[1]
+    capacity = max(1, min(MAX_CHUNK, log_bytes // bytes_of(shapes)))
     log = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), shapes)
 
     def go_on(carry: tuple) -> Array:
