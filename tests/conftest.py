@@ -90,6 +90,8 @@ def compiled_once():
         # tests/test_programs.py looks at what the package keeps itself.
         patch.setattr(programs_module, "MAX_PROGRAMS", 0)
         patch.setattr(run_module, "compile_fitting", compiled)
+        # tests/test_executables.py looks at what is kept on disk.
+        patch.setattr(run_module, "find_file", lambda *_: None)
         # Environments of the same name and options are one object, or their programs would be told apart.
         patch.setattr(plan, "make", remembered(plan.make))
         yield

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import purejaxrl
-from purejaxrl.cli import completion, folders, listing, plots, streams, training
+from purejaxrl.cli import caching, completion, folders, listing, plots, streams, training
 from purejaxrl.errors import InputError, PurejaxrlError, ResourceError
 from purejaxrl.training.signals import end_at_signals
 
@@ -33,6 +33,7 @@ commands:
   export RUN        write the parameters alone, for other programs
   compare RUN RUN   compare run folders: intervals and probabilities of improvement
   list              algorithms, presets and environments
+  cache             show or clear the cache of compiled programs
   completion SHELL  complete commands and flags in bash, zsh or fish
 
 purejaxrl train ALGORITHM --help shows every flag. Flags are written with underscores; hyphens mean the same.
@@ -127,7 +128,7 @@ def _underscored(word: str) -> str:
 
 
 def _dispatch(words: list[str], is_debugging: bool) -> int:
-    modules = (training, folders, plots, listing, completion)
+    modules = (training, folders, plots, listing, caching, completion)
     commands: dict[str, Callable[[list[str]], int]] = {
         name: run for module in modules for name, run in module.COMMANDS.items()
     }

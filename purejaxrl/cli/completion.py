@@ -61,6 +61,9 @@ def _combined_parser() -> argparse.ArgumentParser:
             if action.dest in ("runs", "out"):
                 action.complete = shtab.FILE if action.dest == "out" else shtab.DIRECTORY  # type: ignore[attr-defined]
     commands.add_parser("list", help="algorithms, presets and environments").add_argument("--json", action="store_true")
+    cache = commands.add_parser("cache", help="show or clear the cache of compiled programs")
+    cache.add_argument("--clear", action="store_true")
+    cache.add_argument("--json", action="store_true")
     commands.add_parser("completion", help="for your shell").add_argument("shell", choices=SHELLS)
     return whole
 

@@ -217,10 +217,10 @@ class Terminal:
     def start(self) -> None:
         """Print the title, and draw the bar."""
         if self.title:
-            print(f"{self.title}: compiling ...", file=self.stream, flush=True)
+            print(self.title, file=self.stream, flush=True)
         self.bar = tqdm(
             total=self.goal.amount,
-            desc=self.label if self.title else f"{self.label}, compiling",
+            desc=self.label if self.title else f"{self.label}, starting",
             unit=" " + self.goal.unit,
             file=self.stream,
             disable=not self.is_terminal,

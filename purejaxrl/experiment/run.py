@@ -27,6 +27,7 @@ from purejaxrl.storage.run_folder import RunFolder
 from purejaxrl.training import devices
 from purejaxrl.training.batches import batch_of, cut, group_settings, take
 from purejaxrl.training.compilation import StopRequestedError, compile_fitting, mebibytes
+from purejaxrl.training.executables import find_file, load_program, save_program
 from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.training.programs import find_program, keep_program, program_key
 from purejaxrl.training.runner import Chunk, fit
@@ -243,19 +244,27 @@ def train_groups(
         eval_episodes = plan.options.eval_episodes if plan.options.eval_every else None
         key = None
         if not plan.options.debug:
-            key = program_key(plan.agent, setting.env, config, runs, setting.budget, local, eval_episodes)
-        program = find_program(key, setting.budget, limit) or compile_fitting(
-            plan.agent,
-            setting.env,
-            config,
-            runs,
-            setting.budget,
-            local,
-            memory_limit=limit,
-            eval_episodes=eval_episodes,
-            should_stop=should_stop,
-            is_checked=plan.options.debug,
-        )
+            key = program_key(plan.agent, setting.env, config, runs, setting.budget, local[:runs], eval_episodes)
+        file = find_file(key, local[:runs]) if is_built_in(plan.agent) else None
+        program = find_program(key, setting.budget, limit)
+        if program is None:
+            program = load_program(file, plan.agent, setting.env, config, setting.budget, local, limit)
+        if program is None:
+            note("compiling, as it is the first time for this setting ...")
+            program = compile_fitting(
+                plan.agent,
+                setting.env,
+                config,
+                runs,
+                setting.budget,
+                local,
+                memory_limit=limit,
+                eval_episodes=eval_episodes,
+                should_stop=should_stop,
+                is_checked=plan.options.debug,
+                tag=None if file is None else file.tag,
+            )
+            program = save_program(file, program, runs)
         keep_program(key, program, runs)
         log(
             "program %d of %d: %s side by side in %s, chunks of up to %s, compiled in %.1f s",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +26,7 @@ from purejaxrl.training.loop import Log, Span, advance_group, init_run, train_ch
 from purejaxrl.types import Agent, Env, PyTree, RunState
 
 CHUNK_SECONDS = 1.0
+PARTS = ("start", "chunk", "evaluate")
 LOG_BYTES = 32 * 2**20
 # What programs are compiled for; the numbers come with every call.
 A_SPAN: Any = Span(*[jax.ShapeDtypeStruct((), jnp.int32)] * 3)  # type: ignore[arg-type]
@@ -30,6 +34,13 @@ A_SPAN: Any = Span(*[jax.ShapeDtypeStruct((), jnp.int32)] * 3)  # type: ignore[a
 
 class StopRequestedError(Exception):
     """Raised where training was asked to stop before it had anything to report."""
+
+
+class Serialized(NamedTuple):
+    """A compiled function as XLA serializes it, and the shapes of its result."""
+
+    executable: bytes
+    result: PyTree
 
 
 class Program(NamedTuple):
@@ -49,6 +60,7 @@ class Program(NamedTuple):
         carry: Shapes of state and best.
         memory: Bytes on the device that needs most or, where devices share one memory, on all together.
         compile_seconds: How long compilation took.
+        serialized: The functions by name, to be written to disk; empty where that was not asked for or is impossible.
     """
 
     agent: Agent
@@ -64,6 +76,7 @@ class Program(NamedTuple):
     carry: tuple[RunState, Best | None]
     memory: int
     compile_seconds: float
+    serialized: Mapping[str, Serialized] = MappingProxyType({})
 
 
 def _start_run(
@@ -86,6 +99,7 @@ def compile_fitting(
     eval_episodes: int | None = None,
     should_stop: Callable[[], bool] = bool,
     is_checked: bool = False,
+    tag: str | None = None,
 ) -> Program:
     """Compile a Program for as many runs side by side as fit in memory, by the compiler's own analysis.
 
@@ -100,6 +114,7 @@ def compile_fitting(
         eval_episodes: Episodes of an evaluation, None without evaluations.
         should_stop: Whether compilation should be abandoned.
         is_checked: Whether to compile with the checks of `debugging`, on one device.
+        tag: Name of the Program on disk, None if it is not to be written there.
 
     Returns:
         The Program.
@@ -119,6 +134,7 @@ def compile_fitting(
         eval_episodes=eval_episodes,
         should_stop=should_stop,
         is_checked=is_checked,
+        tag=tag,
     )
     one_run = bytes_of(shapes_of_runs(agent, env, config, budget, eval_episodes is not None, 1))
     width = min(runs, devices.widest_batch(local, agent.rollout_shape(config)), max(memory_limit // one_run, 1))
@@ -148,6 +164,7 @@ def compile_program(
     eval_episodes: int | None = None,
     should_stop: Callable[[], bool] = bool,
     is_checked: bool = False,
+    tag: str | None = None,
 ) -> Program:
     """Compile training, and evaluation if asked for, of a number of runs side by side; nothing is allocated.
 
@@ -161,6 +178,7 @@ def compile_program(
         eval_episodes: Episodes of an evaluation, None without evaluations.
         should_stop: Whether compilation should be abandoned.
         is_checked: Whether to compile with the checks of `debugging`, on one device.
+        tag: Name of the Program on disk, None if it is not to be written there.
 
     Returns:
         The Program.
@@ -178,7 +196,7 @@ def compile_program(
     def jit(function: Callable[..., Any], in_specs: Any, out_specs: Any, donate: tuple[int, ...] = ()) -> Any:
         if is_checked:
             return debugging.jit_checked(function)
-        return devices.shard_over_runs(function, mesh, in_specs, out_specs, donate)
+        return devices.shard_over_runs(function, mesh, in_specs, out_specs, donate, tag)
 
     def of_runs(tree: PyTree) -> PyTree:
         return devices.as_shapes(tree, mesh)
@@ -212,11 +230,11 @@ def compile_program(
             if should_stop():
                 raise StopRequestedError
             lowered.append(part.lower(*arguments))
-            pending.append(compiler.submit(_compile, lowered[-1]))
+            pending.append(compiler.submit(_compile if tag is None else _compile_and_serialize, lowered[-1]))
         while wait(pending, 0.05).not_done:
             if should_stop():
                 raise StopRequestedError
-        compiled = [future.result() for future in pending]
+        compiled, executables = zip(*(future.result() for future in pending), strict=True)
     finally:
         compiler.shutdown(wait=False, cancel_futures=True)
     # The last of what the second one returns is of the log, [capacity, ...].
@@ -229,6 +247,10 @@ def compile_program(
     memory = devices.on_one_memory(max(at_start, while_running), mesh)
     called = [debugging.raising(part) for part in compiled] if is_checked else compiled
     evaluate = called[2] if eval_episodes is not None else None
+    serialized = {}
+    if None not in executables:
+        shapes = [part.out_info for part in lowered]
+        serialized = dict(zip(PARTS, map(Serialized, executables, shapes), strict=False))
     seconds = time.perf_counter() - started
     return Program(
         agent,
@@ -244,14 +266,40 @@ def compile_program(
         (state, best),
         memory,
         seconds,
+        serialized,
     )
 
 
 # JAX's settings go by thread.
 @standard_jax()
-def _compile(lowered: Any) -> Any:
+def _compile(lowered: Any) -> tuple[Any, bytes | None]:
     """Compile a lowered function."""
-    return lowered.compile(devices.COMPILER_OPTIONS)
+    return lowered.compile(devices.COMPILER_OPTIONS), None
+
+
+def _compile_and_serialize(lowered: Any) -> tuple[Any, bytes | None]:
+    """Compile a lowered function, and serialize it before it runs: XLA cannot serialize every executable that has.
+
+    What JAX reads from its own cache must not be serialized again: parts of it would be missing.
+    """
+    read, thread = [], threading.get_ident()
+
+    def note(event: str, **_: Any) -> None:
+        if event == "/jax/compilation_cache/cache_hits" and threading.get_ident() == thread:
+            read.append(event)
+
+    jax.monitoring.register_event_listener(note)
+    try:
+        compiled, _ = _compile(lowered)
+    finally:
+        jax.monitoring.unregister_event_listener(note)
+    if not read:
+        # Not every backend and version of JAX can do this.
+        with suppress(jax.errors.JaxRuntimeError, AttributeError):
+            executable = compiled.runtime_executable()
+            _ = executable.execute_sharded
+            return compiled, executable.client.serialize_executable(executable)
+    return compiled, None
 
 
 def _shapes_of_settings(config: Any, runs: int) -> tuple[Any, Any]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import platformdirs
@@ -23,6 +25,16 @@ _WANTED = {"cache": True}
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
 # Its time is that of the last check for damaged entries.
 CHECKED = ".checked"
+# What the folder may take; what was used longest ago is removed.
+MAX_BYTES = 2**30
+
+
+class Entry(NamedTuple):
+    """A file of the cache: its path, size in bytes, and when it was last used, in seconds since 1970."""
+
+    path: Path
+    bytes: int
+    used: float
 
 
 def configure(*, cache: bool) -> None:
@@ -81,6 +93,62 @@ def use_compilation_cache() -> Path | None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     return folder
+
+
+def private_folder() -> Path | None:
+    """Return the folder that `use_compilation_cache` has chosen.
+
+    Returns:
+        The folder. None where nothing is kept, or where others can access it, as a folder may be that JAX was given.
+    """
+    given = jax.config.values["jax_compilation_cache_dir"]
+    if not is_enabled() or not given or not os.path.isdir(given) or not is_private(Path(given)):
+        return None
+    return Path(given)
+
+
+def remove_oldest(folder: Path, limit: int = MAX_BYTES) -> list[str]:
+    """Remove the entries used longest ago until they take no more than a limit.
+
+    Args:
+        folder: The folder of the cache.
+        limit: Bytes that they may take.
+
+    Returns:
+        The names of the files that were removed.
+    """
+    removed, found = [], entries(folder)
+    size = sum(entry.bytes for entry in found)
+    for entry in found:
+        if size <= limit:
+            break
+        size -= entry.bytes
+        # Another process may have removed it.
+        entry.path.unlink(missing_ok=True)
+        removed.append(entry.path.name)
+    return removed
+
+
+def entries(folder: Path) -> list[Entry]:
+    """List the entries of a cache, those used longest ago first.
+
+    Args:
+        folder: The folder of the cache. In one that JAX was given, JAX's own entries are not the package's business.
+
+    Returns:
+        The entries. A program that a killed process wrote in part counts once it is an hour old.
+    """
+    found = []
+    for pattern in ("*.program", "*.partial", *(("*-cache", "*-atime") if folder == cache_folder() else ())):
+        for path in folder.glob(pattern):
+            # Another process may remove it at the same time.
+            with suppress(OSError):
+                status = path.stat()
+                # Where the file system does not note when a file is read, that it was written.
+                used = max(status.st_atime, status.st_mtime)
+                if path.suffix != ".partial" or used < time.time() - 3600:
+                    found.append(Entry(path, status.st_size, used))
+    return sorted(found, key=lambda entry: entry.used)
 
 
 def remove_damaged(folder: Path) -> list[str]:

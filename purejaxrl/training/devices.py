@@ -323,7 +323,12 @@ def as_shapes(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def shard_over_runs(
-    function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any, donate: tuple[int, ...] = ()
+    function: Callable[..., Any],
+    mesh: Mesh,
+    in_specs: Any,
+    out_specs: Any,
+    donate: tuple[int, ...] = (),
+    tag: str | None = None,
 ) -> Any:
     """Jit a function so that each device computes its own runs, without communication between them.
 
@@ -333,9 +338,13 @@ def shard_over_runs(
         in_specs: How the arguments are sharded.
         out_specs: How the results are sharded.
         donate: Indices of the arguments whose memory is reused.
+        tag: Text that is added to the name of the program, which JAX's own cache of compiled programs goes by.
 
     Returns:
         The jitted function.
     """
     sharded = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-    return jax.jit(sharded, donate_argnums=donate)
+    if tag is not None:
+        sharded.__name__ = f"{sharded.__name__}_{tag}"
+    # An executable read from disk is called by all arguments, whether it uses them or not.
+    return jax.jit(sharded, donate_argnums=donate, keep_unused=True)

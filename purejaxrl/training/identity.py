@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import hashlib
 import sys
 import sysconfig
 import types
@@ -26,6 +27,10 @@ INSTALLED = tuple(
 )
 PLAIN = (type(None), bool, int, float, complex, str, bytes, enum.Enum, np.dtype, np.generic, types.EllipsisType)
 MAX_ARRAY_BYTES = 2**24
+PROGRAM_MODULES = (
+    *(f"purejaxrl.{name}" for name in ("agents", "components", "envs", "kernels", "training", "types")),
+    "gymnax.environments",
+)
 
 
 class UnknownIdentityError(Exception):
@@ -45,6 +50,99 @@ def identify(value: Any) -> Hashable | None:
         return _Identifier().identify(value)
     except (UnknownIdentityError, RecursionError):
         return None
+
+
+def stable_text(key: Hashable) -> str:
+    """Convert a key of `identify` to a text that means the same in every process.
+
+    Args:
+        key: The key.
+
+    Returns:
+        The text.
+
+    Raises:
+        UnknownIdentityError: If something in it is not of an installed package, and only known by the object that it
+            is.
+    """
+    return repr(_stable(key))
+
+
+def _stable(part: Any) -> Any:
+    if isinstance(part, tuple):
+        # The object itself says no more than the function that it wraps.
+        return tuple(_stable(entry) for entry in (part[2:] if part[:1] == ("wrapper",) else part))
+    if isinstance(part, frozenset):
+        return sorted(repr(_stable(entry)) for entry in part)
+    if isinstance(part, types.CodeType):
+        return _digest_of_code(part)
+    if isinstance(part, type) and _is_installed(part.__module__):
+        return f"{part.__module__}.{part.__qualname__}"
+    if isinstance(part, types.BuiltinFunctionType | types.ModuleType) and _is_installed(part.__name__):
+        return part.__name__
+    if isinstance(part, PLAIN):
+        return part
+    raise UnknownIdentityError(type(part).__name__)
+
+
+def contents_of_modules() -> dict[str, str]:
+    """Hash what the modules that programs are made from hold in this process, as anyone may replace a part of them.
+
+    Returns:
+        Hashes by the names of those modules of this package and of gymnax that are loaded.
+    """
+    return {
+        name: _digest_of_module(name, module)
+        for name, module in sorted(sys.modules.items())
+        if name.startswith(PROGRAM_MODULES) and isinstance(module, types.ModuleType)
+    }
+
+
+def _digest_of_module(name: str, module: types.ModuleType) -> str:
+    """Hash the functions, classes and constants of a module."""
+    found: list[tuple[Any, ...]] = []
+    for attribute, value in sorted(vars(module).items()):
+        if attribute.startswith("__"):
+            continue
+        found.append((attribute, _digest_of(value)))
+        if isinstance(value, type) and value.__module__ == name:
+            found += [(attribute, method, _digest_of(part)) for method, part in sorted(vars(value).items())]
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def _digest_of(value: Any) -> Any:
+    """What tells a value of a module from another one that somebody has put in its place."""
+    # Modules may import others when they are asked for an attribute.
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    if isinstance(value, staticmethod | classmethod | property):
+        value = value.fget if isinstance(value, property) else value.__func__
+    # As functions under jax.jit have it.
+    while "__wrapped__" in getattr(value, "__dict__", ()):
+        value = value.__wrapped__
+    if isinstance(value, types.FunctionType):
+        return value.__module__, value.__qualname__, _digest_of_code(value.__code__)
+    if isinstance(value, type):
+        return value.__module__, value.__qualname__
+    if isinstance(value, PLAIN):
+        return repr(value)
+    if isinstance(value, tuple):
+        return tuple(map(_digest_of, value))
+    return type(value).__qualname__
+
+
+def _digest_of_code(code: types.CodeType) -> str:
+    """Hash what a function does, and where it stands."""
+    constants = map(_digest_of_constant, code.co_consts)
+    parts = code.co_code, [*constants], code.co_names, code.co_varnames, code.co_freevars, code.co_name
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _digest_of_constant(constant: Any) -> str:
+    """Describe a constant of a function; sets in one order."""
+    if isinstance(constant, types.CodeType):
+        return _digest_of_code(constant)
+    return repr(sorted(map(repr, constant))) if isinstance(constant, frozenset) else repr(constant)
 
 
 class _Identifier:

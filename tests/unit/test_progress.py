@@ -51,7 +51,7 @@ def test_a_training_counts_its_budget(capsys):
         (stats_of([100, 100], [NAN, NAN]), 0.5),
         (stats_of([400, 400], [150, 200], solved=[-1, 300], over=[True, True]), 2.0),
     ) == [
-        "title: compiling ...",
+        "title",
         "dqn: 100/400 env steps, return -, solved 0/2, 400 env steps/s",
         "dqn: 400/400 env steps, return 175.0, solved 1/2, 400 env steps/s",
     ]
@@ -119,7 +119,7 @@ def test_whatever_is_printed_after_a_bar_stands_on_a_line_of_its_own(columns, se
         shown.close()
         print("2 of 2 runs ok", file=stream)
     first, note, bar, last = lines
-    assert (first, note, last) == ("title: compiling ...", "dqn: a note", "2 of 2 runs ok")
+    assert (first, note, last) == ("title", "dqn: a note", "2 of 2 runs ok")
     assert bar.startswith("dqn: 100%")
 
 
@@ -130,7 +130,7 @@ def test_a_bar_that_was_never_advanced_ends_its_line():
         shown.start()
         shown.close()
         print("purejaxrl: stopped", file=stream)
-    assert lines == ["dqn, compiling:   0%|        | 0/400 env steps [00:00<?]", "purejaxrl: stopped"]
+    assert lines == ["dqn, starting:   0%|        | 0/400 env steps [00:00<?]", "purejaxrl: stopped"]
 
 
 def test_a_bar_follows_the_width_of_its_terminal():
