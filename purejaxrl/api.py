@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from purejaxrl.analysis.figures import write_results
 from purejaxrl.analysis.pickling import LazyPlan, TemporaryFolder
 from purejaxrl.analysis.result import Result, make_result
 from purejaxrl.components.hyperparameters import check_fields, field_specs, with_whole_numbers
@@ -376,7 +378,39 @@ def new_run(
         # What goes with the Result is of no use after an interruption.
         plan = plan._replace(options=dataclasses.replace(plan.options, checkpoint_every=0.0))
     with create(absolute_path(out), overwrite=overwrite) as folder:
+        _import_figures()
         yield plan, folder, temporary
+
+
+def write_results(folder: RunFolder, config: dict[str, Any], summary: dict[str, Any]) -> None:
+    """Write tables and figures of a training that has ended, see `analysis.figures.write_results`.
+
+    Args:
+        folder: The run folder, locked.
+        config: Content of config.json.
+        summary: Content of summary.json.
+    """
+    from purejaxrl.analysis import figures
+
+    figures.write_results(folder, config, summary)
+
+
+def _import_figures() -> None:
+    """Begin to import what figures need, matplotlib and pandas, while XLA loads or compiles programs and trains."""
+
+    def work() -> None:
+        # Whoever waits for the interpreter meanwhile gets it soon, or training would be held up at every step.
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-4)
+        try:
+            # What is wrong is said when the figures are written.
+            with suppress(Exception):
+                importlib.import_module("purejaxrl.analysis.figures")
+        finally:
+            sys.setswitchinterval(interval)
+
+    if "purejaxrl.analysis.figures" not in sys.modules:
+        threading.Thread(target=work).start()
 
 
 def resume_run(path: str | Path, *, progress: Any = None, loggers: Sequence[Logger] = (), **changes: Any) -> Result:
@@ -402,6 +436,7 @@ def resume_run(path: str | Path, *, progress: Any = None, loggers: Sequence[Logg
     with open_existing(absolute_path(path)) as folder:
         plan, found = plan_resumption(folder.path, **changes)
         shown = progress(plan) if progress else None
+        _import_figures()
         outcome = run_experiment(plan, folder, write_results, progress=shown, loggers=loggers, found=found)
     return make_result_of(outcome)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from purejaxrl.analysis.pickling import HostState, LazyPlan, TemporaryFolder
 from purejaxrl.errors import InputError, reason
@@ -24,6 +23,7 @@ from purejaxrl.storage import run_folder
 from purejaxrl.storage.files import absolute_path, read_json
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
     from purejaxrl.analysis.evaluation import Evaluation
@@ -271,6 +271,8 @@ class Result:
         return self._read_rows("episodes.csv", "above 256 runs it is written with episodes_log='on'")
 
     def _read_rows(self, name: str, hint: str) -> pd.DataFrame:
+        import pandas as pd
+
         file = self.path / name
         try:
             table = pd.read_csv(file)
@@ -300,6 +302,8 @@ class Result:
         Raises:
             InputError: If the training has not ended, no runs are selected, or summary.json is damaged.
         """
+        import pandas as pd
+
         from purejaxrl.analysis.statistics import describe
 
         scores, setting = self._scores(), self.config.setting_of(self.runs)

@@ -85,8 +85,7 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
     is_silent = _configure_logging(own)
     _prepare_jax(flags.get("device", Options.device), use_cache=not own["no_cache"], is_silent=is_silent)
 
-    from purejaxrl.analysis.figures import write_results
-    from purejaxrl.api import make_result_of, new_run
+    from purejaxrl.api import make_result_of, new_run, write_results
     from purejaxrl.experiment.plan import plan_sweep, plan_train
     from purejaxrl.experiment.progress import terminal_of
     from purejaxrl.experiment.run import run_experiment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import importlib.metadata
 import inspect
 import platform
@@ -467,4 +468,10 @@ def _check_extent(budget: Budget, shape: tuple[int, int], env: Env) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that influence results."""
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+    return {"python": platform.python_version(), **{name: _version_of(name) for name in PACKAGES}}
+
+
+@functools.cache
+def _version_of(package: str) -> str:
+    """Look up the version of a package, which takes a millisecond."""
+    return importlib.metadata.version(package)

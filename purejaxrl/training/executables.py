@@ -38,7 +38,7 @@ from jaxtyping import Array
 from purejaxrl.components.hyperparameters import Budget
 from purejaxrl.errors import warn
 from purejaxrl.kernels.threefry import is_key, unrolled
-from purejaxrl.training.compilation import PARTS, Program
+from purejaxrl.training.compilation import Program
 from purejaxrl.training.compilation_cache import private_folder, remove_oldest
 from purejaxrl.training.devices import RUNS, RUNS_SECOND, SHARED
 from purejaxrl.training.identity import UnknownIdentityError, contents_of_modules, stable_text
@@ -207,21 +207,25 @@ def load_program(
         return None
     try:
         header, blobs = _parse(file.path.read_bytes())
-        if header["made_from"] != file.made_from or header["memory"] > memory_limit or not _is_code(header["modules"]):
-            return None
-        mesh = Mesh(np.array(local[: header["mesh"]]), ("runs",))
+    except (OSError, ValueError, KeyError, zlib.error) as error:
+        _drop(file, error)
+        return None
+    if header["made_from"] != file.made_from or header["memory"] > memory_limit or not _is_code(header["modules"]):
+        return None
+    mesh = Mesh(np.array(local[: header["mesh"]]), ("runs",))
+    try:
         with ThreadPoolExecutor() as loader:
             # XLA links them without holding up the interpreter.
-            loading = [
-                loader.submit(_load_part, part["name"], blobs[part["name"]], part["result"], mesh)
-                for part in header["parts"]
-            ]
-            parts = dict(zip(PARTS, (future.result() for future in loading), strict=False))
-        carry = jax.tree.map(partial(_as_shape, mesh), _rebuild(header["carry"]), is_leaf=_is_leaf)
-    except Exception as error:
-        warn(f"{file.path} is damaged ({type(error).__name__}); the program is compiled again")
-        file.path.unlink(missing_ok=True)
+            loading = [loader.submit(_load, blobs[part["name"]], mesh) for part in header["parts"]]
+            loaded = [future.result() for future in loading]
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        _drop(file, error)
         return None
+    carry = jax.tree.map(partial(_as_shape, mesh), _rebuild(header["carry"]), is_leaf=_is_leaf)
+    parts = {
+        part["name"]: _callable(part["name"], executable, _rebuild(part["result"]), mesh)
+        for part, executable in zip(header["parts"], loaded, strict=True)
+    }
     with suppress(OSError):
         # What was used longest ago goes first.
         os.utime(file.path)
@@ -262,13 +266,24 @@ def _parse(content: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
     return header, blobs
 
 
-def _load_part(name: str, serialized: bytes, described: Any, mesh: Mesh) -> Any:
-    """Load one executable as a function of its arguments."""
+def _drop(file: ProgramFile, error: Exception) -> None:
+    """Remove a damaged file, and say so."""
+    warn(f"{file.path} is damaged ({type(error).__name__}); the program is compiled again")
+    with suppress(OSError):
+        file.path.unlink()
+
+
+def _load(serialized: bytes, mesh: Mesh) -> Any:
+    """Load an executable of XLA."""
     devices = list(mesh.devices.flat)
-    loaded = devices[0].client.deserialize_executable(serialized, devices)
+    return devices[0].client.deserialize_executable(serialized, devices)
+
+
+def _callable(name: str, loaded: Any, result: PyTree, mesh: Mesh) -> Any:
+    """Return an executable as a function of its arguments."""
     arguments, results = SHARDED[name]
     leaves, structure = [], []
-    for tree, spec in zip(_rebuild(described), results, strict=True):
+    for tree, spec in zip(result, results, strict=True):
         found, treedef = jax.tree.flatten(tree, is_leaf=_is_leaf)
         leaves += [(leaf, NamedSharding(mesh, spec)) for leaf in found]
         structure.append(treedef)

@@ -93,7 +93,8 @@ def contents_of_modules() -> dict[str, str]:
     """
     return {
         name: _digest_of_module(name, module)
-        for name, module in sorted(sys.modules.items())
+        # Other threads may be importing.
+        for name, module in sorted(sys.modules.copy().items())
         if name.startswith(PROGRAM_MODULES) and isinstance(module, types.ModuleType)
     }
 
@@ -101,7 +102,7 @@ def contents_of_modules() -> dict[str, str]:
 def _digest_of_module(name: str, module: types.ModuleType) -> str:
     """Hash the functions, classes and constants of a module."""
     found: list[tuple[Any, ...]] = []
-    for attribute, value in sorted(vars(module).items()):
+    for attribute, value in sorted(vars(module).copy().items()):
         if attribute.startswith("__"):
             continue
         found.append((attribute, _digest_of(value)))
