@@ -32,6 +32,7 @@ from purejaxrl.experiment.plan import (
 from purejaxrl.experiment.progress import Reporter, reporter_of
 from purejaxrl.experiment.run import Outcome, plan_resumption, run_experiment
 from purejaxrl.experiment.validation import check_agent, check_record
+from purejaxrl.storage.cache import hash_of_source
 from purejaxrl.storage.files import absolute_path
 from purejaxrl.storage.run_folder import RunFolder, create, open_existing
 from purejaxrl.training import loop
@@ -378,7 +379,7 @@ def new_run(
         # What goes with the Result is of no use after an interruption.
         plan = plan._replace(options=dataclasses.replace(plan.options, checkpoint_every=0.0))
     with create(absolute_path(out), overwrite=overwrite) as folder:
-        _import_figures()
+        _import_figures(plan)
         yield plan, folder, temporary
 
 
@@ -395,22 +396,31 @@ def write_results(folder: RunFolder, config: dict[str, Any], summary: dict[str, 
     figures.write_results(folder, config, summary)
 
 
-def _import_figures() -> None:
-    """Begin to import what figures need, matplotlib and pandas, while XLA loads or compiles programs and trains."""
+def _import_figures(plan: Plan) -> None:
+    """Begin to import what figures and tables need while XLA loads or compiles programs and trains.
 
-    def work() -> None:
-        # Whoever waits for the interpreter meanwhile gets it soon, or training would be held up at every step.
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-4)
-        try:
-            # What is wrong is said when the figures are written.
-            with suppress(Exception):
-                importlib.import_module("purejaxrl.analysis.figures")
-        finally:
-            sys.setswitchinterval(interval)
+    Args:
+        plan: What is to be trained: that of a single setting does without scipy.
+    """
+    # It reads a hundred files, and would have to wait for the interpreter at each.
+    hash_of_source()
+    names = ["purejaxrl.analysis.figures", *(["purejaxrl.analysis.statistics"] if plan.is_sweep else [])]
+    if not set(names) <= set(sys.modules):
+        threading.Thread(target=_import_all, args=(names,)).start()
 
-    if "purejaxrl.analysis.figures" not in sys.modules:
-        threading.Thread(target=work).start()
+
+def _import_all(names: list[str]) -> None:
+    """Import modules beside other work."""
+    # Whoever waits for the interpreter meanwhile gets it soon, or training would be held up at every step.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    try:
+        # What is wrong is said where they are used.
+        with suppress(Exception):
+            for name in names:
+                importlib.import_module(name)
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def resume_run(path: str | Path, *, progress: Any = None, loggers: Sequence[Logger] = (), **changes: Any) -> Result:
@@ -436,7 +446,7 @@ def resume_run(path: str | Path, *, progress: Any = None, loggers: Sequence[Logg
     with open_existing(absolute_path(path)) as folder:
         plan, found = plan_resumption(folder.path, **changes)
         shown = progress(plan) if progress else None
-        _import_figures()
+        _import_figures(plan)
         outcome = run_experiment(plan, folder, write_results, progress=shown, loggers=loggers, found=found)
     return make_result_of(outcome)
 

@@ -23,6 +23,7 @@ from purejaxrl.agents import a3c
 from purejaxrl.cli import main
 from purejaxrl.envs import make
 from purejaxrl.experiment import run as run_module
+from purejaxrl.storage import cache
 from purejaxrl.training import compilation, compilation_cache, executables, loop
 from purejaxrl.training.identity import UnknownIdentityError, contents_of_modules, stable_text
 
@@ -49,7 +50,7 @@ def folder(tmp_path, monkeypatch):
     """A cache of its own, used as users' is, and without the suite's own memory of programs."""
     monkeypatch.setattr(run_module, "find_file", executables.find_file)
     monkeypatch.setattr(run_module, "compile_fitting", compilation.compile_fitting)
-    monkeypatch.setenv(compilation_cache.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
     before = jax.config.values["jax_compilation_cache_dir"]
     found = compilation_cache.use_compilation_cache()
     # JAX stays with the folder that it has used first.
@@ -123,7 +124,7 @@ print(json.dumps(traced))
 
     def start(number):
         words = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / str(number)), repr(A3C)]
-        environment = {**os.environ, compilation_cache.VARIABLE: str(tmp_path / "cache")}
+        environment = {**os.environ, cache.VARIABLE: str(tmp_path / "cache")}
         return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
 
     def traced(process):
@@ -154,7 +155,7 @@ def file_of(local=None, **changes):
 
 
 ELSEWHERE = {
-    "the source": ("_source", lambda: "other"),
+    "the source": ("hash_of_source", lambda: "other"),
     "the files of a package": ("_files_of", lambda package: "other" if package == "gymnax" else "same"),
     "a version": ("_versions", lambda: {"jax": "other"}),
     "the processor": ("_processor", lambda: "other"),
@@ -220,9 +221,9 @@ def test_devices_and_settings_that_could_change_a_program():
 def test_the_source_is_all_of_it(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "a.py").write_text("x = 1\n")
-    before = executables._source.__wrapped__(tmp_path)
+    before = cache.hash_of_source.__wrapped__(tmp_path)
     (tmp_path / "deep" / "a.py").write_text("x = 2\n")
-    assert executables._source.__wrapped__(tmp_path) != before
+    assert cache.hash_of_source.__wrapped__(tmp_path) != before
     times = executables._files_in(tmp_path)
     os.utime(tmp_path / "deep" / "a.py", (1, 1))
     assert executables._files_in(tmp_path) != times
@@ -326,21 +327,21 @@ def test_what_was_used_longest_ago_goes_first(tmp_path):
         os.utime(tmp_path / name, (now - 100 * age, now - 100 * age))
     (tmp_path / "users.txt").write_bytes(b"x" * 1000)
     # In a folder that JAX was given its own entries stay.
-    assert compilation_cache.remove_oldest(tmp_path, 150) == ["old.program"]
+    assert cache.remove_oldest(tmp_path, 150) == ["old.program"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(compilation_cache.VARIABLE, str(tmp_path))
-        assert compilation_cache.remove_oldest(tmp_path, 150) == ["oldest-cache", "newer-cache"]
+        patch.setenv(cache.VARIABLE, str(tmp_path))
+        assert cache.remove_oldest(tmp_path, 150) == ["oldest-cache", "newer-cache"]
         os.utime(tmp_path / "x.partial", (now - 7200, now - 7200))
-        assert compilation_cache.remove_oldest(tmp_path, 0) == ["x.partial", "new.program"]
+        assert cache.remove_oldest(tmp_path, 0) == ["x.partial", "new.program"]
     assert [path.name for path in tmp_path.iterdir()] == ["users.txt"]
 
 
 def test_the_cache_is_kept_within_its_limit(compiled, folder, monkeypatch, tmp_path):
     train(tmp_path / "first")
-    monkeypatch.setattr(compilation_cache.remove_oldest, "__defaults__", (1,))
+    monkeypatch.setattr(cache.remove_oldest, "__defaults__", (1,))
     train(tmp_path / "second", seeds=2)
     assert len(compiled) == 2
-    assert compilation_cache.entries(folder) == []
+    assert cache.entries(folder) == []
 
 
 def test_a_folder_that_others_can_access_keeps_no_program(folder):

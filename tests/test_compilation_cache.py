@@ -10,15 +10,8 @@ import jax
 import pytest
 
 from purejaxrl.cli import main
-from purejaxrl.training.compilation_cache import (
-    CHECKED,
-    VARIABLE,
-    cache_folder,
-    is_private,
-    remove_damaged,
-    use_compilation_cache,
-    why_unused,
-)
+from purejaxrl.storage.cache import VARIABLE, cache_folder, is_private, why_unused
+from purejaxrl.training.compilation_cache import CHECKED, remove_damaged, use_compilation_cache
 
 TINY = ["train", "a3c", "--env_steps", "400", "--actors", "4", "--t_max", "5", "--hidden_sizes", "8", "--quiet"]
 

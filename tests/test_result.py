@@ -21,8 +21,8 @@ from purejaxrl.cli import main
 from purejaxrl.errors import InputError, UnsupportedError
 from purejaxrl.experiment.loggers import TensorBoard
 from purejaxrl.experiment.progress import Silent, Terminal, is_watched, reporter_of
+from purejaxrl.storage.cache import VARIABLE, cache_folder
 from purejaxrl.training import devices
-from purejaxrl.training.compilation_cache import VARIABLE, cache_folder
 
 mpl.use("Agg")
 
@@ -487,5 +487,5 @@ def test_a_bar_is_one_line_on_standard_error_and_in_notebooks_on_output(in_noteb
     bar.close()
     shown, other = capsys.readouterr()[:: 1 if in_notebook else -1]
     assert other == ""
-    assert shown.startswith("\rvpg, compiling:   0%")
+    assert shown.startswith("\rvpg, starting:   0%")
     assert shown.count("\n") == 1

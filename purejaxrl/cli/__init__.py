@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import os
 import signal
@@ -10,6 +11,8 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from functools import partial
 from typing import NoReturn
 
 import purejaxrl
@@ -146,4 +149,35 @@ def _dispatch(words: list[str], is_debugging: bool) -> int:
     if words[0] not in commands:
         raise InputError(f"unknown command {words[0]!r}; use one of {', '.join(commands)}")
     takes_debug = is_debugging and words[0] in TRAININGS
-    return commands[words[0]](words[1:] + ["--debug"] * takes_debug)
+    command = partial(commands[words[0]], words[1:] + ["--debug"] * takes_debug)
+    return _print_kept(words, command) if words[0] == "list" or {"--help", "-h"} & set(words) else command()
+
+
+def _print_kept(words: list[str], command: Callable[[], int]) -> int:
+    """Run a command that prints a text and nothing else, or print what it printed the last time.
+
+    The text follows from the code, the environments that gymnax has, and how wide a terminal is.
+    """
+    import shutil
+    from importlib.metadata import version
+
+    from purejaxrl.storage.cache import find_text, keep_text
+
+    columns = shutil.get_terminal_size().columns
+    looks = {name: os.environ.get(name) for name in ("NO_COLOR", "FORCE_COLOR", "PYTHON_COLORS", "TERM")}
+    file, text = find_text(words=words, columns=columns, looks=looks, python=sys.version, gymnax=version("gymnax"))
+    if text is None:
+        with redirect_stdout(io.StringIO()) as caught:
+            try:
+                code = command()
+            except SystemExit as stop:
+                # Parsers exit after they have printed help.
+                code = int(stop.code or 0)
+        text = caught.getvalue()
+        if code:
+            print(text, end="")
+            return code
+        if file is not None:
+            keep_text(file, text)
+    print(text, end="")
+    return 0

@@ -23,14 +23,14 @@ def _cache(words: list[str]) -> int:
     if {"--help", "-h"} & set(words):
         print(HELP, end="")
         return 0
-    from purejaxrl.training import compilation_cache
+    from purejaxrl.storage import cache
 
-    folder = compilation_cache.use_compilation_cache()
-    if folder is None:
-        raise InputError(f"cache: nothing is kept; {compilation_cache.why_unused(compilation_cache.cache_folder())}")
+    folder = cache.cache_folder()
+    if folder is None or not cache.is_usable(folder):
+        raise InputError(f"cache: nothing is kept; {cache.why_unused(folder)}")
     if "--clear" in words:
-        compilation_cache.remove_oldest(folder, 0)
-    found, limit = compilation_cache.entries(folder), compilation_cache.MAX_BYTES
+        cache.remove_oldest(folder, 0)
+    found, limit = cache.entries(folder), cache.MAX_BYTES
     size = sum(entry.bytes for entry in found)
     if "--json" in words:
         print(json.dumps({"folder": str(folder), "files": len(found), "bytes": size, "limit": limit}, indent=2))

@@ -169,7 +169,8 @@ def _prepare_jax(device: str, *, use_cache: bool, is_silent: bool) -> None:
     """Configure JAX before it starts. Only a program may do this; importing the package never does."""
     import jax
 
-    from purejaxrl.training.compilation_cache import cache_folder, is_enabled, use_compilation_cache, why_unused
+    from purejaxrl.storage.cache import cache_folder, why_unused
+    from purejaxrl.training.compilation_cache import is_enabled, use_compilation_cache
     from purejaxrl.training.devices import ask_for_cpu_devices
 
     if device == "cpu":

@@ -239,7 +239,8 @@ def import_part(name: str) -> ModuleType:
     """
     if "gymnax" in sys.modules:
         return importlib.import_module(name)
-    around = ("gymnax", "gymnax.environments")
+    parts = name.split(".")
+    around = [".".join(parts[:depth]) for depth in range(1, len(parts))]
     try:
         for package in around:
             spec = importlib.util.find_spec(package)

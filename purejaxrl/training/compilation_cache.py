@@ -6,35 +6,19 @@ JAX deserialises executables from this folder, so it must be the user's own: who
 from __future__ import annotations
 
 import os
-import stat
-import time
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
-import platformdirs
 
-from purejaxrl.storage.files import absolute_path
+from purejaxrl.storage.cache import VARIABLE, cache_folder, is_private, is_usable, is_wanted
 
-VARIABLE = "PUREJAXRL_CACHE_DIR"
-SWITCH = "PUREJAXRL_CACHE"
 # What `configure` was told for this process.
 _WANTED = {"cache": True}
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
 # Its time is that of the last check for damaged entries.
 CHECKED = ".checked"
-# What the folder may take; what was used longest ago is removed.
-MAX_BYTES = 2**30
-
-
-class Entry(NamedTuple):
-    """A file of the cache: its path, size in bytes, and when it was last used, in seconds since 1970."""
-
-    path: Path
-    bytes: int
-    used: float
 
 
 def configure(*, cache: bool) -> None:
@@ -45,22 +29,6 @@ def configure(*, cache: bool) -> None:
             unless the environment variable PUREJAXRL_CACHE is 0.
     """
     _WANTED["cache"] = cache
-
-
-def cache_folder() -> Path | None:
-    """Return the folder of the compilation cache: PUREJAXRL_CACHE_DIR, else the user's cache folder of this system.
-
-    Returns:
-        The folder, None for a user without a home: a container may run under an id that it has no name for.
-    """
-    if os.environ.get(VARIABLE):
-        return absolute_path(os.environ[VARIABLE])
-    try:
-        folder = Path(platformdirs.user_cache_path("purejaxrl"))
-    except RuntimeError:
-        return None
-    # Older versions of platformdirs return the path with its tilde.
-    return None if folder.parts[:1] == ("~",) else folder
 
 
 def use_compilation_cache() -> Path | None:
@@ -81,11 +49,7 @@ def use_compilation_cache() -> Path | None:
     folder = cache_folder()
     if folder is None:
         return None
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError:
-        return None
-    if not is_private(folder) or not os.access(folder, os.W_OK):
+    if not is_usable(folder):
         return None
     if jax.config.values["jax_compilation_cache_dir"] != str(folder):
         remove_damaged(folder)
@@ -105,50 +69,6 @@ def private_folder() -> Path | None:
     if not is_enabled() or not given or not os.path.isdir(given) or not is_private(Path(given)):
         return None
     return Path(given)
-
-
-def remove_oldest(folder: Path, limit: int = MAX_BYTES) -> list[str]:
-    """Remove the entries used longest ago until they take no more than a limit.
-
-    Args:
-        folder: The folder of the cache.
-        limit: Bytes that they may take.
-
-    Returns:
-        The names of the files that were removed.
-    """
-    removed, found = [], entries(folder)
-    size = sum(entry.bytes for entry in found)
-    for entry in found:
-        if size <= limit:
-            break
-        size -= entry.bytes
-        # Another process may have removed it.
-        entry.path.unlink(missing_ok=True)
-        removed.append(entry.path.name)
-    return removed
-
-
-def entries(folder: Path) -> list[Entry]:
-    """List the entries of a cache, those used longest ago first.
-
-    Args:
-        folder: The folder of the cache. In one that JAX was given, JAX's own entries are not the package's business.
-
-    Returns:
-        The entries. A program that a killed process wrote in part counts once it is an hour old.
-    """
-    found = []
-    for pattern in ("*.program", "*.partial", *(("*-cache", "*-atime") if folder == cache_folder() else ())):
-        for path in folder.glob(pattern):
-            # Another process may remove it at the same time.
-            with suppress(OSError):
-                status = path.stat()
-                # Where the file system does not note when a file is read, that it was written.
-                used = max(status.st_atime, status.st_mtime)
-                if path.suffix != ".partial" or used < time.time() - 3600:
-                    found.append(Entry(path, status.st_size, used))
-    return sorted(found, key=lambda entry: entry.used)
 
 
 def remove_damaged(folder: Path) -> list[str]:
@@ -190,37 +110,4 @@ def _is_truncated(content: bytes) -> bool:
 
 def is_enabled() -> bool:
     """Check whether compiled programs are to be kept: JAX_ENABLE_COMPILATION_CACHE and PUREJAXRL_CACHE can be 0."""
-    is_wanted = _WANTED["cache"] and os.environ.get(SWITCH) != "0"
-    return is_wanted and bool(jax.config.values["jax_enable_compilation_cache"])
-
-
-def is_private(folder: Path) -> bool:
-    """Check whether a path is a folder that belongs to the user and that nobody else can access.
-
-    Args:
-        folder: The path.
-
-    Returns:
-        Whether it is; a link to a folder is not.
-    """
-    found = os.lstat(folder)
-    is_own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
-    return stat.S_ISDIR(found.st_mode) and is_own and not stat.S_IMODE(found.st_mode) & 0o077
-
-
-def why_unused(folder: Path | None) -> str:
-    """Explain why `use_compilation_cache` keeps nothing in its folder.
-
-    Args:
-        folder: The folder, None if there is none.
-
-    Returns:
-        The reason, for users.
-    """
-    if folder is None:
-        return f"this user has no home folder; {VARIABLE} can name another"
-    if not os.path.lexists(folder):
-        return f"{folder} cannot be created; {VARIABLE} can name another"
-    if not is_private(folder):
-        return f"{folder} is not a private folder (mode 0700)"
-    return f"{folder} cannot be written to"
+    return _WANTED["cache"] and is_wanted() and bool(jax.config.values["jax_enable_compilation_cache"])

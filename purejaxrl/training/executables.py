@@ -20,7 +20,6 @@ import json
 import os
 import platform
 import sys
-import tempfile
 import time
 import zlib
 from collections.abc import Hashable, Sequence
@@ -38,8 +37,9 @@ from jaxtyping import Array
 from purejaxrl.components.hyperparameters import Budget
 from purejaxrl.errors import warn
 from purejaxrl.kernels.threefry import is_key, unrolled
+from purejaxrl.storage.cache import hash_of_source, remove_oldest, replace_file
 from purejaxrl.training.compilation import Program
-from purejaxrl.training.compilation_cache import private_folder, remove_oldest
+from purejaxrl.training.compilation_cache import private_folder
 from purejaxrl.training.devices import RUNS, RUNS_SECOND, SHARED
 from purejaxrl.training.identity import UnknownIdentityError, contents_of_modules, stable_text
 from purejaxrl.types import Agent, Env, PyTree
@@ -114,7 +114,7 @@ def _made_from(key: Hashable, local: list[jax.Device]) -> dict[str, Any]:
     settings = sorted(jax.config.values.items())
     return {
         "program": stable_text(key),
-        "source": _source(),
+        "source": hash_of_source(),
         "files": {name: _files_of(name) for name in EDITABLE},
         "versions": _versions(),
         "python": f"{platform.python_implementation()} {sys.version_info.major}.{sys.version_info.minor}",
@@ -167,15 +167,7 @@ def _write(file: ProgramFile, program: Program) -> None:
     }
     text = json.dumps(header).encode()
     body = b"".join([str(len(text)).encode(), b"\n", text, *blobs.values()])
-    # A name of its own, as two processes may write at once; its mode is 0600.
-    number, written = tempfile.mkstemp(dir=file.path.parent, suffix=".partial")
-    try:
-        with os.fdopen(number, "wb") as opened:
-            opened.write(FORMAT + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-        os.replace(written, file.path)
-    except BaseException:
-        os.unlink(written)
-        raise
+    replace_file(file.path, FORMAT + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
 
 def load_program(
@@ -401,15 +393,6 @@ def _class_of(name: str) -> type:
     if not isinstance(found, type) or not (dataclasses.is_dataclass(found) or issubclass(found, tuple)):
         raise UnknownIdentityError(name)
     return found
-
-
-@functools.lru_cache(1)
-def _source(root: Path = Path(__file__).parents[1]) -> str:
-    """Hash the source of this package."""
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 @functools.lru_cache(len(EDITABLE))

@@ -1,0 +1,101 @@
+"""What each command imports: starting quickly is a matter of leaving out what takes long."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+# What may take a tenth of a second or more. gymnax as a whole, that is: single environments of it are quick.
+SLOW = {"jax", "flax", "optax", "gymnax", "seaborn", "scipy", "pandas", "matplotlib", "gymnasium", "IPython", "wandb"}
+CODE = """
+import json, sys
+from purejaxrl.cli import main
+def imported():
+    return sorted({name for name in sys.modules if name in set(json.loads(sys.argv[1]))})
+if sys.argv[2] == "before training":
+    import purejaxrl.api
+    def begin(plan):
+        # Beside training figures are imported.
+        raise SystemExit
+    purejaxrl.api._import_figures = begin
+main(sys.argv[3:])
+print(json.dumps(imported()))
+"""
+
+
+def imported(when, *words, cwd, **variables):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CODE, json.dumps(sorted(SLOW)), when, *words],
+        env={**os.environ, **variables},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("words", ["--help", "train --help", "plot --help", "evaluate --help", "cache", "cache --help"])
+def test_what_only_prints_imports_nothing_slow(words, tmp_path):
+    assert imported("at the end", *words.split(), cwd=tmp_path) == []
+
+
+@pytest.mark.parametrize("words", ["train dqn --help", "sweep a3c --help", "resume --help", "list", "list --json"])
+def test_what_takes_long_to_make_is_kept(words, tmp_path):
+    """It is printed alike, without importing anything, until it would be another text."""
+    cache = {"PUREJAXRL_CACHE_DIR": str(tmp_path / "cache")}
+
+    def printed(**variables):
+        done = subprocess.run(
+            [sys.executable, "-m", "purejaxrl", *words.split()],
+            env={**os.environ, "COLUMNS": "100", **cache, **variables},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        return done.stdout
+
+    first = printed()
+    assert "purejaxrl" in first or "algorithms" in first
+    (kept,) = (tmp_path / "cache").glob("*.text")
+    assert printed() == first
+    assert imported("at the end", *words.split(), cwd=tmp_path, COLUMNS="100", **cache) == []
+    kept.write_bytes(kept.read_bytes()[:-1] + b"?")
+    assert printed() == first
+    assert printed(PUREJAXRL_CACHE="0") == first
+    if "--help" in words:
+        assert printed(COLUMNS="60") != first
+        assert len(list((tmp_path / "cache").glob("*.text"))) == 2
+
+
+@pytest.mark.parametrize("algorithm", ["a3c", "dqn"])
+def test_training_begins_without_what_it_does_not_need(algorithm, tmp_path):
+    found = imported("before training", "train", algorithm, "--env_steps", "400", "--quiet", cwd=tmp_path)
+    # gymnax's spaces import gymnasium, in 20 ms.
+    assert found == ["flax", "gymnasium", "jax", "optax"]
+
+
+def test_of_gymnax_only_one_environment_is_imported_and_is_the_same_later(tmp_path):
+    code = """
+import sys
+import purejaxrl
+for name in ("Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "CartPole-v0", "CartPole-v1"):
+    purejaxrl.make(name)
+assert "gymnax" not in sys.modules and "gymnax.environments" not in sys.modules
+assert not any("minatar" in name or "bsuite" in name for name in sys.modules)
+kinds = {name: module for name, module in sys.modules.items() if "classic_control" in name}
+import gymnax
+for name in ("Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "CartPole-v1"):
+    env, params = gymnax.make(name)
+    assert type(env) is vars(sys.modules[type(env).__module__])[type(env).__name__]
+    assert sys.modules[type(env).__module__] is kinds[type(env).__module__]
+    purejaxrl.make(env)
+import gymnax.environments.classic_control.cartpole as cartpole
+assert gymnax.environments.CartPole is cartpole.CartPole
+assert purejaxrl.make("Catch-bsuite").name == "Catch-bsuite"
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, check=True, timeout=120)
