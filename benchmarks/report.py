@@ -275,21 +275,23 @@ def sweep_lines(sweeps: dict[str, Any]) -> list[str]:
 
 def waiting_lines(waiting: dict[str, Any]) -> list[str]:
     """How long users wait for commands and calls, and for which part."""
+    parts = ("interpreter", "imports", "trace", "lower", "compile", "train", "results", "rest")
     lines = [
         "## Waiting",
         "",
         "`make bench-waiting`: seconds from pressing Enter to the prompt, and of calls within one process, medians of "
-        f"{waiting['repeats']} (of 3 with nothing cached), fastest to slowest in parentheses. `compile` is tracing, lowering, and "
-        "compiling or loading; the rest is the interpreter, imports, planning, files and figures.",
+        f"{waiting['repeats']} (of 3 with nothing cached), fastest to slowest in parentheses. `compile` is loading where "
+        "programs are cached; where they are not it goes on beside tracing and lowering, and this is what remains of it. "
+        "`results` are tables and figures. Of calls `compile` is all three.",
         "",
-        "| | seconds | compile | train | rest |",
-        "|---|---|---|---|---|",
+        f"| | seconds | {' | '.join(parts)} |",
+        "|---" * (len(parts) + 2) + "|",
     ]
     for name, row in waiting["cases"].items():
         shown = f"`purejaxrl {name}`" if name.endswith("--help") or name == "list" else name
-        parts = (f"{row[part]:.2f}" if part in row else "-" for part in ("compile", "train", "rest"))
+        cells = (f"{row[part]:.2f}" if part in row else "-" for part in parts)
         span = f"{row['seconds']:.2f} ({row['fastest']:.2f} to {row['slowest']:.2f})"
-        lines.append(f"| {shown} | {span} | {' | '.join(parts)} |")
+        lines.append(f"| {shown} | {span} | {' | '.join(cells)} |")
     return [*lines, "", machine_line(waiting["machine"])]
 
 

@@ -1,8 +1,10 @@
 """How long users wait, from Enter to the prompt and from call to call: `python benchmarks/waiting.py --help`.
 
 Commands run in processes of their own, once with an empty cache of compiled programs and then with that cache. Calls
-are repeated within one process. `compile` is tracing, lowering, and compiling or loading, as the summary says it;
-`train` is training; the rest is the interpreter, imports, planning, files and figures. Figures are medians.
+are repeated within one process. Figures are medians. Of a command they are, one after another: `interpreter`, Python's
+start; `imports`, of what is needed before training; `trace`, `lower` and `compile`, which is loading where programs are
+cached, and runs beside the former two where they are not; `train`; `results`, tables and figures with what they import
+and have not yet; and the rest, from checking arguments to the end of the process.
 """
 
 from __future__ import annotations
@@ -50,6 +52,38 @@ print(json.dumps({"first": first, **{name: timed(**changes) for name, changes in
 """
 
 
+# The command line in a process that takes the time of its parts. JAX tells how long it traces and lowers.
+TIMED = """
+import json, sys, time
+started = time.perf_counter()
+import purejaxrl.agents, purejaxrl.api, purejaxrl.cli
+imported = time.perf_counter()
+import jax
+parts = {"imports": imported - started, "trace": 0.0, "lower": 0.0, "results": 0.0}
+events = {"/jax/core/compile/jaxpr_trace_duration": "trace", "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower"}
+programs = ("train_chunk", "advance_group", "start_run", "evaluate_and_keep")
+found = []
+def listen(event, seconds, fun_name="", **details):
+    found.extend((events[event], name, seconds) for name in programs if event in events and name in fun_name)
+def tell():
+    # train_chunk traces advance_group within itself.
+    is_inner = any(name == "train_chunk" for _, name, _ in found)
+    for part, name, seconds in found:
+        parts[part] += 0.0 if is_inner and name == "advance_group" else seconds
+    print(json.dumps(parts))
+jax.monitoring.register_event_duration_secs_listener(listen)
+write_results = purejaxrl.api.write_results
+def timed(*arguments):
+    began = time.perf_counter()
+    write_results(*arguments)
+    parts["results"] = time.perf_counter() - began
+purejaxrl.api.write_results = timed
+import atexit
+atexit.register(tell)
+purejaxrl.cli.entry()
+"""
+
+
 def run(words: list[str], cache: str) -> tuple[float, str]:
     """Seconds from start to end of a process, and its output."""
     environment = {**os.environ, "PUREJAXRL_CACHE_DIR": cache}
@@ -61,16 +95,28 @@ def run(words: list[str], cache: str) -> tuple[float, str]:
 def command(words: str, cache: str) -> dict[str, float]:
     """Seconds of a command as a whole, and of what its summary tells of it."""
     with tempfile.TemporaryDirectory() as folder:
-        seconds, _ = run(["-m", "purejaxrl", *words.split(), "--quiet", "--out", f"{folder}/run"], cache)
+        interpreter, _ = run(["-c", ""], cache)
+        seconds, shown = run(["-c", TIMED, *words.split(), "--quiet", "--out", f"{folder}/run"], cache)
         summary = json.loads(Path(folder, "run", "summary.json").read_text())
-    return {"seconds": seconds, "compile": summary["compile_seconds"], "train": summary["run_seconds"]}
+    parts = json.loads(shown.splitlines()[-1])
+    compiling = summary["compile_seconds"] - parts["trace"] - parts["lower"]
+    return {
+        "seconds": seconds,
+        "interpreter": interpreter,
+        "imports": parts["imports"],
+        "trace": parts["trace"],
+        "lower": parts["lower"],
+        "compile": max(compiling, 0.0),
+        "train": summary["run_seconds"],
+        "results": parts["results"],
+    }
 
 
 def medians(runs: list[dict[str, float]]) -> dict[str, float]:
     """Medians of each part, and the fastest and slowest as a whole."""
     found = {part: statistics.median(one[part] for one in runs) for part in runs[0]}
     seconds = [one["seconds"] for one in runs]
-    rest = found["seconds"] - found.get("compile", 0.0) - found.get("train", 0.0)
+    rest = found["seconds"] - sum(value for part, value in found.items() if part != "seconds")
     return {**found, "rest": rest, "fastest": min(seconds), "slowest": max(seconds)}
 
 

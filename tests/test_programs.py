@@ -108,6 +108,23 @@ def test_what_decides_a_program_compiles_anew(changes, compiled):
     assert any("advance_group" in name for name in compiled(purejaxrl.train, "vpg", **{**TINY["vpg"], **changes}))
 
 
+def test_a_part_of_the_package_that_was_replaced_compiles_anew(compiled, monkeypatch, tmp_path):
+    """Whoever tries an idea by assigning to a module gets what it says, and what the package says afterwards."""
+
+    def train(out):
+        names = compiled(purejaxrl.train, "vpg", **TINY["vpg"], out=tmp_path / out)
+        return any("advance_group" in name for name in names), (tmp_path / out / FILES[2]).read_bytes()
+
+    before = train("before")
+    original = vpg.generalized_advantages
+    with monkeypatch.context() as patch:
+        patch.setattr(vpg, "generalized_advantages", lambda *args: -original(*args))
+        is_compiled, params = train("replaced")
+        assert is_compiled
+        assert params != before[1]
+    assert train("after") == (True, before[1])
+
+
 def test_evaluations_and_videos_of_one_run_compile_once(compiled, tmp_path):
     result = purejaxrl.train("vpg", **TINY["vpg"], out=tmp_path / "run")
     calls = [(result.evaluate, {"episodes": 2}), (result.video, {"path": tmp_path / "one.gif", "max_steps": 2})]

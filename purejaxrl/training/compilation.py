@@ -26,7 +26,6 @@ from purejaxrl.training.loop import Log, Span, advance_group, init_run, train_ch
 from purejaxrl.types import Agent, Env, PyTree, RunState
 
 CHUNK_SECONDS = 1.0
-PARTS = ("start", "chunk", "evaluate")
 LOG_BYTES = 32 * 2**20
 # What programs are compiled for; the numbers come with every call.
 A_SPAN: Any = Span(*[jax.ShapeDtypeStruct((), jnp.int32)] * 3)  # type: ignore[arg-type]
@@ -210,48 +209,45 @@ def compile_program(
         chunk = partial(advance_group, agent, env, budget, log_bytes)
     else:
         chunk = partial(train_chunk, agent, env, budget, log_bytes, group)
-    parts = [
-        (jit(start, (RUNS, RUNS), (RUNS, RUNS)), (configs, seeds)),
-        (jit(chunk, (RUNS, RUNS, SHARED), (RUNS, RUNS_SECOND), (1,)), (configs, state, A_SPAN)),
-    ]
+    # What takes longest to compile comes first.
+    parts: dict[str, tuple[Any, tuple[Any, ...]]] = {}
+    parts["chunk"] = (jit(chunk, (RUNS, RUNS, SHARED), (RUNS, RUNS_SECOND), (1,)), (configs, state, A_SPAN))
     if eval_episodes is not None:
         judge = jax.vmap(partial(evaluate_and_keep, agent, env, eval_episodes))
         who = of_runs((jax.ShapeDtypeStruct((width,), jnp.int32), jax.ShapeDtypeStruct((width,), bool)))
         arguments = (configs, state.learner.params, best, state.key, *who)
-        parts.append((jit(judge, (RUNS,) * 6, (RUNS, RUNS), (2,)), arguments))
+        parts["evaluate"] = (jit(judge, (RUNS,) * 6, (RUNS, RUNS), (2,)), arguments)
+    parts["start"] = (jit(start, (RUNS, RUNS), (RUNS, RUNS)), (configs, seeds))
     # The compiler blocks the interpreter for long; in threads of its own signals reach the main one, and one part is
     # compiled while the next is traced. These threads are waited for at exit: the interpreter may not go away under a
     # compiler that is at work.
     compiler = ThreadPoolExecutor()
+    lowered, pending = {}, {}
     try:
-        lowered, pending = [], []
-        for part, arguments in parts:
+        for name, (part, given) in parts.items():
             # Tracing takes seconds, too.
             if should_stop():
                 raise StopRequestedError
-            lowered.append(part.lower(*arguments))
-            pending.append(compiler.submit(_compile if tag is None else _compile_and_serialize, lowered[-1]))
-        while wait(pending, 0.05).not_done:
+            lowered[name] = part.lower(*given)
+            pending[name] = compiler.submit(_compile if tag is None else _compile_and_serialize, lowered[name])
+        while wait(pending.values(), 0.05).not_done:
             if should_stop():
                 raise StopRequestedError
-        compiled, executables = zip(*(future.result() for future in pending), strict=True)
     finally:
         compiler.shutdown(wait=False, cancel_futures=True)
-    # The last of what the second one returns is of the log, [capacity, ...].
-    capacity = jax.tree.leaves(lowered[1].out_info)[-1].shape[0]
+    compiled = {name: future.result()[0] for name, future in pending.items()}
+    # The last of what it returns is of the log, [capacity, ...].
+    capacity = jax.tree.leaves(lowered["chunk"].out_info)[-1].shape[0]
     held = bytes_of((configs, state, best)) // mesh.size
     # Where there is padding, the state is copied without it at the end.
     final = 0 if width == runs else bytes_of(state) // mesh.size
-    while_running = held + max(final, *(_transient_bytes(part) for part in compiled[1:]))
-    at_start = bytes_of(configs) // mesh.size + _transient_bytes(compiled[0])
+    at_start = bytes_of(configs) // mesh.size + _transient_bytes(compiled["start"])
+    while_running = held + max(final, *(_transient_bytes(compiled[name]) for name in parts if name != "start"))
     memory = devices.on_one_memory(max(at_start, while_running), mesh)
-    called = [debugging.raising(part) for part in compiled] if is_checked else compiled
-    evaluate = called[2] if eval_episodes is not None else None
-    serialized = {}
-    if None not in executables:
-        shapes = [part.out_info for part in lowered]
-        serialized = dict(zip(PARTS, map(Serialized, executables, shapes), strict=False))
-    seconds = time.perf_counter() - started
+    called = {name: debugging.raising(part) if is_checked else part for name, part in compiled.items()}
+    blobs = {name: blob for name, future in pending.items() if (blob := future.result()[1]) is not None}
+    is_whole = set(blobs) == set(parts)
+    serialized = {name: Serialized(blob, lowered[name].out_info) for name, blob in blobs.items()} if is_whole else {}
     return Program(
         agent,
         env,
@@ -260,12 +256,12 @@ def compile_program(
         mesh,
         width,
         capacity,
-        called[0],
-        called[1],
-        evaluate,
+        called["start"],
+        called["chunk"],
+        called.get("evaluate"),
         (state, best),
         memory,
-        seconds,
+        time.perf_counter() - started,
         serialized,
     )
 

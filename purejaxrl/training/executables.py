@@ -41,7 +41,7 @@ from purejaxrl.storage.cache import hash_of_source, remove_oldest, replace_file
 from purejaxrl.training.compilation import Program
 from purejaxrl.training.compilation_cache import private_folder
 from purejaxrl.training.devices import RUNS, RUNS_SECOND, SHARED
-from purejaxrl.training.identity import UnknownIdentityError, contents_of_modules, stable_text
+from purejaxrl.training.identity import UnknownIdentityError, contents_of_modules, is_unchanged, stable_text
 from purejaxrl.types import Agent, Env, PyTree
 
 FORMAT = b"purejaxrl program 1 "
@@ -202,7 +202,7 @@ def load_program(
     except (OSError, ValueError, KeyError, zlib.error) as error:
         _drop(file, error)
         return None
-    if header["made_from"] != file.made_from or header["memory"] > memory_limit or not _is_code(header["modules"]):
+    if header["made_from"] != file.made_from or header["memory"] > memory_limit or not is_unchanged(header["modules"]):
         return None
     mesh = Mesh(np.array(local[: header["mesh"]]), ("runs",))
     try:
@@ -236,12 +236,6 @@ def load_program(
         header["memory"],
         time.perf_counter() - started,
     )
-
-
-def _is_code(modules: dict[str, str]) -> bool:
-    """Check that the modules loaded in this process hold what those held that a program was made from."""
-    now = contents_of_modules()
-    return all(modules.get(name, digest) == digest for name, digest in now.items())
 
 
 def _parse(content: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:

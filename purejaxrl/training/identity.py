@@ -14,7 +14,7 @@ import hashlib
 import sys
 import sysconfig
 import types
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,18 @@ def contents_of_modules() -> dict[str, str]:
     }
 
 
+def is_unchanged(modules: Mapping[str, str]) -> bool:
+    """Check that the modules loaded in this process hold what they held.
+
+    Args:
+        modules: What `contents_of_modules` returned, here or in another process.
+
+    Returns:
+        Whether they do; those that were not loaded then played no part.
+    """
+    return all(modules.get(name, digest) == digest for name, digest in contents_of_modules().items())
+
+
 def _digest_of_module(name: str, module: types.ModuleType) -> str:
     """Hash the functions, classes and constants of a module."""
     found: list[tuple[Any, ...]] = []
@@ -132,6 +144,7 @@ def _digest_of(value: Any) -> Any:
     return type(value).__qualname__
 
 
+@functools.lru_cache(2**14)
 def _digest_of_code(code: types.CodeType) -> str:
     """Hash what a function does, and where it stands."""
     constants = map(_digest_of_constant, code.co_consts)

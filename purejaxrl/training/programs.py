@@ -10,13 +10,14 @@ import jax
 
 from purejaxrl.components.hyperparameters import Budget, field_specs
 from purejaxrl.training.compilation import Program
-from purejaxrl.training.identity import identify
+from purejaxrl.training.identity import contents_of_modules, identify, is_unchanged
 from purejaxrl.types import Agent, Env
 
 MAX_PROGRAMS = 16
-# All that outlives a training in its process. What was used longest ago comes first.
-_PROGRAMS: OrderedDict[Hashable, Program] = OrderedDict()
-_JITTED: OrderedDict[Hashable, Callable[..., Any]] = OrderedDict()
+# All that outlives a training in its process, with what the modules held that it was made from: anyone may assign to
+# them. What was used longest ago comes first.
+_PROGRAMS: OrderedDict[Hashable, tuple[Program, dict[str, str]]] = OrderedDict()
+_JITTED: OrderedDict[Hashable, tuple[Callable[..., Any], dict[str, str]]] = OrderedDict()
 
 
 def clear_programs() -> None:
@@ -37,8 +38,10 @@ def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
     key = identify(function)
     if key is None:
         return jax.jit(function)
-    jitted = _JITTED.setdefault(key, jax.jit(function))
+    if key not in _JITTED or not is_unchanged(_JITTED[key][1]):
+        _JITTED[key] = jax.jit(function), contents_of_modules()
     _JITTED.move_to_end(key)
+    jitted, _ = _JITTED[key]
     while len(_JITTED) > MAX_PROGRAMS:
         _JITTED.popitem(last=False)
     return jitted
@@ -80,12 +83,14 @@ def find_program(key: Hashable | None, budget: Budget, memory_limit: int) -> Pro
         memory_limit: Bytes that may be used per memory, see `devices`.
 
     Returns:
-        The program, None if there is none or if it needs more memory.
+        The program, None if there is none, if it needs more memory, or if a module that it was made from holds
+        something else now.
     """
-    if key not in _PROGRAMS or _PROGRAMS[key].memory > memory_limit:
+    program, modules = _PROGRAMS.get(key, (None, {}))
+    if program is None or program.memory > memory_limit or not is_unchanged(modules):
         return None
     _PROGRAMS.move_to_end(key)
-    return _PROGRAMS[key]._replace(budget=budget, compile_seconds=0.0)
+    return program._replace(budget=budget, compile_seconds=0.0)
 
 
 def keep_program(key: Hashable | None, program: Program, runs: int) -> None:
@@ -97,6 +102,6 @@ def keep_program(key: Hashable | None, program: Program, runs: int) -> None:
         runs: Number of runs that it was compiled for.
     """
     if key is not None and program.width >= runs:
-        _PROGRAMS[key] = program
+        _PROGRAMS[key] = program, contents_of_modules()
         while len(_PROGRAMS) > MAX_PROGRAMS:
             _PROGRAMS.popitem(last=False)
