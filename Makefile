@@ -38,18 +38,19 @@ demo: $(INSTALLED) ## train DQN, VPG and A3C, 8 seeds each, and say where the cu
 	$(BIN)/purejaxrl train vpg --preset tuned --seeds 8 --out results/demo-vpg --overwrite
 	$(BIN)/purejaxrl train a3c --preset tuned --seeds 8 --out results/demo-a3c --overwrite
 
-# Most of the suite's time is compiling; test-full has all of XLA's optimizations.
-quickly = XLA_FLAGS="$(XLA_FLAGS) $(shell $(1)/python tests/quickly.py)"
+# Most of the suite's time is compiling; test-full has all of XLA's optimizations, and notices keys that are used twice.
+# A file's tests share programs and trainings, so one process runs them.
+quickly = PUREJAXRL_TESTS_KEYS_UNCHECKED=1 XLA_FLAGS="$(XLA_FLAGS) $(shell $(1)/python tests/quickly.py)"
 
 test-unit: $(INSTALLED) ## fast tests for use while editing, under a minute
-	$(call quickly,$(BIN)) $(BIN)/python -m pytest -n 2 tests/unit -m "not slow"
+	$(call quickly,$(BIN)) $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit -m "not slow"
 
 test: $(INSTALLED) ## unit and integration tests; programs are kept for the next time in .pytest_cache
-	$(call quickly,$(BIN)) $(BIN)/python -m pytest -n 2 -m "not slow"
+	$(call quickly,$(BIN)) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 coverage: $(INSTALLED) ## the test suite, and which branches of the package it covers; fails under 95% of them
 	@rm -rf .covered && mkdir .covered
-	$(call quickly,$(BIN)) PUREJAXRL_COVERAGE=.covered $(BIN)/python -m pytest -n 2 -m "not slow"
+	$(call quickly,$(BIN)) PUREJAXRL_COVERAGE=.covered $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 	$(BIN)/python tests/covering.py .covered 95
 
 test-notebooks: $(BENCH) ## every notebook, from top to bottom; test-full does so too
@@ -68,7 +69,7 @@ $(OLDEST): pyproject.toml
 	@touch $@
 
 test-oldest: $(OLDEST) ## the test suite with the oldest versions that are admitted
-	$(call quickly,.venv-oldest/bin) .venv-oldest/bin/python -m pytest -n 2 -m "not slow"
+	$(call quickly,.venv-oldest/bin) .venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 $(NEWEST): requirements.lock pyproject.toml
 	@test -n "$(NEWEST_PYTHON)" || { echo "Python 3.12 or later is needed for the newest versions; give NEWEST_PYTHON=..."; exit 1; }
@@ -83,7 +84,7 @@ test-shipped: $(INSTALLED) $(OLDEST) $(if $(NEWEST_PYTHON),$(NEWEST)) ## each al
 	$(BIN)/python tests/shipped.py .venv .venv-oldest $(if $(NEWEST_PYTHON),.venv-newest)
 
 test-newest: $(NEWEST) ## the test suite with the newest versions, by NEWEST_PYTHON, which is 3.12 or later
-	$(call quickly,.venv-newest/bin) .venv-newest/bin/python -m pytest -n 2 -m "not slow"
+	$(call quickly,.venv-newest/bin) .venv-newest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 audit: $(INSTALLED) ## known vulnerabilities of what is locked, by a public database; fails where that cannot be asked
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit

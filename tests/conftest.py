@@ -53,7 +53,8 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_debug_key_reuse", True)
+# It takes a seventh of the suite's time; make test-full has it.
+jax.config.update("jax_debug_key_reuse", "PUREJAXRL_TESTS_KEYS_UNCHECKED" not in os.environ)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 from purejaxrl.training import compilation_cache, devices  # noqa: E402 (its types are to be checked too)

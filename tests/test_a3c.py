@@ -154,10 +154,10 @@ def serial(config, seed):
     "changes",
     [
         {},
-        {"order": "random", "optimizer": "rmsprop", "lr": 1e-3},
+        pytest.param({"order": "random", "optimizer": "rmsprop", "lr": 1e-3}, marks=pytest.mark.slow),
         {"sync_every": 3, "optimizer": "rmsprop", "lr": 1e-3, "max_grad_norm": 1.0, "lr_anneal": True},
         {"sync_every": 3, "order": "random", "lr_anneal": True},
-        {"lam": 1.0, "gamma": 0.9, "value_coef": 2.0, "entropy_coef": 0.0},
+        pytest.param({"lam": 1.0, "gamma": 0.9, "value_coef": 2.0, "entropy_coef": 0.0}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -197,6 +197,7 @@ def test_sync_applies_the_average_of_the_workers_gradients():
     np.testing.assert_array_equal(metrics["delay"], [0])
 
 
+@pytest.mark.slow
 def test_with_one_actor_async_is_sync():
     states = [
         train_one(a3c.agent, dataclasses.replace(BASE, actors=1, env_steps=300, mode=mode), ENV)[0]
@@ -205,6 +206,7 @@ def test_with_one_actor_async_is_sync():
     assert_same_bits(states[0], states[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("actors", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_delays_in_steady_state(actors):
     base = dataclasses.replace(BASE, actors=actors, t_max=1, env_steps=actors * 400)
@@ -231,7 +233,7 @@ def test_epsilon_of_rmsprop_is_under_the_root():
     np.testing.assert_allclose(step, [-0.1 * 2 / np.sqrt(1 + 0.5), 0.1 * 0.1 / np.sqrt(0.0025 + 0.5)], rtol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["async", "sync"])
+@pytest.mark.parametrize("mode", ["async", pytest.param("sync", marks=pytest.mark.slow)])
 def test_values_of_environments_where_they_are_known(mode):
     """V = 10 in an endless one although every episode is cut after 20 steps; it stops at termination."""
     lr = {"async": 1e-3, "sync": 1e-2}[mode]

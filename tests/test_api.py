@@ -41,6 +41,7 @@ def test_a_result_holds_state_tables_and_summary(tmp_path):
     np.testing.assert_array_equal(saved["q/kernel_0"], result.state.learner.params.q["kernel_0"])
 
 
+@pytest.mark.slow
 def test_a3c_leaves_the_histogram_of_its_delays(tmp_path):
     settings = {"actors": 4, "t_max": 5, "env_steps": 400, "hidden_sizes": (8,)}
     result = purejaxrl.train("a3c", seeds=2, out=tmp_path / "run", log_every=100, **settings)
@@ -106,6 +107,7 @@ def test_a_variant_of_an_agent():
     assert result.frame()["q_mean"].iloc[-1] == pytest.approx(7, abs=0.5)
 
 
+@pytest.mark.slow
 def test_best_parameters_do_not_depend_on_batch_mates():
     """Runs end at different times; a run that has ended is not evaluated again while the others go on."""
     settings = {**VECTORS, "eval_every": 10, "eval_episodes": 2, "hidden_sizes": (4,)}
@@ -118,6 +120,7 @@ def test_best_parameters_do_not_depend_on_batch_mates():
         assert bests[0][seed] == bests[1][0]
 
 
+@pytest.mark.slow
 def test_every_core_works_from_a_fresh_interpreter():
     """Importing the package must not start JAX before its devices were asked for."""
     code = (

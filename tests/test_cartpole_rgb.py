@@ -44,7 +44,11 @@ STATES = {
 }
 
 
-@pytest.mark.parametrize("states", STATES.values(), ids=STATES.keys())
+@pytest.mark.parametrize(
+    "states",
+    [STATES["within the limits"], *(pytest.param(it, marks=pytest.mark.slow) for it in list(STATES.values())[1:])],
+    ids=STATES.keys(),
+)
 def test_frames_equal_those_of_gymnasium(states, render_by_gymnasium):
     render = jax.jit(render_rgb)
     identical = []

@@ -351,7 +351,7 @@ def test_an_unwritable_folder_is_refused_before_anything_compiles(capsys):
     assert "--out: cannot write to /proc/self/run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_ends_the_run_with_all_it_has_learned(number, tmp_path):
     """Interrupted after the first rows stand in metrics.csv; every file is whole and the numbers agree."""
     words = [*TINY_DQN, "--episodes", "100000", "--seeds", "2", "--log_every", "200", "--out", "run"]

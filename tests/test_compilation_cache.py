@@ -104,6 +104,7 @@ purejaxrl.train("a3c", env_steps=400, actors=4, t_max=5, hidden_sizes=(8,), prog
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "variables", "is_kept"),
     [
@@ -144,6 +145,7 @@ def test_training_continues_without_a_cache_if_none_can_be_made(tmp_path):
     assert (tmp_path / "file").read_text() == "in the way"
 
 
+@pytest.mark.slow
 def test_a_cache_folder_open_to_others_is_not_used(tmp_path):
     shared = tmp_path / "shared"
     shared.mkdir()

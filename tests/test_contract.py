@@ -26,7 +26,7 @@ SMALL = {
     "prioritized": (prioritized.agent, {"env_steps": 512, "capacity": 256, "hidden_size": 8}),
 }
 EACH = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "prioritized" else name for name in SMALL]
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name != "recurrent" else name for name in SMALL]
 )
 AT = Progress(jnp.int32(0), jnp.int32(0), jnp.float32(0), jnp.int32(0))
 
@@ -111,6 +111,7 @@ def test_a_recurrent_state_is_reset_with_every_episode():
     assert kept[:, 0].tolist() == [0, 1, 1]
 
 
+@pytest.mark.slow
 def test_only_the_recurrent_agent_remembers_a_cue():
     """Four steps between the cue and the action that it asks for: 8 seeds each, all of them."""
     settings = {"env": cue(4), "env_steps": 60_000, "seeds": 8, "episodes_log": "off"}

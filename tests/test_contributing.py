@@ -39,6 +39,7 @@ def test_each_kind_of_addition_is_shown():
     assert [title for title, _ in DIFFS] == ["An algorithm", "An environment", "A hyperparameter", "An option"]
 
 
+@pytest.mark.slow
 def test_what_is_added_has_flags_and_is_listed(copy):
     assert "reinforce" in call(copy, "train", "--help")
     listed = call(copy, "list")

@@ -59,7 +59,7 @@ def has_python(page):
     return page.stem not in RUN_ELSEWHERE and BLOCK.search(page.read_text())
 
 
-SOON = ("README", "getting-started")
+SOON = ("getting-started",)
 
 
 @pytest.mark.parametrize(

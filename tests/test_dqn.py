@@ -204,6 +204,7 @@ def test_target_copies_at_exactly_the_right_episodes(actors):
     assert copies >= 2
 
 
+@pytest.mark.slow
 def test_stepwise_and_soft_target_copies():
     env = make("CartPole-v0")
     states, _ = history(small_config(actors=2, batch_size=8, target_update_steps=6), env, 24)

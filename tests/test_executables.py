@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.usefixtures("covered_processes")
 @pytest.mark.parametrize("ring", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
 def test_programs_on_disk(ring):
     words = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-m", ring]

@@ -9,7 +9,9 @@ from purejaxrl.analysis.compare import compare
 LITTLE = {"steps_per_epoch": 600, "actors": 4, "train_v_iters": 1, "hidden_sizes": (4,), "seeds": 3, "log_every": 600}
 
 
-@pytest.mark.parametrize("stopping", [{}, {"stop_when_solved": True, "solved_at": 23.5}])
+@pytest.mark.parametrize(
+    "stopping", [{}, pytest.param({"stop_when_solved": True, "solved_at": 23.5}, marks=pytest.mark.slow)]
+)
 def test_a_training_at_a_horizon_is_the_training_that_ended_there(tmp_path, stopping):
     """A larger budget changes nothing of what came before."""
     paths = [tmp_path / "short", tmp_path / "long"]

@@ -43,7 +43,17 @@ def test_what_only_prints_imports_nothing_slow(words, tmp_path):
     assert imported("at the end", *words.split(), cwd=tmp_path) == []
 
 
-@pytest.mark.parametrize("words", ["train dqn --help", "sweep a3c --help", "resume --help", "list", "list --json"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train dqn --help",
+        "list",
+        *(
+            pytest.param(words, marks=pytest.mark.slow)
+            for words in ("sweep a3c --help", "resume --help", "list --json")
+        ),
+    ],
+)
 def test_what_takes_long_to_make_is_kept(words, tmp_path):
     """It is printed alike, without importing anything, until it would be another text."""
     cache = {"PUREJAXRL_CACHE_DIR": str(tmp_path / "cache")}

@@ -111,6 +111,7 @@ def test_acting_and_evaluating_see_normalized_observations(name):
         )
 
 
+@pytest.mark.slow
 def test_gradients_see_the_observations_that_were_acted_on():
     """VPG's first epoch acts before there are any statistics, so its policy step is that of raw observations."""
     raw = CONFIGS["vpg"].__class__(epochs=1, steps_per_epoch=40, actors=4, hidden_sizes=(8,))
@@ -122,7 +123,7 @@ def test_gradients_see_the_observations_that_were_acted_on():
     np.testing.assert_allclose(flat(plain.learner.params.pi), flat(counted.learner.params.pi), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["vpg", "a3c"])
+@pytest.mark.parametrize("name", [pytest.param("vpg", marks=pytest.mark.slow), "a3c"])
 def test_updates_normalize_by_the_statistics_that_were_acted_with(name):
     """An update with statistics equals one without them on a batch that was normalized by hand."""
     agent, config = AGENTS[name], CONFIGS[name]

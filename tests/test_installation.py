@@ -13,6 +13,7 @@ CODE = """
 import json, sys
 import purejaxrl.cli, purejaxrl
 out = sys.argv[1]
+purejaxrl.make("FourRooms-misc")
 result = purejaxrl.train("vpg", epochs=1, steps_per_epoch=20, hidden_sizes=(4,), out=out)
 result.video(out + "/video.gif"), result.summary(), result.evaluate(episodes=1)
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))

@@ -113,7 +113,7 @@ def loss_of(name):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "sparse images" else name for name in NETWORKS]
+    "name", [name if name == "short batch" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
 )
 def test_hessian_vector_products_are_differences_of_gradients(name):
     """Forward mode over reverse mode, against central differences in float64."""

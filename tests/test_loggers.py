@@ -205,6 +205,7 @@ class KilledAfter(Silent):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "log_every", [pytest.param(80, marks=pytest.mark.slow), 1000], ids=["some rows stay", "no row stays"]
 )

@@ -109,6 +109,7 @@ def test_convolutions_against_plain_loops():
     np.testing.assert_allclose(outputs, np.reshape(expected, (2, 3, 2)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_convolutions_and_their_gradients_are_those_of_jax():
     network = conv_net()
     params = init_network(network, jax.random.key(0), IMAGE)

@@ -160,6 +160,7 @@ def test_a_training_stopped_before_its_first_interval_has_a_summary_too(tmp_path
     assert second == "reached a 100-episode mean of 195: 0 of 1 runs"
 
 
+@pytest.mark.slow
 def test_a_training_without_an_ended_episode_has_no_return(tmp_path, capsys):
     """An episode of Pendulum lasts 200 steps."""
     assert main([*TINY_VPG, "--env", "Pendulum-v1", "--out", str(tmp_path / "run")]) == 0
@@ -243,6 +244,7 @@ def test_a_training_is_as_good_as_its_reader_is_bad(redirected, tmp_path):
     assert_complete(tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("covered_processes")
 def test_a_terminal_that_goes_without_a_signal_takes_no_training_with_it(tmp_path):
     """As of a process that has been disowned: whatever it says is an error from then on."""

@@ -121,6 +121,7 @@ class Alone:
     actors: int = static(2, "environments", at_least=1)
 
 
+@pytest.mark.slow
 def test_presets_go_with_the_config_whatever_the_agent_is_called():
     """A renamed variant observes what its origin does, and has its tuned values."""
     assert plan_train("dqn").options.observation_type == "img"

@@ -42,6 +42,7 @@ def swept():
     return purejaxrl.sweep("vpg", pi_lr=[1e-2, 1e-3], seeds=2, hidden_sizes=(4,), **SMALL)
 
 
+@pytest.mark.slow
 def test_a_result_comes_back_from_a_process_that_has_ended(covered_processes):
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         found = list(pool.map(train_elsewhere, [3]))
@@ -82,6 +83,7 @@ def test_slices_that_are_sent_together_share_a_folder(swept):
     assert path.exists()
 
 
+@pytest.mark.slow
 def test_custom_objects_are_pickled_too():
     """What cannot be imported there goes with cloudpickle, as in joblib, dask and ray."""
 

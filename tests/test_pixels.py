@@ -138,6 +138,7 @@ def test_a_difference_is_zero_at_first_and_terminal_observations_only(channels):
     assert 0.02 < next_images.max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "images",
     [
@@ -162,6 +163,7 @@ def test_a_step_rendered_at_once_is_its_two_observations(images):
         np.testing.assert_allclose(grid.reshape(row.shape), row, **CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "images",
     [

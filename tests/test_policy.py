@@ -142,6 +142,7 @@ def test_images_are_refused_where_their_numbers_are_taken(seeing):
         seeing(np.zeros((8, 16, 2)))
 
 
+@pytest.mark.slow
 def test_a_policy_is_pickled_before_and_after_its_first_call(result, swing, seeing):
     for policy, shape in ((result.policy(), (5, 4)), (swing, (5, 3)), (seeing, (5, 2, 2))):
         observations = np.random.default_rng(0).normal(scale=0.1, size=shape)

@@ -86,10 +86,10 @@ def test_a_sweep_of_the_width_of_a_training_compiles_nothing(compiled):
     "changes",
     [
         {"hidden_sizes": (5,)},
-        {"env_params": {"gravity": 5.0}},
         *(
             pytest.param(changes, marks=pytest.mark.slow)
             for changes in (
+                {"env_params": {"gravity": 5.0}},
                 {"seeds": 2},
                 {"devices": 1, "seeds": 2},
                 {"env": "CartPole-v1"},

@@ -276,6 +276,7 @@ class Moving(Silent):
         os.chdir("..")
 
 
+@pytest.mark.slow
 def test_files_are_where_the_training_began(home):
     here = Path.cwd()
     result = purejaxrl.train("vpg", **TINY, out="run", progress=Moving())

@@ -90,7 +90,11 @@ def assert_same_files(one, other, files=FILES):
         pytest.param({**IMAGES, "seeds": 2}, FILES, marks=SLOW),
         pytest.param({**A3C, "seeds": 3}, FILES, marks=SLOW),
         pytest.param({**A3C, "mode": "sync"}, FILES, marks=SLOW),
-        ({**VPG, "seeds": 2, "pi_lr": [1e-3, 1e-2], "hidden_sizes": [(8,), (4, 4)]}, (*FILES[:2], *OF_SWEEPS)),
+        pytest.param(
+            {**VPG, "seeds": 2, "pi_lr": [1e-3, 1e-2], "hidden_sizes": [(8,), (4, 4)]},
+            (*FILES[:2], *OF_SWEEPS),
+            marks=SLOW,
+        ),
         pytest.param({**A3C, "lr": [1e-3, 1e-2], "seeds": 2}, FILES, marks=SLOW),
     ],
     ids=["vpg", "vpg alone", "dqn", "dqn images", "a3c", "a3c sync", "sweep", "a3c sweep"],
@@ -181,6 +185,7 @@ def test_a_figure_that_fails_costs_nothing_else(tmp_path, monkeypatch):
     assert names[0] == names[1]
 
 
+@pytest.mark.slow
 def test_trainings_in_several_batches_are_resumed(tmp_path):
     """Memory for few runs at a time: batches that are done stay done, and the current one is resumed."""
     arguments = {**VECTORS, "env_steps": 400, "memory_size": 4000, "seeds": 6}
@@ -209,6 +214,7 @@ def test_extending_is_exact(arguments, tmp_path):
     assert json.loads((tmp_path / "first" / "config.json").read_text())["config"][budget] == 2 * arguments[budget]
 
 
+@pytest.mark.slow
 def test_more_episodes_continue_from_the_frozen_learner(tmp_path):
     start(A3C, tmp_path / "run", seeds=2)
     before = pd.read_csv(tmp_path / "run" / "episodes.csv")
@@ -501,6 +507,7 @@ def test_an_interruption_is_said_only_where_a_summary_is(flag, tmp_path, monkeyp
         assert (summary["stopped_by"], summary["fraction_done"]) == ("SIGTERM", 0.5)
 
 
+@pytest.mark.slow
 def test_another_number_of_devices_learns_the_same(tmp_path):
     """Within 1e-5 over the first 50 updates."""
     start(VPG, tmp_path / "whole", seeds=3)
@@ -748,7 +755,7 @@ def test_killed_fifty_times_and_still_the_same(tmp_path):
     check_killed(tmp_path, 50)
 
 
-@pytest.mark.parametrize("limit_kib", [1, 16])
+@pytest.mark.parametrize("limit_kib", [pytest.param(1, marks=SLOW), 16])
 def test_a_full_disk_ends_with_code_6_and_what_was_saved_loads(folder, limit_kib, tmp_path):
     """RLIMIT_FSIZE stands in for the disk: metrics.csv or a checkpoint grows over it."""
     words = [sys.executable, "-m", "purejaxrl", "resume", str(folder), "--extend", "100000", "--no_cache",
@@ -801,6 +808,7 @@ def diverging(config, env, learner, batch, progress, key):
     return jax.tree.map(lambda x: jnp.where(is_bad, jnp.nan, x) if x.dtype == jnp.float32 else x, learner), metrics
 
 
+@pytest.mark.slow
 def test_a_diverged_run_leaves_the_others_alone(tmp_path):
     agent = vpg.agent._replace(name="diverging", update=diverging)
     arguments = {**VPG, "algorithm": agent, "epochs": 20, "seeds": 2}

@@ -78,6 +78,7 @@ def test_products_are_those_with_whole_images(count, size, channels, largest):
             np.testing.assert_allclose(each, flat.T @ cotangent, **CLOSE)
 
 
+@pytest.mark.slow
 def test_images_that_are_not_sparse_are_rendered_for_a_product():
     stack = make("CartPole-v0", images=Images("stack", image_size=(16, 60)))
     images = stack.image_format.step_images(*steps(2 * ROWS, 2.4, 0.21))
@@ -88,6 +89,7 @@ def test_images_that_are_not_sparse_are_rendered_for_a_product():
         np.testing.assert_allclose(image @ kernel, expected, **CLOSE)
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_have_their_own_products():
     env = make("CartPole-v0", images=Images("difference", image_size=(16, 60)))
     batches = [steps(40, 2.4, 0.21, seed) for seed in range(2)]

@@ -62,6 +62,7 @@ def test_a_program_that_is_not_wanted_any_more_is_not_traced():
     assert counts[0] < counts[1]
 
 
+@pytest.mark.slow
 @CASES
 def test_the_same_training_twice_is_bitwise_equal(agent, config):
     first, log = train_many(agent, config, CARTPOLE, 3)
@@ -71,6 +72,7 @@ def test_the_same_training_twice_is_bitwise_equal(agent, config):
     assert_same_bits(log.ended, other.ended)
 
 
+@pytest.mark.slow
 @CASES
 def test_a_run_alone_is_the_run_in_a_sweep(agent, config):
     """Fifty updates: the same actions, parameters within 1e-5, on one device or two, by scan or by the host's loop."""
@@ -127,6 +129,7 @@ def without_memory(learner):
     return learner._replace(memory=None)
 
 
+@pytest.mark.slow
 def test_runs_with_an_episode_budget_end_exactly_and_stay_frozen():
     """Runs of a batch end at different iterations; each stays bitwise as it was when it ended, but for its replay."""
     config = dqn.Config(episodes=7, batch_size=16, memory_size=50, hidden_sizes=(8,), target_update=2, actors=2)

@@ -115,6 +115,7 @@ def test_a_custom_renderer_renders(tmp_path):
     assert (read_frames(tmp_path / "video.gif")[0][0] == 102).all()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_rendered_is_one_line(tmp_path):
     result = purejaxrl.train("vpg", env="Acrobot-v1", **SMALL, out=tmp_path / "run")
     with pytest.raises(InputError, match="video: Acrobot-v1 cannot be rendered; CartPole-v0, CartPole-v1 can"):

@@ -109,6 +109,7 @@ def test_one_policy_step_is_adam_on_the_policy_gradient():
     chex.assert_trees_all_close(step, first_of_adam, atol=3e-4)
 
 
+@pytest.mark.slow
 def test_entropy_bonus_flattens_the_policy():
     env = make("CartPole-v0")
     entropies = []
