@@ -44,6 +44,8 @@ from purejaxrl.types import Agent, Env, RunState, ScalarKey
 __all__ = ["Result", "make_train", "resume", "sweep", "train"]
 
 Progress: TypeAlias = bool | Reporter | Callable[[Plan], Reporter] | None
+# Name of the thread that imports what tables and figures need.
+IMPORTER = "purejaxrl-importer"
 
 
 def make_train(agent: Agent, config: Any, env: Env) -> Callable[[ScalarKey], tuple[RunState, Log]]:
@@ -391,6 +393,10 @@ def write_results(folder: RunFolder, config: dict[str, Any], summary: dict[str, 
         config: Content of config.json.
         summary: Content of summary.json.
     """
+    # Two threads that import modules which import each other may see half of one.
+    for thread in threading.enumerate():
+        if thread.name == IMPORTER:
+            thread.join()
     from purejaxrl.analysis import figures
 
     figures.write_results(folder, config, summary)
@@ -406,7 +412,7 @@ def _import_figures(plan: Plan) -> None:
     hash_of_source()
     names = ["purejaxrl.analysis.figures", *(["purejaxrl.analysis.statistics"] if plan.is_sweep else [])]
     if not set(names) <= set(sys.modules):
-        threading.Thread(target=_import_all, args=(names,)).start()
+        threading.Thread(target=_import_all, args=(names,), name=IMPORTER).start()
 
 
 def _import_all(names: list[str]) -> None:

@@ -156,8 +156,10 @@ def _warning_in_one_line() -> Iterator[None]:
     """Print warnings as errors are printed; whatever Python's own filters say, they stop nothing."""
     from purejaxrl.experiment.progress import print_above_the_bar
 
-    def show(message: Warning | str, *_: object) -> None:
-        print_above_the_bar(f"purejaxrl: {message}")
+    def show(message: Warning | str, category: type[Warning], *_: object) -> None:
+        # What is deprecated within libraries is no user's affair; figures are imported while this holds.
+        if not issubclass(category, DeprecationWarning | PendingDeprecationWarning):
+            print_above_the_bar(f"purejaxrl: {message}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

@@ -41,7 +41,13 @@ from purejaxrl.storage.cache import hash_of_source, remove_oldest, replace_file
 from purejaxrl.training.compilation import Program
 from purejaxrl.training.compilation_cache import private_folder
 from purejaxrl.training.devices import RUNS, RUNS_SECOND, SHARED
-from purejaxrl.training.identity import UnknownIdentityError, contents_of_modules, is_unchanged, stable_text
+from purejaxrl.training.identity import (
+    UnknownIdentityError,
+    contents_of_modules,
+    is_installed_alone,
+    is_unchanged,
+    stable_text,
+)
 from purejaxrl.types import Agent, Env, PyTree
 
 FORMAT = b"purejaxrl program 1 "
@@ -98,7 +104,7 @@ def find_file(key: Hashable | None, local: list[jax.Device]) -> ProgramFile | No
         The file. None where nothing is kept, or where the program is not made from installed packages alone.
     """
     folder = private_folder()
-    if key is None or folder is None:
+    if key is None or folder is None or not is_installed_alone(contents_of_modules()):
         return None
     try:
         made_from = _made_from(key, local)
@@ -141,7 +147,9 @@ def save_program(file: ProgramFile | None, program: Program, runs: int) -> Progr
     Returns:
         The program without what was written.
     """
-    if file is not None and program.serialized and program.width >= runs:
+    is_whole = program.serialized and program.width >= runs
+    # Once more, as more modules are loaded now.
+    if file is not None and is_whole and is_installed_alone(contents_of_modules()):
         with suppress(UnknownIdentityError, OSError):
             _write(file, program)
             # JAX has just kept the same in its own cache, where it would be found in place of being compiled.

@@ -31,6 +31,9 @@ PROGRAM_MODULES = (
     *(f"purejaxrl.{name}" for name in ("agents", "components", "envs", "kernels", "training", "types")),
     "gymnax.environments",
 )
+# Of these what they offer.
+BUILT_ON = ("optax", "flax.linen", "chex")
+FOREIGN = "foreign "
 
 
 class UnknownIdentityError(Exception):
@@ -89,13 +92,14 @@ def contents_of_modules() -> dict[str, str]:
     """Hash what the modules that programs are made from hold in this process, as anyone may replace a part of them.
 
     Returns:
-        Hashes by the names of those modules of this package and of gymnax that are loaded.
+        Hashes by the names of the modules that are loaded; those of modules that hold a user's own functions or objects
+        begin with FOREIGN.
     """
     return {
         name: _digest_of_module(name, module)
         # Other threads may be importing.
         for name, module in sorted(sys.modules.copy().items())
-        if name.startswith(PROGRAM_MODULES) and isinstance(module, types.ModuleType)
+        if name.startswith(PROGRAM_MODULES) or name in BUILT_ON
     }
 
 
@@ -111,37 +115,61 @@ def is_unchanged(modules: Mapping[str, str]) -> bool:
     return all(modules.get(name, digest) == digest for name, digest in contents_of_modules().items())
 
 
+def is_installed_alone(modules: Mapping[str, str]) -> bool:
+    """Check that modules hold nothing of a user's own, of which another process could have another version.
+
+    Args:
+        modules: What `contents_of_modules` returned.
+
+    Returns:
+        Whether they do not.
+    """
+    return not any(digest.startswith(FOREIGN) for digest in modules.values())
+
+
 def _digest_of_module(name: str, module: types.ModuleType) -> str:
     """Hash the functions, classes and constants of a module."""
     found: list[tuple[Any, ...]] = []
     for attribute, value in sorted(vars(module).copy().items()):
-        if attribute.startswith("__"):
+        # Private collections are what a module remembers.
+        if attribute.startswith("__") or (attribute.startswith("_") and isinstance(value, dict | list | set)):
             continue
         found.append((attribute, _digest_of(value)))
         if isinstance(value, type) and value.__module__ == name:
             found += [(attribute, method, _digest_of(part)) for method, part in sorted(vars(value).items())]
-    return hashlib.sha256(repr(found).encode()).hexdigest()
+    text = repr(found)
+    return FOREIGN * (repr((FOREIGN,))[:-1] in text) + hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digest_of(value: Any) -> Any:
     """What tells a value of a module from another one that somebody has put in its place."""
+    if isinstance(value, PLAIN):
+        return repr(value)
     # Modules may import others when they are asked for an attribute.
     if isinstance(value, types.ModuleType):
         return value.__name__
     if isinstance(value, staticmethod | classmethod | property):
-        value = value.fget if isinstance(value, property) else value.__func__
-    # As functions under jax.jit have it.
-    while "__wrapped__" in getattr(value, "__dict__", ()):
-        value = value.__wrapped__
+        return _digest_of(value.fget if isinstance(value, property) else value.__func__)
+    # Functions under jax.jit have it, and those that wrap another one, which do more than that one does.
+    wrapped = _digest_of(value.__wrapped__) if "__wrapped__" in getattr(value, "__dict__", ()) else None
     if isinstance(value, types.FunctionType):
-        return value.__module__, value.__qualname__, _digest_of_code(value.__code__)
+        if not value.__code__.co_filename.startswith((*INSTALLED, "<string>")) or value.__module__ == "__main__":
+            return FOREIGN, id(value), hash(identify(value))
+        return value.__module__, value.__qualname__, _digest_of_code(value.__code__), wrapped
     if isinstance(value, type):
-        return value.__module__, value.__qualname__
-    if isinstance(value, PLAIN):
-        return repr(value)
-    if isinstance(value, tuple):
-        return tuple(map(_digest_of, value))
-    return type(value).__qualname__
+        is_own = _is_installed(value.__module__)
+        return (value.__module__, value.__qualname__) if is_own else (FOREIGN, id(value), hash(identify(value)))
+    if isinstance(value, tuple | list):
+        return type(value).__qualname__, *map(_digest_of, value)
+    if isinstance(value, dict):
+        return tuple((_digest_of(key), _digest_of(entry)) for key, entry in value.items())
+    if isinstance(value, functools.partial):
+        return "partial", _digest_of(value.func), _digest_of(value.args), _digest_of(value.keywords)
+    if isinstance(value, np.ndarray):
+        return value.shape, str(value.dtype), hashlib.sha256(value.tobytes()).hexdigest()
+    if not _is_installed(type(value).__module__):
+        return FOREIGN, id(value), hash(identify(value))
+    return type(value).__qualname__, wrapped
 
 
 @functools.lru_cache(2**14)
