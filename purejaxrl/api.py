@@ -411,7 +411,8 @@ def _import_figures(plan: Plan) -> None:
     # It reads a hundred files, and would have to wait for the interpreter at each.
     hash_of_source()
     names = ["purejaxrl.analysis.figures", *(["purejaxrl.analysis.statistics"] if plan.is_sweep else [])]
-    if not set(names) <= set(sys.modules):
+    is_importing = any(thread.name == IMPORTER for thread in threading.enumerate())
+    if not set(names) <= set(sys.modules) and not is_importing:
         threading.Thread(target=_import_all, args=(names,), name=IMPORTER).start()
 
 

@@ -1,5 +1,6 @@
 """Checks that are on for the whole suite: shapes and types of every call, key reuse, rank promotion."""
 
+import importlib
 import os
 import signal
 from pathlib import Path
@@ -60,6 +61,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 from purejaxrl.training import compilation_cache, devices  # noqa: E402 (its types are to be checked too)
 
 devices.ask_for_cpu_devices(2)
+# Else a thread would import them beside a training, and jaxtyping's hook makes syntax trees of what is imported, which
+# two threads must not do at once (Python 3.11).
+for name in ("figures", "statistics"):
+    importlib.import_module(f"purejaxrl.analysis.{name}")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     compilation_cache.remove_damaged(CACHE)
 

@@ -10,6 +10,7 @@ import atexit
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 
 import slipcover
@@ -24,6 +25,9 @@ def begin(checker=None, *, leave_at_exit=False):
     slipcover.ImportManager(covered, slipcover.FileMatcher(sources=[PACKAGE])).__enter__()
     if checker is not None:
         check_too(checker)
+    start = threading.Thread.start
+    # Syntax trees, which slipcover makes of what is imported, must not be made by two threads at once (Python 3.11).
+    threading.Thread.start = lambda self: self.run() if self.name == "purejaxrl-importer" else start(self)
     if leave_at_exit:
         atexit.register(leave, covered)
     return covered

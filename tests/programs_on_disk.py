@@ -12,6 +12,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -169,6 +170,7 @@ ELSEWHERE = {
     "the files of a package": ("_files_of", lambda package: "other" if package == "gymnax" else "same"),
     "a version": ("_versions", lambda: {"jax": "other"}),
     "the processor": ("_processor", lambda: "other"),
+    "the number of cores": ("usable_cores", lambda: 99),
     "the version of Python": (
         "sys",
         SimpleNamespace(version_info=SimpleNamespace(major=3, minor=99), platform=sys.platform),
@@ -226,6 +228,22 @@ def test_devices_and_settings_that_could_change_a_program():
         assert file_of() != before
     finally:
         jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def test_what_is_made_of_installed_code_is_not_taken_for_it():
+    """A function that wraps a package's has its name, and a network that flax makes of another has flax's module."""
+
+    @functools.wraps(nn.softplus)
+    def own(x):
+        return file_of() + x
+
+    class Net(nn.Module):
+        """A network of one's own."""
+
+    for value in (own, nn.remat(Net), Net):
+        with pytest.raises(UnknownIdentityError):
+            stable_text(identity.identify(value))
+    assert "flax" in stable_text(identity.identify(nn.softplus)) + stable_text(identity.identify(nn.Dense))
 
 
 def test_the_source_is_all_of_it(tmp_path):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-# What may take a tenth of a second or more. gymnax as a whole, that is: single environments of it are quick.
+# What may take a tenth of a second or more.
 SLOW = {"jax", "flax", "optax", "gymnax", "seaborn", "scipy", "pandas", "matplotlib", "gymnasium", "IPython", "wandb"}
 CODE = """
 import json, sys
@@ -85,27 +85,5 @@ def test_what_takes_long_to_make_is_kept(words, tmp_path):
 @pytest.mark.parametrize("algorithm", ["a3c", "dqn"])
 def test_training_begins_without_what_it_does_not_need(algorithm, tmp_path):
     found = imported("before training", "train", algorithm, "--env_steps", "400", "--quiet", cwd=tmp_path)
-    # gymnax's spaces import gymnasium, in 20 ms.
-    assert found == ["flax", "gymnasium", "jax", "optax"]
-
-
-def test_of_gymnax_only_one_environment_is_imported_and_is_the_same_later(tmp_path):
-    code = """
-import sys
-import purejaxrl
-for name in ("Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "CartPole-v0", "CartPole-v1"):
-    purejaxrl.make(name)
-assert "gymnax" not in sys.modules and "gymnax.environments" not in sys.modules
-assert not any("minatar" in name or "bsuite" in name for name in sys.modules)
-kinds = {name: module for name, module in sys.modules.items() if "classic_control" in name}
-import gymnax
-for name in ("Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "CartPole-v1"):
-    env, params = gymnax.make(name)
-    assert type(env) is vars(sys.modules[type(env).__module__])[type(env).__name__]
-    assert sys.modules[type(env).__module__] is kinds[type(env).__module__]
-    purejaxrl.make(env)
-import gymnax.environments.classic_control.cartpole as cartpole
-assert gymnax.environments.CartPole is cartpole.CartPole
-assert purejaxrl.make("Catch-bsuite").name == "Catch-bsuite"
-"""
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, check=True, timeout=120)
+    # gymnax's spaces import gymnasium, in 20 ms, and some of its environments matplotlib.
+    assert found == ["flax", "gymnasium", "gymnax", "jax", "matplotlib", "optax"]

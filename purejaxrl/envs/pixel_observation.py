@@ -19,7 +19,7 @@ from purejaxrl.envs.images import (
     initial_history,
     select_frames,
 )
-from purejaxrl.envs.registry import find_renderer, import_part
+from purejaxrl.envs.registry import find_renderer
 from purejaxrl.types import PyTree, ScalarKey
 
 
@@ -106,7 +106,8 @@ class PixelObservation:
         Returns:
             A Box of gymnax.
         """
-        spaces: Any = import_part("gymnax.environments.spaces")
+        from gymnax.environments import spaces
+
         low = -1.0 if self.images.image == "difference" else 0.0
         return spaces.Box(low, 1.0, self.images.shape, jnp.float32)
 

@@ -5,14 +5,11 @@ environment needs: it can then be trained, from images too, shown in videos, and
 
 gymnax 1.0 and later tells termination from truncation and keeps the true last observation in
 `info["final_observation"]`. It is imported where it is first needed: its import takes seconds, and starts JAX's
-backends, after which one CPU device per core can no longer be requested. Of its classic environments nothing but their
-own modules are imported.
+backends, after which one CPU device per core can no longer be requested.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -31,14 +28,6 @@ from purejaxrl.types import ActionSpace, Continuous, Discrete, Env, PyTree, Scal
 
 GYMNAX_INTERFACE = ("reset", "step", "observation_space", "action_space", "default_params")
 UNLIMITED = 2**31 - 1
-# Where gymnax has them: module and class.
-CLASSIC = {
-    "CartPole-v1": ("cartpole", "CartPole"),
-    "Pendulum-v1": ("pendulum", "Pendulum"),
-    "Acrobot-v1": ("acrobot", "Acrobot"),
-    "MountainCar-v0": ("mountain_car", "MountainCar"),
-    "MountainCarContinuous-v0": ("continuous_mountain_car", "ContinuousMountainCar"),
-}
 
 
 class EnvEntry(NamedTuple):
@@ -62,7 +51,7 @@ class EnvEntry(NamedTuple):
 
 def make_cartpole(max_steps: int) -> tuple[Any, PyTree]:
     """Build gymnax's CartPole-v1 with episodes of at most `max_steps` steps: CartPole-v0 differs in nothing else."""
-    env, params = _make_in_gymnax("CartPole-v1")
+    env, params = _import_gymnax().make("CartPole-v1")
     return env, params.replace(max_steps_in_episode=max_steps)
 
 
@@ -210,47 +199,13 @@ def _make_by_name(name: str) -> tuple[Any, PyTree]:
     """Build the environment of `ENVIRONMENTS` or gymnax that has this name, with its default parameters."""
     if name in ENVIRONMENTS:
         return ENVIRONMENTS[name].make()
-    if name not in CLASSIC and name not in _import_gymnax().registered_envs:
+    gymnax = _import_gymnax()
+    if name not in gymnax.registered_envs:
         raise InputError(f"--env: unknown environment {name!r}; known are {', '.join(names())}")
     try:
-        return _make_in_gymnax(name)
+        return gymnax.make(name)
     except Exception as error:
         raise InputError(f"--env: gymnax cannot build {name}: {error}") from error
-
-
-def _make_in_gymnax(name: str) -> tuple[Any, PyTree]:
-    """Build the environment that gymnax has by this name, as `gymnax.make` does."""
-    # Once it is imported, another environment may have been registered by that name.
-    if name not in CLASSIC or "gymnax" in sys.modules:
-        return _import_gymnax().make(name)
-    module, kind = CLASSIC[name]
-    env = getattr(import_part(f"gymnax.environments.classic_control.{module}"), kind)()
-    return env, env.default_params
-
-
-def import_part(name: str) -> ModuleType:
-    """Import a module of gymnax without the packages around it, which import every environment that there is.
-
-    Args:
-        name: The module's name.
-
-    Returns:
-        The module, the same one that importing gymnax as a whole finds later.
-    """
-    if "gymnax" in sys.modules:
-        return importlib.import_module(name)
-    parts = name.split(".")
-    around = [".".join(parts[:depth]) for depth in range(1, len(parts))]
-    try:
-        for package in around:
-            spec = importlib.util.find_spec(package)
-            assert spec is not None
-            # It says where its modules are, and has not run.
-            sys.modules[package] = importlib.util.module_from_spec(spec)
-        return importlib.import_module(name)
-    finally:
-        for package in around:
-            sys.modules.pop(package, None)
 
 
 def _import_gymnax() -> ModuleType:
@@ -275,7 +230,7 @@ def _seaborn_attribute(name: str) -> Any:
 
 def convert_action_space(name: str, space: Any) -> ActionSpace:
     """Convert an action space of gymnax. Raises InputError, which names the environment, unless Discrete or Box."""
-    spaces: Any = import_part("gymnax.environments.spaces")
+    from gymnax.environments import spaces
 
     if isinstance(space, spaces.Discrete):
         return Discrete(int(space.n))
@@ -286,7 +241,7 @@ def convert_action_space(name: str, space: Any) -> ActionSpace:
 
 def _observation_encoder(name: str, space: Any) -> Callable[[Array], Array]:
     """Return the function that turns observations of a gymnax space into arrays of floats, one-hot for Discrete."""
-    spaces: Any = import_part("gymnax.environments.spaces")
+    from gymnax.environments import spaces
 
     if isinstance(space, spaces.Discrete):
         return partial(one_hot, int(space.n))

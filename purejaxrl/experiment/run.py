@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
-from purejaxrl.components.hyperparameters import without_budget
+from purejaxrl.components.hyperparameters import field_specs, without_budget
 from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError, log, warn
 from purejaxrl.experiment import checkpointing, schema
 from purejaxrl.experiment.callbacks import Content, Event, FileWriter, Finisher, Logging, ProgressDisplay
@@ -245,8 +245,13 @@ def train_groups(
         key = None
         if not plan.options.debug:
             key = program_key(plan.agent, setting.env, config, runs, setting.budget, local[:runs], eval_episodes)
-        file = find_file(key, local[:runs]) if is_built_in(plan.agent) else None
+        is_named = isinstance(plan.options.env, str) and plan.options.renderer is None
+        has_own = any(
+            spec.is_object and getattr(config, name) is not None for name, spec in field_specs(config).items()
+        )
+        is_ours = is_built_in(plan.agent) and is_named and not has_own
         program = find_program(key, setting.budget, limit)
+        file = find_file(key, local[:runs]) if is_ours and program is None else None
         if program is None:
             program = load_program(file, plan.agent, setting.env, config, setting.budget, local, limit)
         if program is None:

@@ -159,7 +159,8 @@ def hash_of_source(root: Path = Path(__file__).parents[1]) -> str:
         The hash of all names and contents.
     """
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    # An editor's lock may be a link to nothing.
+    for path in sorted(path for path in root.rglob("*.py") if path.is_file()):
         digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -92,7 +92,8 @@ def ask_for_cpu_devices(count: int | None = None) -> bool:
             jax.config.update("jax_num_cpu_devices", count)
         except RuntimeError:
             return False
-    if "xla_backend_extra_options" not in flags:
+    # XLA reads them once.
+    if "xla_backend_extra_options" not in flags and not xla_bridge._backends:
         os.environ["XLA_FLAGS"] = f"{flags} {SMALL_LOOPS}".strip()
     return True
 

@@ -2,8 +2,8 @@
 
 JAX's own cache of compiled programs is asked by what was traced and lowered, which takes seconds. Here a program is
 found by everything that it was made from: the code of this package and of those it builds on, versions, flags, devices,
-and what `programs.program_key` says of agent, environment and Config. That is possible only for agents, environments
-and networks of installed packages, whose code does not change unnoticed.
+and what `programs.program_key` says of agent, environment and Config. That is possible only for this package's agents
+and networks and for environments by name, where nobody has put anything of their own in the place of a part of them.
 
 A file holds one `Program`: a line of text that names the format and the SHA-256 of the rest, a header in JSON, and the
 executables as XLA serializes them. XLA runs whatever they hold, so the folder must be the user's own.
@@ -40,12 +40,12 @@ from purejaxrl.kernels.threefry import is_key, unrolled
 from purejaxrl.storage.cache import hash_of_source, remove_oldest, replace_file
 from purejaxrl.training.compilation import Program
 from purejaxrl.training.compilation_cache import private_folder
-from purejaxrl.training.devices import RUNS, RUNS_SECOND, SHARED
+from purejaxrl.training.devices import RUNS, RUNS_SECOND, SHARED, usable_cores
 from purejaxrl.training.identity import (
     UnknownIdentityError,
+    are_alike,
     contents_of_modules,
     is_installed_alone,
-    is_unchanged,
     stable_text,
 )
 from purejaxrl.types import Agent, Env, PyTree
@@ -82,10 +82,12 @@ class ProgramFile(NamedTuple):
     Attributes:
         path: The file.
         made_from: All that the program is made from, texts by name.
+        modules: What `contents_of_modules` returned when it was looked for.
     """
 
     path: Path
     made_from: dict[str, Any]
+    modules: dict[str, str]
 
     @property
     def tag(self) -> str:
@@ -104,14 +106,17 @@ def find_file(key: Hashable | None, local: list[jax.Device]) -> ProgramFile | No
         The file. None where nothing is kept, or where the program is not made from installed packages alone.
     """
     folder = private_folder()
-    if key is None or folder is None or not is_installed_alone(contents_of_modules()):
+    if key is None or folder is None:
+        return None
+    modules = contents_of_modules()
+    if not is_installed_alone(modules):
         return None
     try:
         made_from = _made_from(key, local)
-    except UnknownIdentityError:
+    except (UnknownIdentityError, OSError, importlib.metadata.PackageNotFoundError):
         return None
     text = json.dumps(made_from, sort_keys=True)
-    return ProgramFile(folder / f"{hashlib.sha256(text.encode()).hexdigest()}{SUFFIX}", made_from)
+    return ProgramFile(folder / f"{hashlib.sha256(text.encode()).hexdigest()}{SUFFIX}", made_from, modules)
 
 
 def _made_from(key: Hashable, local: list[jax.Device]) -> dict[str, Any]:
@@ -126,6 +131,8 @@ def _made_from(key: Hashable, local: list[jax.Device]) -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {sys.version_info.major}.{sys.version_info.minor}",
         "system": f"{sys.platform} {platform.machine()}",
         "processor": _processor(),
+        # XLA divides work by them.
+        "cores": usable_cores(),
         "devices": [f"{device.id} {device.device_kind}" for device in local],
         "backend": f"{client.platform} {client.platform_version}",
         "variables": {name: os.environ.get(name) for name in VARIABLES},
@@ -147,16 +154,25 @@ def save_program(file: ProgramFile | None, program: Program, runs: int) -> Progr
     Returns:
         The program without what was written.
     """
+    if file is not None and not program.serialized:
+        # It was read from JAX's own cache, where a process that was stopped has left it: next time it shall be kept.
+        _remove_from_jax(file)
     is_whole = program.serialized and program.width >= runs
     # Once more, as more modules are loaded now.
     if file is not None and is_whole and is_installed_alone(contents_of_modules()):
-        with suppress(UnknownIdentityError, OSError):
+        with suppress(UnknownIdentityError, OSError, TypeError, ValueError, AttributeError):
             _write(file, program)
             # JAX has just kept the same in its own cache, where it would be found in place of being compiled.
-            for path in file.path.parent.glob(f"*_{file.tag}-*"):
-                path.unlink(missing_ok=True)
+            _remove_from_jax(file)
             remove_oldest(file.path.parent)
     return program._replace(serialized={})
+
+
+def _remove_from_jax(file: ProgramFile) -> None:
+    """Remove what JAX has kept of a program in its own cache."""
+    with suppress(OSError):
+        for path in file.path.parent.glob(f"*_{file.tag}-*"):
+            path.unlink(missing_ok=True)
 
 
 def _write(file: ProgramFile, program: Program) -> None:
@@ -203,14 +219,20 @@ def load_program(
         that it was made from, or, with a warning, if the file is damaged.
     """
     started = time.perf_counter()
-    if file is None or not file.path.exists():
+    if file is None:
         return None
     try:
         header, blobs = _parse(file.path.read_bytes())
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, zlib.error) as error:
         _drop(file, error)
         return None
-    if header["made_from"] != file.made_from or header["memory"] > memory_limit or not is_unchanged(header["modules"]):
+    if (
+        header["made_from"] != file.made_from
+        or header["memory"] > memory_limit
+        or not are_alike(header["modules"], file.modules)
+    ):
         return None
     mesh = Mesh(np.array(local[: header["mesh"]]), ("runs",))
     try:
@@ -218,14 +240,15 @@ def load_program(
             # XLA links them without holding up the interpreter.
             loading = [loader.submit(_load, blobs[part["name"]], mesh) for part in header["parts"]]
             loaded = [future.result() for future in loading]
-    except (jax.errors.JaxRuntimeError, ValueError) as error:
-        _drop(file, error)
+        carry = jax.tree.map(partial(_as_shape, mesh), _rebuild(header["carry"]), is_leaf=_is_leaf)
+        parts = {
+            part["name"]: _callable(part["name"], executable, _rebuild(part["result"]), mesh)
+            for part, executable in zip(header["parts"], loaded, strict=True)
+        }
+    except (jax.errors.JaxRuntimeError, UnknownIdentityError, ValueError, TypeError, AttributeError) as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            _drop(file, error)
         return None
-    carry = jax.tree.map(partial(_as_shape, mesh), _rebuild(header["carry"]), is_leaf=_is_leaf)
-    parts = {
-        part["name"]: _callable(part["name"], executable, _rebuild(part["result"]), mesh)
-        for part, executable in zip(header["parts"], loaded, strict=True)
-    }
     with suppress(OSError):
         # What was used longest ago goes first.
         os.utime(file.path)
@@ -341,7 +364,7 @@ def _describe(tree: PyTree) -> Any:
         UnknownIdentityError: If it cannot be built again from the description.
     """
     described = _described(tree)
-    again: Any = jax.tree.structure(_rebuild(described), is_leaf=_is_leaf)
+    again: Any = jax.tree.structure(_rebuild(json.loads(json.dumps(described))), is_leaf=_is_leaf)
     if again != jax.tree.structure(tree):
         raise UnknownIdentityError(str(again))
     return described

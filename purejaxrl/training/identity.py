@@ -2,7 +2,8 @@
 
 A user's function is the same as long as it is the same object and everything that it refers to is the same: global
 variables, captured variables, defaults, and what these refer to. A function that was defined again in a notebook is
-another one, and so is a function that calls it. Of installed packages, which do not change, the code is enough.
+another one, and so is a function that calls it. Of installed packages the code is enough, and what somebody has put in
+its place in the modules that programs are made from.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 import enum
 import functools
 import hashlib
+import os
 import sys
 import sysconfig
 import types
@@ -22,8 +24,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Folders of Python's library, of installed packages and of this one.
 INSTALLED = tuple(
-    str(Path(path).resolve()) for path in (*sysconfig.get_paths().values(), str(Path(__file__).parents[1]))
+    f"{Path(path).resolve()}{os.sep}"
+    for path in (
+        *(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        str(Path(__file__).parents[1]),
+    )
 )
 PLAIN = (type(None), bool, int, float, complex, str, bytes, enum.Enum, np.dtype, np.generic, types.EllipsisType)
 MAX_ARRAY_BYTES = 2**24
@@ -32,7 +39,20 @@ PROGRAM_MODULES = (
     "gymnax.environments",
 )
 # Of these what they offer.
-BUILT_ON = ("optax", "flax.linen", "chex")
+BUILT_ON = ("optax", "flax.linen", "jax.lax", "jax.nn", "jax.nn.initializers", "jax.random")
+# Packages of which programs on disk say what version they were made from.
+KNOWN = {
+    "purejaxrl",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "gymnax",
+    "chex",
+    "numpy",
+    "ml_dtypes",
+    *sys.stdlib_module_names,
+}
 FOREIGN = "foreign "
 
 
@@ -73,19 +93,25 @@ def stable_text(key: Hashable) -> str:
 
 def _stable(part: Any) -> Any:
     if isinstance(part, tuple):
+        if len(part) > 2 and isinstance(part[2], types.CodeType) and not _is_known(str(part[0])):
+            raise UnknownIdentityError(str(part[0]))
         # The object itself says no more than the function that it wraps.
         return tuple(_stable(entry) for entry in (part[2:] if part[:1] == ("wrapper",) else part))
     if isinstance(part, frozenset):
         return sorted(repr(_stable(entry)) for entry in part)
     if isinstance(part, types.CodeType):
         return _digest_of_code(part)
-    if isinstance(part, type) and _is_installed(part.__module__):
+    if isinstance(part, type) and _is_installed_class(part) and _is_known(part.__module__):
         return f"{part.__module__}.{part.__qualname__}"
     if isinstance(part, types.BuiltinFunctionType | types.ModuleType) and _is_installed(part.__name__):
         return part.__name__
     if isinstance(part, PLAIN):
         return part
     raise UnknownIdentityError(type(part).__name__)
+
+
+def _is_known(module: str) -> bool:
+    return module.partition(".")[0] in KNOWN
 
 
 def contents_of_modules() -> dict[str, str]:
@@ -112,7 +138,12 @@ def is_unchanged(modules: Mapping[str, str]) -> bool:
     Returns:
         Whether they do; those that were not loaded then played no part.
     """
-    return all(modules.get(name, digest) == digest for name, digest in contents_of_modules().items())
+    return are_alike(modules, contents_of_modules())
+
+
+def are_alike(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Check that modules hold what they held, but for those that were not loaded then and so played no part."""
+    return all(before.get(name, digest) == digest for name, digest in now.items())
 
 
 def is_installed_alone(modules: Mapping[str, str]) -> bool:
@@ -155,7 +186,8 @@ def _digest_of(value: Any) -> Any:
     if isinstance(value, types.FunctionType):
         if not value.__code__.co_filename.startswith((*INSTALLED, "<string>")) or value.__module__ == "__main__":
             return FOREIGN, id(value), hash(identify(value))
-        return value.__module__, value.__qualname__, _digest_of_code(value.__code__), wrapped
+        inside = value.__defaults__, value.__kwdefaults__, [_digest_of_cell(cell) for cell in value.__closure__ or ()]
+        return value.__module__, value.__qualname__, _digest_of_code(value.__code__), _digest_of_plain(inside), wrapped
     if isinstance(value, type):
         is_own = _is_installed(value.__module__)
         return (value.__module__, value.__qualname__) if is_own else (FOREIGN, id(value), hash(identify(value)))
@@ -172,9 +204,26 @@ def _digest_of(value: Any) -> Any:
     return type(value).__qualname__, wrapped
 
 
+def _digest_of_plain(value: Any) -> Any:
+    """Describe numbers and texts, in tuples too, and of anything else the type alone."""
+    if isinstance(value, PLAIN):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        return [*map(_digest_of_plain, value)]
+    return type(value).__qualname__
+
+
+def _digest_of_cell(cell: types.CellType) -> Any:
+    """Describe a captured variable, which may not have a value yet."""
+    try:
+        return cell.cell_contents if isinstance(cell.cell_contents, PLAIN) else type(cell.cell_contents).__qualname__
+    except ValueError:
+        return None
+
+
 @functools.lru_cache(2**14)
 def _digest_of_code(code: types.CodeType) -> str:
-    """Hash what a function does, and where it stands."""
+    """Hash what a function does."""
     constants = map(_digest_of_constant, code.co_consts)
     parts = code.co_code, [*constants], code.co_names, code.co_varnames, code.co_freevars, code.co_name
     return hashlib.sha256(repr(parts).encode()).hexdigest()
@@ -215,7 +264,7 @@ class _Identifier:
 
     def _of(self, value: Any) -> Hashable:
         if isinstance(value, type):
-            return value, None if _is_installed(value.__module__) else self._of_class(value)
+            return value, None if _is_installed_class(value) else self._of_class(value)
         if isinstance(value, types.FunctionType):
             return self._of_function(value)
         if isinstance(value, types.MethodType):
@@ -263,7 +312,8 @@ class _Identifier:
     def _of_function(self, value: types.FunctionType) -> Hashable:
         """What a function is and refers to: captured variables, defaults and global variables."""
         inside = [cell.cell_contents for cell in value.__closure__ or ()], value.__defaults__, value.__kwdefaults__
-        if _is_installed(value.__module__):
+        # Not its __module__, which functools.wraps copies from the function that it wraps.
+        if _is_installed(str(value.__globals__.get("__name__"))):
             try:
                 return value.__module__, value.__qualname__, value.__code__, self.identify(inside)
             except UnknownIdentityError:
@@ -303,3 +353,17 @@ def _is_installed(module: str) -> bool:
         return False
     path = getattr(found, "__file__", None)
     return path is None or str(Path(path).resolve()).startswith(INSTALLED)
+
+
+def _is_installed_class(kind: type) -> bool:
+    """Whether a class is what an installed module has by its name, and its bases too.
+
+    Those that flax makes of a user's own, as by `nn.remat`, are called after flax's module.
+    """
+    if kind.__module__ == "builtins":
+        # Not all of them have a name there.
+        return True
+    found: Any = sys.modules.get(kind.__module__)
+    for name in kind.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is kind and all(_is_installed(base.__module__) for base in kind.__mro__)
