@@ -202,7 +202,7 @@ def test_what_could_change_a_program_outside_of_it_is_another_file(name, monkeyp
     before = file_of()
     assert before == file_of()
     monkeypatch.setattr(executables, *ELSEWHERE[name])
-    assert file_of() != before
+    assert file_of() not in (None, before)
 
 
 @pytest.mark.usefixtures("folder")
@@ -216,16 +216,16 @@ def test_what_could_change_a_program_in_it_is_another_file(name):
 def test_variables_that_could_change_a_program(variable, monkeypatch):
     before = file_of()
     monkeypatch.setenv(variable, "--other")
-    assert file_of() != before
+    assert file_of() not in (None, before)
 
 
 @pytest.mark.usefixtures("folder")
 def test_devices_and_settings_that_could_change_a_program():
     before = file_of()
-    assert file_of(local=jax.devices()[:1]) != before
+    assert file_of(local=jax.devices()[:1]) not in (None, before)
     jax.config.update("jax_numpy_rank_promotion", "allow")
     try:
-        assert file_of() != before
+        assert file_of() not in (None, before)
     finally:
         jax.config.update("jax_numpy_rank_promotion", "raise")
 

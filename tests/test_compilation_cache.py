@@ -21,6 +21,8 @@ def settings():
     """What sets JAX's settings for the process until the test ends."""
     names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache")
     before = {name: getattr(jax.config, name) for name in names}
+    # A command line that ran in this process with --no_cache has turned it off.
+    jax.config.update("jax_enable_compilation_cache", True)
     yield lambda **values: [jax.config.update(name, value) for name, value in values.items()]
     for name, value in before.items():
         jax.config.update(name, value)

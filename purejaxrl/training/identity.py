@@ -35,7 +35,8 @@ INSTALLED = tuple(
 PLAIN = (type(None), bool, int, float, complex, str, bytes, enum.Enum, np.dtype, np.generic, types.EllipsisType)
 MAX_ARRAY_BYTES = 2**24
 PROGRAM_MODULES = (
-    *(f"purejaxrl.{name}" for name in ("agents", "components", "envs", "kernels", "training", "types")),
+    *(f"purejaxrl.{name}" for name in ("agents", "components", "envs", "kernels", "types")),
+    *(f"purejaxrl.training.{name}" for name in ("compilation", "devices", "evaluation", "loop", "rollout")),
     "gymnax.environments",
 )
 # Of these what they offer.
