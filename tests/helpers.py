@@ -9,6 +9,7 @@ import pty
 import re
 import resource
 import struct
+import subprocess
 import sys
 import termios
 import threading
@@ -189,3 +190,27 @@ def screen_of(text, columns):
             at += 1
     rows = [row.rstrip() for row in rows]
     return rows if rows[-1] else rows[:-1]
+
+
+def assert_passes_untyped(file, *words):
+    """The tests of a file pass in a process without the suite's own checks of shapes and types."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:xdist",
+            "-p",
+            "no:cacheprovider",
+            *words,
+            Path(__file__).with_name(file),
+        ],
+        env={**os.environ, "PUREJAXRL_TESTS_UNTYPED": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert " passed" in done.stdout

@@ -343,6 +343,20 @@ def test_a_damaged_file_is_compiled_again_with_one_warning(damage, compiled, fol
     assert len(compiled) == 2
 
 
+@pytest.mark.slow
+def test_what_a_stopped_process_has_left_in_jaxs_cache_is_used_once(compiled, folder, monkeypatch, tmp_path):
+    """XLA cannot serialize what JAX has read, so such a program is not kept, and the next one is."""
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "save_program", lambda file, program, runs: program)
+        _, files = train(tmp_path / "stopped")
+    assert list(folder.glob("*advance_group*"))
+    for name, programs in (("read", 0), ("kept", 1), ("found", 1)):
+        assert train(tmp_path / name)[1] == files
+        assert len(list(folder.glob("*.program"))) == programs
+        assert not list(folder.glob("*advance_group*"))
+    assert len(compiled) == 3
+
+
 def test_a_class_that_is_no_part_of_a_state_is_not_looked_up():
     for name in ("subprocess:Popen", "purejaxrl.errors:InputError", "os:system"):
         with pytest.raises(UnknownIdentityError):

@@ -245,14 +245,10 @@ def train_groups(
         key = None
         if not plan.options.debug:
             key = program_key(plan.agent, setting.env, config, runs, setting.budget, local[:runs], eval_episodes)
-        is_named = isinstance(plan.options.env, str) and plan.options.renderer is None
-        has_own = any(
-            spec.is_object and getattr(config, name) is not None for name, spec in field_specs(config).items()
-        )
-        is_ours = is_built_in(plan.agent) and is_named and not has_own
-        program = find_program(key, setting.budget, limit)
-        file = find_file(key, local[:runs]) if is_ours and program is None else None
-        if program is None:
+        program, file = find_program(key, setting.budget, limit), None
+        is_new = program is None
+        if program is None and _is_of_the_package(plan, config):
+            file = find_file(key, local[:runs])
             program = load_program(file, plan.agent, setting.env, config, setting.budget, local, limit)
         if program is None:
             note("compiling, as it is the first time for this setting ...")
@@ -270,7 +266,8 @@ def train_groups(
                 tag=None if file is None else file.tag,
             )
             program = save_program(file, program, runs)
-        keep_program(key, program, runs)
+        if is_new:
+            keep_program(key, program, runs)
         log(
             "program %d of %d: %s side by side in %s, chunks of up to %s, compiled in %.1f s",
             turn + 1,
@@ -308,6 +305,15 @@ def train_groups(
                 )
                 for chunk in chunks
             )
+
+
+def _is_of_the_package(plan: Plan, config: Any) -> bool:
+    """Check that agent, environment and networks are the package's own, so that their names tell what they are."""
+    has_objects = any(
+        spec.is_object and getattr(config, name) is not None for name, spec in field_specs(config).items()
+    )
+    is_named = isinstance(plan.options.env, str) and plan.options.renderer is None
+    return is_built_in(plan.agent) and is_named and not has_objects
 
 
 def _position_after(begun: BatchPosition, ended: BatchPosition | None, chunk: Chunk) -> BatchPosition:

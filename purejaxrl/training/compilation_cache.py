@@ -47,9 +47,7 @@ def use_compilation_cache() -> Path | None:
     if given and not os.environ.get(VARIABLE):
         return Path(given)
     folder = cache_folder()
-    if folder is None:
-        return None
-    if not is_usable(folder):
+    if folder is None or not is_usable(folder):
         return None
     if jax.config.values["jax_compilation_cache_dir"] != str(folder):
         remove_damaged(folder)

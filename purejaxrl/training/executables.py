@@ -57,7 +57,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "chex", "numpy", "ml_dty
 EDITABLE = ("gymnax", "flax", "optax", "chex")
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "PUREJAXRL_REFERENCE_KERNELS", "TF_XLA_FLAGS")
 # Settings of JAX that say where and how programs are kept or reported, not what they compute.
-IRRELEVANT = ("cache", "log", "traceback", "compiler_detailed", "explain", "dump")
+IRRELEVANT = ("cache", "jax_log", "logging", "log_modules", "traceback", "explain", "dump")
 # Trees on disk name their classes; those of other packages are not looked up.
 CLASSES_FROM = ("purejaxrl.", "optax.", "gymnax.", "flax.", "chex.")
 # How arguments and results of each part are sharded.
@@ -157,9 +157,7 @@ def save_program(file: ProgramFile | None, program: Program, runs: int) -> Progr
     if file is not None and not program.serialized:
         # It was read from JAX's own cache, where a process that was stopped has left it: next time it shall be kept.
         _remove_from_jax(file)
-    is_whole = program.serialized and program.width >= runs
-    # Once more, as more modules are loaded now.
-    if file is not None and is_whole and is_installed_alone(contents_of_modules()):
+    if file is not None and program.serialized and program.width >= runs:
         with suppress(UnknownIdentityError, OSError, TypeError, ValueError, AttributeError):
             _write(file, program)
             # JAX has just kept the same in its own cache, where it would be found in place of being compiled.
@@ -176,12 +174,16 @@ def _remove_from_jax(file: ProgramFile) -> None:
 
 
 def _write(file: ProgramFile, program: Program) -> None:
-    """Write a program to its file."""
+    """Write a program to its file; raise UnknownIdentityError where it is not made from installed packages alone."""
+    # Once more, as more modules are loaded now.
+    modules = contents_of_modules()
+    if not is_installed_alone(modules):
+        raise UnknownIdentityError(file.path.name)
     results = {name: _describe(part.result) for name, part in program.serialized.items()}
     blobs = {name: zlib.compress(part.executable, 1) for name, part in program.serialized.items()}
     header = {
         "made_from": file.made_from,
-        "modules": contents_of_modules(),
+        "modules": modules,
         "width": program.width,
         "capacity": program.capacity,
         "memory": program.memory,

@@ -24,14 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Folders of Python's library, of installed packages and of this one.
-INSTALLED = tuple(
-    f"{Path(path).resolve()}{os.sep}"
-    for path in (
-        *(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-        str(Path(__file__).parents[1]),
-    )
+# Folders of Python's library, of installed packages and of this one, as they are called and as links resolve.
+FOLDERS = (
+    *(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    str(Path(__file__).parents[1]),
 )
+INSTALLED = tuple(f"{path}{os.sep}" for folder in FOLDERS for path in {folder, str(Path(folder).resolve())})
 PLAIN = (type(None), bool, int, float, complex, str, bytes, enum.Enum, np.dtype, np.generic, types.EllipsisType)
 MAX_ARRAY_BYTES = 2**24
 PROGRAM_MODULES = (
@@ -86,8 +84,7 @@ def stable_text(key: Hashable) -> str:
         The text.
 
     Raises:
-        UnknownIdentityError: If something in it is not of an installed package, and only known by the object that it
-            is.
+        UnknownIdentityError: If something in it is not of a package in KNOWN.
     """
     return repr(_stable(key))
 
