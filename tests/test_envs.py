@@ -171,14 +171,55 @@ def test_the_environment_receives_actions_clipped_to_its_bounds():
     np.testing.assert_allclose(batch.next_observation, np.clip(sampled, -0.5, np.arange(6.0).reshape(2, 3)))
 
 
-def test_seaborn_is_imported_once_gymnax_draws_with_it():
+def test_what_gymnax_draws_with_is_imported_once_it_draws():
     code = """
 import sys
 from purejaxrl.envs import make
 make("CartPole-v1")
-assert "seaborn" not in sys.modules
-from gymnax.visualize import vis_minatar
+assert not {"matplotlib", "matplotlib.pyplot", "matplotlib.colors", "seaborn"} & set(sys.modules)
+from gymnax.environments.misc import pong
+assert not {"matplotlib", "seaborn"} & set(sys.modules)
+import matplotlib.colors
+import matplotlib.pyplot
 import seaborn
-assert vis_minatar.sns.color_palette("viridis", 3) == seaborn.color_palette("viridis", 3)
+assert pong.plt.subplots is matplotlib.pyplot.subplots
+assert pong.colors.ListedColormap is matplotlib.colors.ListedColormap
+assert pong.sns.color_palette("viridis", 3) == seaborn.color_palette("viridis", 3)
+assert not hasattr(pong.plt, "no_such_function")
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_other_threads_never_see_what_stands_in_for_it():
+    code = """
+import sys, threading
+from purejaxrl.envs import make
+done = threading.Event()
+threading.Thread(target=done.wait).start()
+make("CartPole-v1")
+done.set()
+assert "matplotlib.pyplot" in sys.modules
+from gymnax.environments.bsuite import catch
+import matplotlib.pyplot
+assert catch.plt is matplotlib.pyplot
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_gymnax_that_draws_with_more_is_imported_whole():
+    code = """
+import sys
+from purejaxrl.envs import registry
+registry.FOR_ANIMATIONS = ("matplotlib", "matplotlib.pyplot", "matplotlib.colors")
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        # As `from matplotlib.animation import FuncAnimation` would fail where matplotlib is no package.
+        if name == "seaborn" and "__path__" not in vars(sys.modules.get("matplotlib", sys)):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Refusing())
+registry.make("CartPole-v1")
+import gymnax, matplotlib.pyplot
+assert "Pong-misc" in gymnax.registered_envs
+assert hasattr(gymnax.environments, "spaces") and hasattr(matplotlib, "__path__")
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,9 @@ backends, after which one CPU device per core can no longer be requested.
 
 from __future__ import annotations
 
+import importlib
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
@@ -28,6 +30,8 @@ from purejaxrl.types import ActionSpace, Continuous, Discrete, Env, PyTree, Scal
 
 GYMNAX_INTERFACE = ("reset", "step", "observation_space", "action_space", "default_params")
 UNLIMITED = 2**31 - 1
+# What gymnax imports for its own animations alone.
+FOR_ANIMATIONS = ("matplotlib", "matplotlib.pyplot", "matplotlib.colors", "seaborn")
 
 
 class EnvEntry(NamedTuple):
@@ -209,23 +213,41 @@ def _make_by_name(name: str) -> tuple[Any, PyTree]:
 
 
 def _import_gymnax() -> ModuleType:
-    """Import gymnax, but seaborn, which it imports for its own animations in half a second, only once that is used."""
-    is_early = not {"gymnax", "seaborn"} & set(sys.modules)
-    if is_early:
-        sys.modules["seaborn"] = stand_in = ModuleType("seaborn")
-        stand_in.__getattr__ = _seaborn_attribute  # type: ignore[method-assign]
-    try:
-        import gymnax
-    finally:
-        if is_early:
-            del sys.modules["seaborn"]
+    """Import gymnax, but what it imports for its own animations, in a second, only once that is used."""
+    # While other threads run, one of them might import the same and would find the stand-ins.
+    is_alone = threading.active_count() == 1 and not {"gymnax", "matplotlib", "seaborn"} & set(sys.modules)
+    if is_alone:
+        stand_ins = {name: _stand_in(name) for name in FOR_ANIMATIONS}
+        vars(stand_ins["matplotlib"]).update(
+            pyplot=stand_ins["matplotlib.pyplot"], colors=stand_ins["matplotlib.colors"]
+        )
+        sys.modules.update(stand_ins)
+        try:
+            import gymnax
+        except ImportError:
+            # A version that needs more of them is imported anew, with the modules themselves.
+            for name in [name for name in sys.modules if name.partition(".")[0] == "gymnax"]:
+                del sys.modules[name]
+        finally:
+            for name in FOR_ANIMATIONS:
+                del sys.modules[name]
+    import gymnax
+
     return gymnax
 
 
-def _seaborn_attribute(name: str) -> Any:
-    import seaborn
+def _stand_in(name: str) -> ModuleType:
+    """Return a module that imports the one of this name when it is asked for an attribute."""
+    module = ModuleType(name)
+    module.__getattr__ = partial(_attribute_of, name)  # type: ignore[method-assign]
+    return module
 
-    return getattr(seaborn, name)
+
+def _attribute_of(module: str, name: str) -> Any:
+    # Python asks for some while it imports.
+    if name.startswith("__"):
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(module), name)
 
 
 def convert_action_space(name: str, space: Any) -> ActionSpace:
