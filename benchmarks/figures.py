@@ -52,9 +52,9 @@ def plot_curves(results: dict[str, purejaxrl.Result]) -> Figure:
 
 def plot_sweep(result: purejaxrl.Result) -> Figure:
     """The figure of every sweep, in the size of a page."""
-    plan = result.plan
+    plan, metrics = result.plan, result.frame()
     figure = plots.sweep(
-        result.frame(),
+        {name: metrics[name].to_numpy() for name in metrics},
         read_statistics(result.path),
         plan.labels,
         np.arange(plan.runs) // plan.options.seeds,

@@ -406,11 +406,11 @@ def _import_figures(plan: Plan) -> None:
     """Begin to import what figures and tables need while XLA loads or compiles programs and trains.
 
     Args:
-        plan: What is to be trained: that of a single setting does without scipy.
+        plan: What is to be trained: that of a single setting does without pandas.
     """
     # It reads a hundred files, and would have to wait for the interpreter at each.
     hash_of_source()
-    names = ["purejaxrl.analysis.figures", *(["purejaxrl.analysis.statistics"] if plan.is_sweep else [])]
+    names = ["purejaxrl.analysis.figures", *(["pandas"] if plan.is_sweep else [])]
     is_importing = any(thread.name == IMPORTER for thread in threading.enumerate())
     if not set(names) <= set(sys.modules) and not is_importing:
         threading.Thread(target=_import_all, args=(names,), name=IMPORTER).start()

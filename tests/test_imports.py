@@ -85,5 +85,20 @@ def test_what_takes_long_to_make_is_kept(words, tmp_path):
 @pytest.mark.parametrize("algorithm", ["a3c", "dqn"])
 def test_training_begins_without_what_it_does_not_need(algorithm, tmp_path):
     found = imported("before training", "train", algorithm, "--env_steps", "400", "--quiet", cwd=tmp_path)
-    # gymnax's spaces import gymnasium, in 20 ms, and some of its environments matplotlib.
-    assert found == ["flax", "gymnasium", "gymnax", "jax", "matplotlib", "optax"]
+    # gymnax's spaces import gymnasium, in 20 ms.
+    assert found == ["flax", "gymnasium", "gymnax", "jax", "optax"]
+
+
+def test_a_training_of_one_setting_needs_no_tables(tmp_path):
+    found = imported("at the end", "train", "vpg", "--env_steps", "3000", "--steps_per_epoch", "1000", cwd=tmp_path)
+    assert (tmp_path / "results/vpg-CartPole-v0-original/learning_curve.png").exists()
+    assert "matplotlib" in found
+    assert not {"pandas", "scipy", "seaborn"} & set(found)
+
+
+@pytest.mark.slow
+def test_a_sweep_needs_no_scipy(tmp_path):
+    words = ["sweep", "vpg", "--pi_lr", "1e-3,1e-2", "--seeds", "2", "--env_steps", "3000", "--steps_per_epoch", "1000"]
+    found = imported("at the end", *words, cwd=tmp_path)
+    assert {"matplotlib", "pandas"} < set(found)
+    assert "scipy" not in found

@@ -249,8 +249,9 @@ def _write_figure(comparison: Comparison, metrics: pd.DataFrame, title: str, pat
     from purejaxrl.analysis import plots
 
     settings = (comparison.labels, comparison.setting_of_run)
+    columns = {name: metrics[name].to_numpy() for name in metrics}
     with plots.default_style():
-        figure = plots.sweep(metrics, comparison.frame, *settings, title, comparison.solved_at)
+        figure = plots.sweep(columns, comparison.frame, *settings, title, comparison.solved_at)
         write_figure(path, figure, metadata={"Software": None})
 
 

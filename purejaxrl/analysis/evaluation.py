@@ -15,6 +15,7 @@ import pandas as pd
 from jaxtyping import Array
 
 from purejaxrl.analysis.learned_params import LearnedParams, load_params
+from purejaxrl.analysis.statistics import interval
 from purejaxrl.components.hyperparameters import as_whole
 from purejaxrl.envs import ENVIRONMENTS, find_renderer
 from purejaxrl.envs.images import Renderer, advance, initial_history, select_frames
@@ -80,9 +81,6 @@ class Evaluation(NamedTuple):
 
 def _describe_settings(returns: pd.DataFrame, config: Recorded) -> pd.DataFrame:
     """The rows of `Evaluation.settings`."""
-    # scipy takes long to import.
-    from purejaxrl.analysis.statistics import interval
-
     rows = []
     for setting, own in returns.groupby(config.setting_of(returns["run"].to_numpy(np.int64))):
         means = own.groupby("run")["return"].mean()

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from purejaxrl.analysis import plots
+from purejaxrl.analysis import plots, statistics
+from purejaxrl.analysis.summary import parse_summary
 from purejaxrl.errors import InputError, in_one_line, reason, warn
 from purejaxrl.experiment.labels import column_name, columns_of
 from purejaxrl.experiment.run_config import Recorded, recorded_of
+from purejaxrl.storage.csv_files import read_numbers
 from purejaxrl.storage.files import write_figure
 from purejaxrl.storage.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("run", "env_steps", "episodes", "return_100", "return_mean", "eval_return")
 HISTOGRAM = "_histogram"
@@ -37,10 +41,6 @@ def write_statistics(folder: RunFolder, config: dict[str, Any], summary: dict[st
     run_config = recorded_of(config)
     if not run_config.is_sweep:
         return
-    # Imported here, as it needs scipy and a training of one setting does not.
-    from purejaxrl.analysis import statistics
-    from purejaxrl.analysis.summary import parse_summary
-
     parsed = parse_summary(summary)
     scores = parsed.scores_by_setting()
     frame = statistics.describe(scores, parsed.solved_at is not None, parsed.stop_when_solved)
@@ -95,9 +95,13 @@ def write_figures(folder: RunFolder, config: Recorded, summary: dict[str, Any]) 
     """
     if not (folder.path / "metrics.csv").exists():
         return []
-    metrics = _read_table(folder.path / "metrics.csv", COLUMNS)
-    if not metrics["run"].isin(range(config.runs)).all():
-        raise InputError(f"cannot use {folder.path / 'metrics.csv'}: it holds runs that config.json does not")
+    file = folder.path / "metrics.csv"
+    try:
+        metrics = read_numbers(file, COLUMNS)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {file}: {reason(error)}") from error
+    if not np.isin(metrics["run"], np.arange(config.runs)).all():
+        raise InputError(f"cannot use {file}: it holds runs that config.json does not")
     with plots.default_style():
         if config.is_sweep:
             statistics = read_statistics(folder.path)
@@ -164,14 +168,13 @@ def read_statistics(path: Path) -> pd.DataFrame:
     Raises:
         InputError: If there is no sweep.csv, or it cannot be read.
     """
-    return _read_table(path / "sweep.csv").sort_values("setting", ignore_index=True)
+    import pandas as pd
 
-
-def _read_table(file: Path, columns: tuple[str, ...] | None = None) -> pd.DataFrame:
+    file = path / "sweep.csv"
     try:
-        return pd.read_csv(file, usecols=columns)
+        return pd.read_csv(file).sort_values("setting", ignore_index=True)
     except FileNotFoundError:
-        raise InputError(f"{file.parent} holds no {file.name}: the training has not ended") from None
+        raise InputError(f"{path} holds no {file.name}: the training has not ended") from None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {file}: {reason(error)}") from error
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from matplotlib import rc_context, rcdefaults
 from matplotlib.axes import Axes
 from matplotlib.cbook import normalize_kwargs
@@ -15,7 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from purejaxrl.analysis.statistics import interquartile_mean, ranking
 from purejaxrl.experiment.labels import counted, wrap_label
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Columns of metrics.csv by name, [rows] each.
+Metrics = Mapping[str, np.ndarray]
 
 # Inches.
 SIZE = (8, 4.8)
@@ -48,7 +54,7 @@ def new_figure() -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = None) -> Figure:
+def learning_curve(metrics: Metrics, title: str, solved_at: float | None = None) -> Figure:
     """Plot the mean return of the last 100 episodes of one setting against env steps.
 
     Up to 100 runs are faint lines, the mean of all runs is a thick one. The band is one standard deviation over all
@@ -58,7 +64,7 @@ def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = 
     line.
 
     Args:
-        metrics: Content of metrics.csv: run, env_steps, episodes, return_100, return_mean, eval_return.
+        metrics: Columns of metrics.csv: run, env_steps, episodes, return_100, return_mean, eval_return; [rows] each.
         title: Title of the figure.
         solved_at: Return at which to mark the environment as solved.
 
@@ -72,7 +78,7 @@ def learning_curve(metrics: pd.DataFrame, title: str, solved_at: float | None = 
 
 def plot_runs(
     axes: Axes,
-    metrics: pd.DataFrame,
+    metrics: Metrics,
     title: str,
     solved_at: float | None = None,
     column: str | None = None,
@@ -97,7 +103,7 @@ def plot_runs(
     wanted = {training: f"training, {_meaning(metrics)}"} if column is None else {column: column}
     if training == RECENT:
         metrics = add_recent_returns(metrics)
-    is_evaluated = "eval_return" in metrics and metrics["eval_return"].notna().any()
+    is_evaluated = "eval_return" in metrics and np.isfinite(metrics["eval_return"]).any()
     if column is None and name is None and is_evaluated:
         wanted["eval_return"] = "greedy evaluation"
     for which, meaning in wanted.items():
@@ -108,7 +114,7 @@ def plot_runs(
 
 def plot_settings(
     axes: Axes,
-    metrics: pd.DataFrame,
+    metrics: Metrics,
     labels: Sequence[str],
     order: Any,
     setting_of_run: np.ndarray,
@@ -211,7 +217,7 @@ def histogram(counts: dict[int, int], width: int, title: str, label: str) -> Fig
 
 
 def sweep(
-    metrics: pd.DataFrame,
+    metrics: Metrics,
     statistics: pd.DataFrame,
     labels: Sequence[str],
     setting_of_run: np.ndarray,
@@ -227,7 +233,7 @@ def sweep(
     of the curves, best on top.
 
     Args:
-        metrics: A row per run and interval: run, env_steps, episodes, return_100, return_mean.
+        metrics: Columns of metrics.csv: run, env_steps, episodes, return_100, return_mean; [rows] each.
         statistics: A row per setting, as `purejaxrl.analysis.statistics.describe` returns them.
         labels: A label for each setting.
         setting_of_run: The setting of each run number in `metrics`, [runs].
@@ -237,9 +243,6 @@ def sweep(
     Returns:
         The figure.
     """
-    # scipy takes long to import, and the figure of a single setting does without.
-    from purejaxrl.analysis.statistics import ranking
-
     order = ranking(statistics)
     rows = min(len(order), ROWS)
     names = [_wrapped(labels[row]) for row in order[:rows]]
@@ -270,22 +273,33 @@ def sweep(
     return figure
 
 
-def add_recent_returns(metrics: pd.DataFrame) -> pd.DataFrame:
+def add_recent_returns(metrics: Metrics) -> Metrics:
     """Add the mean return of the last episodes of each run: of 100, and of all while these are fewer.
 
     Args:
-        metrics: Content of metrics.csv: run, env_steps, episodes, return_100, return_mean.
+        metrics: Columns of metrics.csv: run, env_steps, episodes, return_100, return_mean; [rows] each.
 
     Returns:
         The rows by run and env steps, with a column recent_return, which is NaN where no episode has ended.
     """
-    rows = metrics.sort_values(["run", "env_steps"])
-    ended = rows.groupby("run")["episodes"].diff().fillna(rows["episodes"])
-    returns = (rows["return_mean"] * ended).where(ended > 0, 0.0)
+    rows = _rows(metrics, np.lexsort((metrics["env_steps"], metrics["run"])))
+    episodes, starts = rows["episodes"], _starts(rows["run"])
+    ended = np.concatenate([np.diff(part, prepend=0) for part in np.split(episodes, starts)])
+    returns = np.where(ended > 0, rows["return_mean"] * ended, 0.0)
     # NaN returns propagate.
-    total = returns.groupby(rows["run"]).transform(lambda of_run: of_run.cumsum(skipna=False))
-    of_all = total / rows["episodes"].where(rows["episodes"] > 0)
-    return rows.assign(**{RECENT: rows["return_100"].fillna(of_all)})
+    total = np.concatenate([np.cumsum(part) for part in np.split(returns, starts)])
+    of_all = np.where(episodes > 0, total / np.maximum(episodes, 1), np.nan)
+    return {**rows, RECENT: np.where(np.isnan(rows["return_100"]), of_all, rows["return_100"])}
+
+
+def _rows(metrics: Metrics, which: np.ndarray) -> dict[str, np.ndarray]:
+    """Pick rows by their numbers, or by a mask."""
+    return {name: values[which] for name, values in metrics.items()}
+
+
+def _starts(run: np.ndarray) -> np.ndarray:
+    """Rows at which another run begins, where rows are in order of runs."""
+    return np.flatnonzero(np.diff(run)) + 1
 
 
 def _wrapped(label: str) -> str:
@@ -293,13 +307,13 @@ def _wrapped(label: str) -> str:
     return "\n".join(wrap_label(label, LABEL_LENGTH))
 
 
-def _training_column(metrics: pd.DataFrame) -> str:
+def _training_column(metrics: Metrics) -> str:
     """The mean of up to 100 episodes, where half of the runs or more ever have as many."""
-    known = metrics.loc[metrics["return_100"].notna(), "run"].nunique() if "return_100" in metrics else 0
-    return RECENT if known and 2 * known >= metrics["run"].nunique() else "return_mean"
+    known = np.unique(metrics["run"][~np.isnan(metrics["return_100"])]).size if "return_100" in metrics else 0
+    return RECENT if known and 2 * known >= np.unique(metrics["run"]).size else "return_mean"
 
 
-def _meaning(metrics: pd.DataFrame) -> str:
+def _meaning(metrics: Metrics) -> str:
     return "mean of 100 episodes" if _training_column(metrics) == RECENT else "mean of the interval"
 
 
@@ -324,7 +338,7 @@ def _style_env_steps(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _add_runs(axes: Axes, metrics: pd.DataFrame, column: str, label: str, color: str, **style: Any) -> None:
+def _add_runs(axes: Axes, metrics: Metrics, column: str, label: str, color: str, **style: Any) -> None:
     curves, full_from = _find_curves(metrics, column)
     if not curves:
         return
@@ -357,26 +371,24 @@ def _add_line(axes: Axes, grid: np.ndarray, values: np.ndarray, full_from: float
 
 def _add_settings(
     axes: Axes,
-    metrics: pd.DataFrame,
+    metrics: Metrics,
     settings: np.ndarray,
     setting_of_run: np.ndarray,
     column: str | None = None,
     labels: Sequence[str] | None = None,
     **style: Any,
 ) -> None:
-    from purejaxrl.analysis.statistics import interquartile_mean
-
     column = column or _training_column(metrics)
     if column == RECENT:
         metrics = add_recent_returns(metrics)
     taken = _count_named(axes) if labels is not None else 0
-    setting_of_row = setting_of_run[metrics["run"].to_numpy(np.int64)]
-    if not metrics[column].notna().any():
+    setting_of_row = setting_of_run[metrics["run"].astype(np.int64)]
+    if np.isnan(metrics[column]).all():
         _mark_empty(axes, "no returns")
     for rank, setting in enumerate(settings):
         color = style.get("color") or COLORS[(taken + rank) % len(COLORS)]
         name = {"label": None if labels is None else _wrapped(labels[setting])}
-        curves, full_from = _find_curves(metrics[setting_of_row == setting], column)
+        curves, full_from = _find_curves(_rows(metrics, setting_of_row == setting), column)
         if not curves:
             continue
         grid, values = _on_one_grid(curves)
@@ -414,28 +426,29 @@ def _mark_empty(axes: Axes, text: str) -> None:
     axes.set_xticks([])
 
 
-def _find_curves(metrics: pd.DataFrame, column: str) -> tuple[list[tuple[np.ndarray, np.ndarray]], float]:
+def _find_curves(metrics: Metrics, column: str) -> tuple[list[tuple[np.ndarray, np.ndarray]], float]:
     """Curves of the runs, and for `recent_return` the env steps from which each of them has had 100 episodes.
 
     Runs that never have as many are left out, unless that is more than half of them.
     """
     if column != RECENT:
         return _curves(metrics, column), -np.inf
-    is_full = metrics["return_100"].notna()
-    starts = metrics[is_full].groupby("run")["env_steps"].min()
-    if 2 * len(starts) < metrics["run"].nunique():
+    # They are sorted, so the first of a run's rows is its earliest.
+    full = _rows(metrics, ~np.isnan(metrics["return_100"]))
+    runs, first = np.unique(full["run"], return_index=True)
+    if not len(runs) or 2 * len(runs) < np.unique(metrics["run"]).size:
         return _curves(metrics, column), np.inf
-    return _curves(metrics[metrics["run"].isin(starts.index)], column), float(starts.max())
+    return _curves(_rows(metrics, np.isin(metrics["run"], runs)), column), float(full["env_steps"][first].max())
 
 
-def _curves(metrics: pd.DataFrame, column: str) -> list[tuple[np.ndarray, np.ndarray]]:
+def _curves(metrics: Metrics, column: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Env steps and values of each run that has any, by run."""
-    known = metrics.loc[metrics[column].notna(), ["run", "env_steps", column]].sort_values(["run", "env_steps"])
-    if known.empty:
+    known = _rows(metrics, ~np.isnan(metrics[column]))
+    known = _rows(known, np.lexsort((known["env_steps"], known["run"])))
+    if not known["run"].size:
         return []
-    run, env_steps, values = (known[name].to_numpy(float) for name in known)
-    starts = np.flatnonzero(np.diff(run)) + 1
-    return list(zip(np.split(env_steps, starts), np.split(values, starts), strict=True))
+    starts = _starts(known["run"])
+    return list(zip(np.split(known["env_steps"], starts), np.split(known[column], starts), strict=True))
 
 
 def _on_one_grid(curves: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

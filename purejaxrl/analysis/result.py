@@ -405,16 +405,16 @@ class Result:
 
             figure = plt.figure(figsize=plots.SIZE, layout="constrained")
             axes = figure.subplots()
-        settings = self._settings
+        settings, rows = self._settings, {name: metrics[name].to_numpy() for name in metrics}
         style = {"solved_at": config.solved_at, "column": column, **line_style}
         # Curves with labels of their own share axes with others.
         title = config.env if "label" in line_style else ", ".join(filter(None, [config.title, self._label]))
         if len(settings) == 1:
-            plots.plot_runs(axes, metrics, title, **style)
+            plots.plot_runs(axes, rows, title, **style)
         else:
             setting_of_run = config.setting_of(np.arange(config.runs))
             order = self.summary()["setting"].to_numpy() if self.summary_json else settings
-            plots.plot_settings(axes, metrics, config.labels, order, setting_of_run, title, **style)
+            plots.plot_settings(axes, rows, config.labels, order, setting_of_run, title, **style)
         if figure is not None:
             plots.make_room_for_legend(figure)
         return axes

@@ -2,7 +2,7 @@
 
 Agarwal et al. 2021, Deep Reinforcement Learning at the Edge of the Statistical Precipice, arXiv:2108.13264. There is
 one environment here, so the strata of the stratified bootstrap are the settings: the runs of each are resampled on
-their own.
+their own. scipy.stats has both statistics, but takes longer to import than many a sweep to train.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-from scipy import stats
 
 from purejaxrl.experiment.labels import wrap_label
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -69,7 +70,10 @@ def interquartile_mean(values: np.ndarray, axis: int = -1) -> Any:
     >>> print(interquartile_mean(np.array([0.0, 10.0, 20.0, 900.0])))
     15.0
     """
-    return stats.trim_mean(values, 0.25, axis=axis)
+    size = values.shape[axis]
+    cut = size // 4
+    ordered = np.partition(values, (cut, size - cut - 1), axis)
+    return np.mean(np.take(ordered, range(cut, size - cut), axis), axis=axis)
 
 
 def interval(values: np.ndarray, statistic: Callable[..., Any] = interquartile_mean) -> tuple[Any, Any]:
@@ -144,6 +148,9 @@ def describe(settings: Sequence[Scores], has_threshold: bool, stopped_when_solve
         setting's own best_improves*, solved_env_steps_median where no run was solved, and everything about solving
         without a threshold.
     """
+    # It takes long to import, and a training of one setting does without.
+    import pandas as pd
+
     measure = ranking_measure(settings, stopped_when_solved)
     finals = [scores.final_return[np.isfinite(scores.final_return)] for scores in settings]
     areas = [scores.area_under_curve[np.isfinite(scores.area_under_curve)] for scores in settings]
@@ -274,6 +281,8 @@ def improvements(settings: Sequence[Scores], stopped_when_solved: bool = False) 
     Returns:
         A row per pair: setting, other, and the probability with low and high as `probability_of_improvement` has them.
     """
+    import pandas as pd
+
     measure = ranking_measure(settings, stopped_when_solved)
     compared = [compared_values(scores, measure) for scores in settings]
     rows = [
@@ -395,18 +404,17 @@ def _is_partial(frame: pd.DataFrame) -> Any:
 
 def _bootstrap(samples: tuple[np.ndarray, ...], statistic: Any, elements: int) -> tuple[Any, Any]:
     """Percentile bootstrap; `elements` of one resample decide how many are held in memory at once."""
-    found = stats.bootstrap(
-        samples,
-        statistic,
-        n_resamples=RESAMPLES,
-        batch=max(1, ELEMENTS_AT_ONCE // elements),
-        vectorized=True,
-        axis=-1,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=SEED,
-    )
-    return found.confidence_interval.low, found.confidence_interval.high
+    rng, batch, found = np.random.default_rng(SEED), max(1, ELEMENTS_AT_ONCE // elements), []
+    for done in range(0, RESAMPLES, batch):
+        count = min(batch, RESAMPLES - done)
+        sizes = [sample.shape[-1] for sample in samples]
+        resamples = [
+            sample[..., rng.integers(0, size, (count, size))] for sample, size in zip(samples, sizes, strict=True)
+        ]
+        found.append(statistic(*resamples, axis=-1))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(np.concatenate(found, axis=-1), (tail, 1 - tail), axis=-1)
+    return low, high
 
 
 def _count(ranks: np.ndarray, distinct: int) -> np.ndarray:

@@ -204,7 +204,7 @@ def _print_summary(result: Result) -> None:
         print(f"mean return of the last 100 episodes: {final:.1f}")
     elif not summary["failed_runs"]:
         # There is no metrics.csv before the end of the first interval.
-        with suppress(InputError):
+        with suppress(FileNotFoundError):
             print(f"mean return of the last episodes: {_recent_return(result)}")
     if summary["solved_at"] is not None:
         solved = f"{summary['solved_runs']} of {summary['runs']} runs"
@@ -219,11 +219,16 @@ def _print_summary(result: Result) -> None:
 
 def _recent_return(result: Result) -> str:
     """Format the mean return of runs that have not all had 100 episodes."""
+    import numpy as np
+
     from purejaxrl.analysis.plots import add_recent_returns
     from purejaxrl.experiment.progress import format_return
+    from purejaxrl.storage.csv_files import read_numbers
 
-    last = add_recent_returns(result.frame()).groupby("run").tail(1)
-    return format_return(float(last["recent_return"].to_numpy().mean()), last["episodes"].to_numpy())
+    columns = ("run", "env_steps", "episodes", "return_100", "return_mean")
+    rows = add_recent_returns(read_numbers(result.path / "metrics.csv", columns))
+    last = np.append(np.diff(rows["run"]) != 0, True)
+    return format_return(float(rows["recent_return"][last].mean()), rows["episodes"][last])
 
 
 COMMANDS = {

@@ -27,6 +27,11 @@ def make_metrics(curves, env_steps=None, return_100=True):
     return pd.concat(frames, ignore_index=True).sample(frac=1, random_state=0)
 
 
+def columns(frame):
+    """As figures take them."""
+    return {name: frame[name].to_numpy() for name in frame}
+
+
 def sweep_figure(curves, runs, labels, return_100=True, solved_at=None, final=None):
     """The figure of a sweep with these curves, as many for each setting."""
     settings = len(curves) // runs
@@ -38,7 +43,7 @@ def sweep_figure(curves, runs, labels, return_100=True, solved_at=None, final=No
     ]
     frame = statistics.describe(scores, has_threshold=solved_at is not None)
     of_run = np.repeat(np.arange(settings), runs)
-    return plots.sweep(make_metrics(curves, return_100=return_100), frame, labels, of_run, "title", solved_at)
+    return plots.sweep(columns(make_metrics(curves, return_100=return_100)), frame, labels, of_run, "title", solved_at)
 
 
 def names_of(axes):
@@ -47,7 +52,7 @@ def names_of(axes):
 
 def test_at_most_100_faint_lines_and_a_mean_over_all_runs():
     """Run r is a constant r; a hundred lines of the 250 would not average 124.5."""
-    axes = plots.learning_curve(make_metrics([[run, run] for run in range(250)]), "many").axes[0]
+    axes = plots.learning_curve(columns(make_metrics([[run, run] for run in range(250)])), "many").axes[0]
     *faint, mean = axes.lines
     assert 50 < len(faint) <= 100
     assert len({line.get_ydata()[0] for line in faint}) == len(faint)
@@ -60,21 +65,21 @@ def test_at_most_100_faint_lines_and_a_mean_over_all_runs():
 
 def test_the_band_ends_where_the_runs_end():
     """Three runs at 500 and one at 100: mean 400, deviation 173."""
-    axes = plots.learning_curve(make_metrics([[500.0, 500.0]] * 3 + [[100.0, 100.0]]), "bounded").axes[0]
+    axes = plots.learning_curve(columns(make_metrics([[500.0, 500.0]] * 3 + [[100.0, 100.0]])), "bounded").axes[0]
     band = axes.collections[0].get_paths()[0].get_extents()
     np.testing.assert_allclose((band.y0, band.y1), (400 - np.sqrt(30000), 500))
 
 
 @pytest.mark.parametrize(("runs", "lines"), [(1, 1), (3, 3), (100, 100), (101, 51)])
 def test_few_runs_are_all_plotted(runs, lines):
-    axes = plots.learning_curve(make_metrics([[1, 2]] * runs), "few").axes[0]
+    axes = plots.learning_curve(columns(make_metrics([[1, 2]] * runs)), "few").axes[0]
     assert len(axes.lines) == lines + 1
 
 
 def test_a_run_that_ended_earlier_keeps_its_last_value():
     """Three runs of differing length in mixed-up rows; the mean begins where the last of them has."""
     metrics = make_metrics([[0, 2, 4, 6], [10, 10], [5, 1, 2]], [[100, 200, 300, 400], [50, 250], [100, 200, 300]])
-    mean = plots.learning_curve(metrics, "ended").axes[0].lines[-1]
+    mean = plots.learning_curve(columns(metrics), "ended").axes[0].lines[-1]
     at = lambda env_steps: np.interp(env_steps, *mean.get_data())  # noqa: E731
     assert mean.get_xdata()[[0, -1]].tolist() == [100, 400]
     assert at(100) == pytest.approx((0 + 10 + 5) / 3)
@@ -83,7 +88,7 @@ def test_a_run_that_ended_earlier_keeps_its_last_value():
 
 
 def test_interval_means_where_no_run_has_100_episodes():
-    axes = plots.learning_curve(make_metrics([[1, 1]], return_100=False), "short").axes[0]
+    axes = plots.learning_curve(columns(make_metrics([[1, 1]], return_100=False)), "short").axes[0]
     assert axes.lines[-1].get_ydata()[0] == 1.25
     assert "mean of the interval" in axes.lines[-1].get_label()
 
@@ -107,19 +112,19 @@ LATER = make_early(1, [0, 10, 50, 60], [NAN, 20, 40, 100], [NAN] * 4)
 
 
 def test_recent_returns_by_hand():
-    metrics = plots.add_recent_returns(pd.concat([LATER, EARLY]).sample(frac=1, random_state=1))
-    by_run = metrics.groupby("run")["recent_return"].agg(list)
+    shuffled = pd.concat([LATER, EARLY]).sample(frac=1, random_state=1)
+    by_run = pd.DataFrame(plots.add_recent_returns(columns(shuffled))).groupby("run")["recent_return"].agg(list)
     np.testing.assert_allclose(by_run[0], [10, (2 * 10 + 6 * 30) / 8, 25, 90])
     np.testing.assert_allclose(by_run[1], [NAN, 20, (10 * 20 + 40 * 40) / 50, (1800 + 10 * 100) / 60])
     diverged = EARLY.assign(return_mean=[10, NAN, 5, 5], return_100=NAN)
-    np.testing.assert_allclose(plots.add_recent_returns(diverged)["recent_return"], [10, NAN, NAN, NAN])
+    np.testing.assert_allclose(plots.add_recent_returns(columns(diverged))["recent_return"], [10, NAN, NAN, NAN])
 
 
 def test_a_curve_begins_with_the_first_episodes_as_a_thinner_line():
     """One run has 100 episodes after 200 env steps, the other after 300."""
     sooner = make_early(0, [10, 110, 210, 310], [20, 40, 60, 80], [NAN, 40, 60, 80])
     later = make_early(1, [10, 20, 120, 220], [40, 60, 80, 100], [NAN, NAN, 78, 100])
-    axes = plots.learning_curve(pd.concat([later, sooner]), "early").axes[0]
+    axes = plots.learning_curve(columns(pd.concat([later, sooner])), "early").axes[0]
     *faint, thin, thick, _ = axes.lines
     assert [line.get_ydata().tolist() for line in faint] == [[20, 40, 60, 80], [40, 50, 78, 100]]
     assert thin.get_linewidth() < thick.get_linewidth()
@@ -136,7 +141,7 @@ def test_the_line_is_thick_once_every_run_has_100_episodes(at):
     later = make_early(1, [10, 20, 120, 220], [20, 40, 60, 80], [NAN, NAN, 60, 80])
     sooner = make_early(0, [10, 110, 210, 310], [20, 40, 60, 80], [NAN, 40, 60, 80])
     metrics = sooner if at == 200 else pd.concat([later, sooner])
-    axes = plots.learning_curve(metrics, "early").axes[0]
+    axes = plots.learning_curve(columns(metrics), "early").axes[0]
     thick = next(line for line in axes.lines if line.get_linewidth() == 2)
     assert at <= thick.get_xdata()[0] < at + 1
     assert "mean of 100 episodes" in thick.get_label()
@@ -146,7 +151,8 @@ def test_the_line_is_thick_once_every_run_has_100_episodes(at):
 def test_several_curves_explain_the_thin_line_once_and_keep_their_colors():
     axes = plots.new_figure()[1]
     for name in ("one", "other"):
-        plots.plot_runs(axes, make_early(0, [10, 110, 210], [20, 40, 60], [NAN, 40, 60]), "", label=name, lw=None)
+        early = make_early(0, [10, 110, 210], [20, 40, 60], [NAN, 40, 60])
+        plots.plot_runs(axes, columns(early), "", label=name, lw=None)
     handles, labels = axes.get_legend_handles_labels()
     assert sorted(labels) == ["one (1 run)", "other (1 run)", "thin: fewer than 100 episodes so far"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == sorted(labels)
@@ -160,7 +166,7 @@ def test_a_setting_of_a_sweep_with_too_few_episodes_has_a_thin_curve():
     scores = [Scores(np.full(2, final), np.full(2, 30.0), np.full(2, np.inf), np.ones(2, bool)) for final in (60, NAN)]
     frame = statistics.describe(scores, has_threshold=False)
     of_run = np.array([0, 0, 1, 1])
-    axes = plots.sweep(pd.concat([*full, *few]), frame, ["full", "few"], of_run, "title", None).axes[0]
+    axes = plots.sweep(columns(pd.concat([*full, *few])), frame, ["full", "few"], of_run, "title", None).axes[0]
     by_width = {}
     for line in (line for line in axes.lines if line.get_xdata().size):
         by_width.setdefault(line.get_linewidth(), []).append(line)
@@ -174,7 +180,7 @@ def test_a_setting_of_a_sweep_with_too_few_episodes_has_a_thin_curve():
 
 def test_evaluations_are_a_second_line():
     metrics = make_metrics([[1, 1], [3, 3]]).assign(eval_return=9.0)
-    labels = [line.get_label() for line in plots.learning_curve(metrics, "evaluated", 7.0).axes[0].lines]
+    labels = [line.get_label() for line in plots.learning_curve(columns(metrics), "evaluated", 7.0).axes[0].lines]
     assert "training, mean of 100 episodes (2 runs)" in labels
     assert "greedy evaluation (2 runs)" in labels
 
@@ -237,7 +243,7 @@ def test_rows_and_colors_follow_the_rank():
     ]
     frame = statistics.describe(scores, has_threshold=True, stopped_when_solved=True)
     labels = ["diverged", "late", "alike", "soon"]
-    axes, final, area = plots.sweep(make_metrics(curves), frame, labels, np.arange(4), "title", None).axes
+    axes, final, area = plots.sweep(columns(make_metrics(curves)), frame, labels, np.arange(4), "title", None).axes
     assert names_of(final) == ["soon", "late", "alike", "diverged"]
     assert [line.get_ydata()[-1] for line in axes.lines] == [5, 9, 9, 4]
     np.testing.assert_allclose(final.collections[-1].get_offsets(), [[5, 0], [9, 1], [9, 2]])
@@ -256,7 +262,7 @@ def test_sweep_of_interval_means_has_no_final_returns():
 def test_sweep_without_metrics():
     frame = statistics.describe([Scores(np.ones(2), np.ones(2), np.ones(2), np.ones(2, bool))], has_threshold=False)
     metrics = make_metrics([[1]]).iloc[:0]
-    axes = plots.sweep(metrics, frame, ["a"], np.zeros(2, int), "title", None).axes[0]
+    axes = plots.sweep(columns(metrics), frame, ["a"], np.zeros(2, int), "title", None).axes[0]
     assert not axes.lines
     assert [text.get_text() for text in axes.texts] == ["no returns"]
 
@@ -284,7 +290,7 @@ def test_legends_name_settings_whole_and_within_the_figure(settings, words, tmp_
     """Beside the curves, as they would cover them; where there are many lines the figure is higher."""
     labels = [" ".join(f"hyperparameter_{word}={n}.{word}" for word in range(words)) for n in range(settings)]
     figure, axes = plots.new_figure()
-    curves = make_metrics([[n, n + 1] for n in range(settings)])
+    curves = columns(make_metrics([[n, n + 1] for n in range(settings)]))
     plots.plot_settings(axes, curves, labels, range(settings), np.arange(settings), "title")
     plots.make_room_for_legend(figure)
     figure.savefig(tmp_path / "curves.png")
@@ -299,7 +305,7 @@ def test_long_names_of_run_folders_are_whole_too(tmp_path):
     names = [f"{'a-folder-with-a-very-long-name-' * 4}{n}" for n in range(3)]
     figure, axes = plots.new_figure()
     for name in names:
-        plots.plot_runs(axes, make_metrics([[1, 2]]), "title", label=name)
+        plots.plot_runs(axes, columns(make_metrics([[1, 2]])), "title", label=name)
     plots.make_room_for_legend(figure)
     figure.savefig(tmp_path / "curves.png")
     texts = axes.get_legend().get_texts()

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from purejaxrl.analysis import statistics
 from purejaxrl.analysis.statistics import Scores
@@ -48,6 +49,17 @@ def test_interval_is_that_of_a_loop():
     rng = np.random.default_rng(2)
     means = [np.sort(rng.choice(values, 12))[3:9].mean() for _ in range(4000)]
     np.testing.assert_allclose(statistics.interval(values), np.quantile(means, (0.025, 0.975)), rtol=0.04)
+
+
+@pytest.mark.parametrize("shape", [(2,), (3,), (12,), (5, 7)])
+def test_intervals_and_means_are_those_of_scipy(shape, monkeypatch):
+    # Two batches, and a rest.
+    monkeypatch.setattr(statistics, "ELEMENTS_AT_ONCE", 900 * int(np.prod(shape)))
+    values = np.random.default_rng(3).gamma(2.0, 10.0, shape)
+    np.testing.assert_array_equal(statistics.interquartile_mean(values), scipy.stats.trim_mean(values, 0.25, axis=-1))
+    settings = {"n_resamples": 2000, "batch": 900, "method": "percentile", "rng": 0, "axis": -1}
+    expected = scipy.stats.bootstrap((values,), statistics.interquartile_mean, **settings).confidence_interval
+    np.testing.assert_allclose(statistics.interval(values), (expected.low, expected.high), rtol=1e-12)
 
 
 def test_intervals_cover():
