@@ -25,6 +25,7 @@ from purejaxrl.agents import a3c
 from purejaxrl.cli import main
 from purejaxrl.envs import make
 from purejaxrl.experiment import run as run_module
+from purejaxrl.experiment.progress import Silent
 from purejaxrl.storage import cache
 from purejaxrl.training import compilation, compilation_cache, executables, identity, loop
 from purejaxrl.training.identity import UnknownIdentityError, contents_of_modules, stable_text
@@ -107,6 +108,40 @@ def test_what_is_read_from_disk_is_what_was_compiled(name, compiled, folder, tmp
     # Another seed and learning rate are the same program.
     train(tmp_path / "third", name, seed=7, **{"pi_lr" if name.startswith("vpg") else "lr": 1e-4})
     assert len(compiled) == 1
+
+
+class Notes(Silent):
+    """Keeps what is to be shown."""
+
+    def __init__(self):
+        self.told = []
+
+    def note(self, text):
+        self.told.append(text)
+
+
+def test_a_user_who_waits_for_the_compiler_knows_for_what_and_how_long(compiled, tmp_path, monkeypatch):
+    def told(out, **changes):
+        notes = Notes()
+        purejaxrl.train("a3c", **{**A3C, **changes}, progress=notes, out=tmp_path / out)
+        return notes.told
+
+    def compile_fitting(*args, **options):
+        return compiling(*args, **options)._replace(compile_seconds=41.6)
+
+    compiling = run_module.compile_fitting
+    monkeypatch.setattr(run_module, "compile_fitting", compile_fitting)
+    assert told("first") == ["compiling (first time for this setting, some seconds) ..."]
+    assert told("second") == []
+    assert told("third", hidden_sizes=(5,)) == ["compiling (first time for this setting, about 42 seconds) ..."]
+    # Not so long as with images.
+    images = {"observation_type": "img", "hidden_sizes": (6,)}
+    assert told("fourth", **images) == ["compiling (first time for this setting, some seconds) ..."]
+    purejaxrl.configure(cache=False)
+    try:
+        assert told("fifth", hidden_sizes=(7,)) == ["compiling (first time for this setting, some seconds) ..."]
+    finally:
+        purejaxrl.configure(cache=True)
 
 
 @pytest.mark.slow

@@ -21,18 +21,20 @@ from purejaxrl.experiment.plan_from_config import check_same, replan, up_to_date
 from purejaxrl.experiment.progress import Reporter, SafeReporter, Silent
 from purejaxrl.experiment.tracker import BatchPosition, RunTracker, Stage, diverged_runs, summarize
 from purejaxrl.storage import run_folder
+from purejaxrl.storage.cache import find_text, keep_text
 from purejaxrl.storage.checkpoint import Checkpoint
 from purejaxrl.storage.files import plain, read_json
 from purejaxrl.storage.run_folder import RunFolder
 from purejaxrl.training import devices
 from purejaxrl.training.batches import batch_of, cut, group_settings, take
 from purejaxrl.training.compilation import StopRequestedError, compile_fitting, mebibytes
+from purejaxrl.training.compilation_cache import is_enabled
 from purejaxrl.training.executables import find_file, load_program, save_program
 from purejaxrl.training.jax_settings import standard_jax
 from purejaxrl.training.programs import find_program, keep_program, program_key
 from purejaxrl.training.runner import Chunk, fit
 from purejaxrl.training.signals import StopSignals
-from purejaxrl.types import RunState
+from purejaxrl.types import Agent, Env, RunState
 
 
 class Outcome(NamedTuple):
@@ -251,7 +253,9 @@ def train_groups(
             file = find_file(key, local[:runs])
             program = load_program(file, plan.agent, setting.env, config, setting.budget, local, limit)
         if program is None:
-            note("compiling, as it is the first time for this setting ...")
+            kept, seconds = _last_compilation(plan.agent, setting.env, local[0])
+            about = "some seconds" if seconds is None else f"about {counted(max(round(seconds), 1), 'second')}"
+            note(f"compiling (first time for this setting, {about}) ...")
             program = compile_fitting(
                 plan.agent,
                 setting.env,
@@ -266,6 +270,8 @@ def train_groups(
                 tag=None if file is None else file.tag,
             )
             program = save_program(file, program, runs)
+            if kept is not None:
+                keep_text(kept, f"{program.compile_seconds:.1f}")
         if is_new:
             keep_program(key, program, runs)
         log(
@@ -305,6 +311,14 @@ def train_groups(
                 )
                 for chunk in chunks
             )
+
+
+def _last_compilation(agent: Agent, env: Env, device: jax.Device) -> tuple[Path | None, float | None]:
+    """Return the file that tells how many seconds such a program took to compile the last time, and what it tells."""
+    if not is_enabled():
+        return None, None
+    kept, text = find_text(compiled=agent.name, dimensions=len(env.input_shape), device=device.device_kind)
+    return kept, None if text is None else float(text)
 
 
 def _is_of_the_package(plan: Plan, config: Any) -> bool:
