@@ -275,14 +275,15 @@ def sweep_lines(sweeps: dict[str, Any]) -> list[str]:
 
 def waiting_lines(waiting: dict[str, Any]) -> list[str]:
     """How long users wait for commands and calls, and for which part."""
-    parts = ("interpreter", "imports", "trace", "lower", "compile", "train", "results", "rest")
+    parts = ("interpreter", "imports", "trace", "lower", "compile", "train", "files", "results", "rest")
     lines = [
         "## Waiting",
         "",
         "`make bench-waiting`: seconds from pressing Enter to the prompt, and of calls within one process, medians of "
-        f"{waiting['repeats']} (of 3 with nothing cached), fastest to slowest in parentheses. `compile` is loading where "
+        f"{waiting['repeats']} (of 3 with nothing cached and of 200 settings), fastest to slowest in parentheses. `compile` is loading where "
         "programs are cached; where they are not it goes on beside tracing and lowering, and this is what remains of it. "
-        "`results` are tables and figures. Of calls `compile` is all three.",
+        "`train` is time in compiled programs, `files` what the host does between them, `results` are tables and figures. Of "
+        "calls `compile` is all three, and `train` both.",
         "",
         f"| | seconds | {' | '.join(parts)} |",
         "|---" * (len(parts) + 2) + "|",

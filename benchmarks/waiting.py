@@ -3,8 +3,9 @@
 Commands run in processes of their own, once with an empty cache of compiled programs and then with that cache. Calls
 are repeated within one process. Figures are medians. Of a command they are, one after another: `interpreter`, Python's
 start; `imports`, of what is needed before training; `trace`, `lower` and `compile`, which is loading where programs are
-cached, and runs beside the former two where they are not; `train`; `results`, tables and figures with what they import
-and have not yet; and the rest, from checking arguments to the end of the process.
+cached, and runs beside the former two where they are not; `train`, in compiled programs alone; `files`, what the host
+does meanwhile with their rows; `results`, tables and figures with what they import and have not yet; and the rest, from
+checking arguments to the end of the process.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ COMMANDS = {
     "DQN": "train dqn --preset tuned --env_steps 20000",
     "DQN on images": "train dqn --preset tuned --observation_type img --env_steps 4000",
     "sweep of 64 seeds of A3C": "sweep a3c --preset tuned --env CartPole-v1 --seeds 64 --stop_when_solved",
+}
+# As much training as it takes to see what the host costs beside it.
+LARGE = {
+    "200 settings x 4 seeds of A3C": "sweep a3c --preset tuned --env CartPole-v1 --random 200 --lr 1e-4..1e-2:log "
+    "--gamma 0.9..0.999 --seeds 4 --env_steps 100000",
 }
 HELPS = ("--help", "train --help", "train dqn --help", "list")
 CALLS = {
@@ -59,7 +65,18 @@ started = time.perf_counter()
 import purejaxrl.agents, purejaxrl.api, purejaxrl.cli
 imported = time.perf_counter()
 import jax
-parts = {"imports": imported - started, "trace": 0.0, "lower": 0.0, "results": 0.0}
+parts = {"imports": imported - started, "trace": 0.0, "lower": 0.0, "train": 0.0, "results": 0.0}
+fit = purejaxrl.experiment.run.fit
+def fit_timed(program, *arguments, **options):
+    def timed(function):
+        def call(*given):
+            began = time.perf_counter()
+            found = jax.block_until_ready(function(*given))
+            parts["train"] += time.perf_counter() - began
+            return found
+        return call
+    yield from fit(program._replace(start=timed(program.start), chunk=timed(program.chunk)), *arguments, **options)
+purejaxrl.experiment.run.fit = fit_timed
 events = {"/jax/core/compile/jaxpr_trace_duration": "trace", "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower"}
 programs = ("train_chunk", "advance_group", "start_run", "evaluate_and_keep")
 found = []
@@ -107,7 +124,8 @@ def command(words: str, cache: str) -> dict[str, float]:
         "trace": parts["trace"],
         "lower": parts["lower"],
         "compile": max(compiling, 0.0),
-        "train": summary["run_seconds"],
+        "train": parts["train"],
+        "files": summary["run_seconds"] - parts["train"],
         "results": parts["results"],
     }
 
@@ -132,19 +150,20 @@ def main() -> None:
         results[name] = medians(runs)
         print(name, " ".join(f"{part} {value:.2f}" for part, value in results[name].items()), flush=True)
 
-    for name, words in COMMANDS.items():
+    for name, words in {**COMMANDS, **LARGE}.items():
         cold, warm = [], []
         for repeat in range(options.repeats):
             with tempfile.TemporaryDirectory() as cache:
                 # Three are enough for what takes long and varies little.
-                if repeat < 3:
+                if repeat < 3 and name not in LARGE:
                     cold.append(command(words, cache))
         with tempfile.TemporaryDirectory() as cache:
             # Programs that compile in about a tenth of a second may be kept the second time only.
             for _ in range(2):
                 command(words, cache)
-            warm = [command(words, cache) for _ in range(options.repeats)]
-        report(f"{name}, nothing cached", cold)
+            warm = [command(words, cache) for _ in range(3 if name in LARGE else options.repeats)]
+        if cold:
+            report(f"{name}, nothing cached", cold)
         report(f"{name}, warm", warm)
     with tempfile.TemporaryDirectory() as cache:
         words = ["-W", "ignore", "-c", CODE, json.dumps(CALLS)]
