@@ -442,7 +442,7 @@ def test_a_folder_that_others_can_access_keeps_no_program(folder):
     assert file_of() is None
 
 
-def test_the_command_shows_and_clears(folder, capsys):
+def test_the_command_shows_and_clears(folder, capsys, monkeypatch):
     (folder / "a.program").write_bytes(b"x" * 2**20)
     (folder / "mine.txt").write_text("x")
     assert main(["cache"]) == 0
@@ -450,6 +450,17 @@ def test_the_command_shows_and_clears(folder, capsys):
     assert main(["cache", "--clear", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"folder": str(folder), "files": 0, "bytes": 0, "limit": 2**30}
     assert [path.name for path in folder.iterdir() if path.name != compilation_cache.CHECKED] == ["mine.txt"]
+    given = folder.parent / "given-to-jax"
+    given.mkdir(mode=0o700)
+    (given / "b.program").write_bytes(b"x" * 2**20)
+    (given / "jit_mine-cache").write_text("JAX's")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(given))
+    assert main(["cache", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["folder"] == str(folder)
+    monkeypatch.delenv(cache.VARIABLE)
+    assert main(["cache", "--clear"]) == 0
+    assert capsys.readouterr().out == f"{given}: 0 files, 0.0 MiB of at most 1024 MiB\n"
+    assert [path.name for path in given.iterdir()] == ["jit_mine-cache"]
     assert main(["cache", "--help"]) == 0
     assert "--clear" in capsys.readouterr().out
     assert main(["cache", "--all"]) == 2

@@ -25,7 +25,7 @@ def _cache(words: list[str]) -> int:
         return 0
     from purejaxrl.storage import cache
 
-    folder = cache.cache_folder()
+    folder = cache.program_folder()
     if folder is None or not cache.is_usable(folder):
         raise InputError(f"cache: nothing is kept; {cache.why_unused(folder)}")
     if "--clear" in words:

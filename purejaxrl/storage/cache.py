@@ -22,6 +22,7 @@ from purejaxrl.storage.files import absolute_path
 
 VARIABLE = "PUREJAXRL_CACHE_DIR"
 SWITCH = "PUREJAXRL_CACHE"
+JAX_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 # What the folder may take; what was used longest ago is removed.
 MAX_BYTES = 2**30
 TEXT = b"purejaxrl text 1 "
@@ -49,6 +50,16 @@ def cache_folder() -> Path | None:
         return None
     # Older versions of platformdirs return the path with its tilde.
     return None if folder.parts[:1] == ("~",) else folder
+
+
+def program_folder() -> Path | None:
+    """Return the folder that commands keep compiled programs in: one that JAX is given goes before the user's own.
+
+    Returns:
+        The folder, None where there is none.
+    """
+    given = os.environ.get(JAX_VARIABLE)
+    return absolute_path(given) if given and not os.environ.get(VARIABLE) else cache_folder()
 
 
 def is_wanted() -> bool:
