@@ -192,34 +192,55 @@ assert not hasattr(pong.plt, "no_such_function")
 
 def test_other_threads_never_see_what_stands_in_for_it():
     code = """
-import sys, threading
+import builtins, sys, threading
 from purejaxrl.envs import make
-done = threading.Event()
-threading.Thread(target=done.wait).start()
+plain, found = builtins.__import__, []
+def standard(name, globals=None, *more):
+    if name == "jax" and not found and globals["__name__"].startswith("gymnax"):
+        # While gymnax is being imported.
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+    return plain(name, globals, *more)
+def look():
+    import matplotlib.pyplot
+    import seaborn
+    found.extend([matplotlib.pyplot, seaborn.__file__])
+builtins.__import__ = standard
 make("CartPole-v1")
-done.set()
-assert "matplotlib.pyplot" in sys.modules
+assert builtins.__import__ is standard
 from gymnax.environments.bsuite import catch
-import matplotlib.pyplot
-assert catch.plt is matplotlib.pyplot
+assert found[0] is sys.modules["matplotlib.pyplot"] is not catch.plt
+assert catch.plt.subplots is found[0].subplots
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_gymnax_that_draws_with_more_is_imported_whole():
+def test_threads_that_make_environments_at_once():
+    code = """
+import builtins, sys, threading
+from purejaxrl.envs import make
+standard, made = builtins.__import__, []
+threads = [threading.Thread(target=lambda: made.append(make("CartPole-v1").name)) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert made == ["CartPole-v1"] * 4
+assert builtins.__import__ is standard
+assert "matplotlib" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_gymnax_is_whole_where_it_imports_more_than_is_known():
     code = """
 import sys
 from purejaxrl.envs import registry
-registry.FOR_ANIMATIONS = ("matplotlib", "matplotlib.pyplot", "matplotlib.colors")
-class Refusing:
-    def find_spec(self, name, path=None, target=None):
-        # As `from matplotlib.animation import FuncAnimation` would fail where matplotlib is no package.
-        if name == "seaborn" and "__path__" not in vars(sys.modules.get("matplotlib", sys)):
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Refusing())
+registry.FOR_ANIMATIONS = ("seaborn",)
 registry.make("CartPole-v1")
-import gymnax, matplotlib.pyplot
+assert "matplotlib.pyplot" in sys.modules and "seaborn" not in sys.modules
+import gymnax
 assert "Pong-misc" in gymnax.registered_envs
-assert hasattr(gymnax.environments, "spaces") and hasattr(matplotlib, "__path__")
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,6 +10,7 @@ backends, after which one CPU device per core can no longer be requested.
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import sys
 import threading
@@ -32,6 +33,7 @@ GYMNAX_INTERFACE = ("reset", "step", "observation_space", "action_space", "defau
 UNLIMITED = 2**31 - 1
 # What gymnax imports for its own animations alone.
 FOR_ANIMATIONS = ("matplotlib", "matplotlib.pyplot", "matplotlib.colors", "seaborn")
+_IMPORTING = threading.Lock()
 
 
 class EnvEntry(NamedTuple):
@@ -213,40 +215,45 @@ def _make_by_name(name: str) -> tuple[Any, PyTree]:
 
 
 def _import_gymnax() -> ModuleType:
-    """Import gymnax, but what it imports for its own animations, in a second, only once that is used."""
-    # While other threads run, one of them might import the same and would find the stand-ins.
-    is_alone = threading.active_count() == 1 and not {"gymnax", "matplotlib", "seaborn"} & set(sys.modules)
-    if is_alone:
-        stand_ins = {name: _stand_in(name) for name in FOR_ANIMATIONS}
-        vars(stand_ins["matplotlib"]).update(
-            pyplot=stand_ins["matplotlib.pyplot"], colors=stand_ins["matplotlib.colors"]
-        )
-        sys.modules.update(stand_ins)
-        try:
-            import gymnax
-        except ImportError:
-            # A version that needs more of them is imported anew, with the modules themselves.
-            for name in [name for name in sys.modules if name.partition(".")[0] == "gymnax"]:
-                del sys.modules[name]
-        finally:
-            for name in FOR_ANIMATIONS:
-                del sys.modules[name]
+    """Import gymnax, but what it imports for its own animations, in a second, only once that is used.
+
+    Its modules get stand-ins; nobody else does, whatever other threads import meanwhile.
+    """
+    with _IMPORTING:
+        if "gymnax" not in sys.modules:
+            standard = builtins.__import__
+            builtins.__import__ = partial(_import_for, standard, _stand_ins())
+            try:
+                import gymnax
+            finally:
+                builtins.__import__ = standard
     import gymnax
 
     return gymnax
 
 
-def _stand_in(name: str) -> ModuleType:
-    """Return a module that imports the one of this name when it is asked for an attribute."""
-    module = ModuleType(name)
-    module.__getattr__ = partial(_attribute_of, name)  # type: ignore[method-assign]
-    return module
+def _import_for(
+    standard: Callable, stand_ins: dict[str, ModuleType], name: str, globals: Any = None, *more: Any, **options: Any
+) -> ModuleType:
+    """Import a module as a module of `globals` asks for it; gymnax's are given stand-ins where there are any."""
+    if name in stand_ins and str((globals or {}).get("__name__")).partition(".")[0] == "gymnax":
+        # As `__import__` does, which is asked for names in it next.
+        return stand_ins[name.partition(".")[0]]
+    return standard(name, globals, *more, **options)
+
+
+def _stand_ins() -> dict[str, ModuleType]:
+    """Return modules that import those in FOR_ANIMATIONS when they are asked for an attribute."""
+    found = {name: ModuleType(name) for name in FOR_ANIMATIONS}
+    for name, module in found.items():
+        module.__getattr__ = partial(_attribute_of, name)  # type: ignore[method-assign]
+        package, _, own = name.rpartition(".")
+        if package:
+            setattr(found[package], own, module)
+    return found
 
 
 def _attribute_of(module: str, name: str) -> Any:
-    # Python asks for some while it imports.
-    if name.startswith("__"):
-        raise AttributeError(f"module {module!r} has no attribute {name!r}")
     return getattr(importlib.import_module(module), name)
 
 
