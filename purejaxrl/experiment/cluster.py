@@ -271,12 +271,11 @@ def train_shards(
                 _warn_of_failure(plan, piece, error)
                 yield piece.work, piece.shard, None
                 continue
-            if piece.shard.group not in seconds:
-                seconds[piece.shard.group] = trained.seconds / len(trained.runs)
-                hand_out_more()
+            seconds.setdefault(piece.shard.group, trained.seconds / len(trained.runs))
             yield piece.work, piece.shard, trained
             # It may be large.
             del trained, future
+            hand_out_more()
     finally:
         for future in pending:
             future.cancel()
