@@ -7,7 +7,6 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from purejaxrl.analysis.result import Result, make_result
 from purejaxrl.components.hyperparameters import check_fields, field_specs, with_whole_numbers
 from purejaxrl.envs import Renderer, find_renderer, limit_steps, observe_images
 from purejaxrl.errors import InputError
-from purejaxrl.experiment.cluster import check_executor
+from purejaxrl.experiment.cluster import Workers, check_executor
 from purejaxrl.experiment.loggers import Logger, check_loggers
 from purejaxrl.experiment.options import FOR_SWEEPS, Options
 from purejaxrl.experiment.plan import (
@@ -201,7 +200,7 @@ def sweep(
     overwrite: bool = False,
     progress: Progress = None,
     loggers: Sequence[Logger] = (),
-    executor: Executor | None = None,
+    executor: Workers | None = None,
     **hyperparameters: Any,
 ) -> Result:
     """Train every combination of hyperparameters given as lists, each with several seeds, and compare them.
@@ -287,7 +286,7 @@ def resume(
     debug: bool | None = None,
     progress: Progress = None,
     loggers: Sequence[Logger] = (),
-    executor: Executor | None = None,
+    executor: Workers | None = None,
     **objects: Any,
 ) -> Result:
     """Go on with the training of a run folder from its newest checkpoint, as if it had never stopped.
@@ -364,7 +363,7 @@ def _pick_options(arguments: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def new_run(
-    plan: Plan, out: str | Path | None, *, overwrite: bool, loggers: Sequence[Logger], executor: Executor | None = None
+    plan: Plan, out: str | Path | None, *, overwrite: bool, loggers: Sequence[Logger], executor: Workers | None = None
 ) -> Iterator[tuple[Plan, RunFolder, TemporaryFolder | None]]:
     """Open the run folder of a training that begins.
 
@@ -449,7 +448,7 @@ def resume_run(
     *,
     progress: Any = None,
     loggers: Sequence[Logger] = (),
-    executor: Executor | None = None,
+    executor: Workers | None = None,
     **changes: Any,
 ) -> Result:
     """Continue the training of a run folder and return its Result.

@@ -6,13 +6,17 @@ Dask is imported where it is used, and needs the extra `cluster`.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from purejaxrl.cli.flags import convert_count
 from purejaxrl.errors import InputError, log, reason, warn
+
+if TYPE_CHECKING:
+    from purejaxrl.experiment.cluster import Workers
 
 FLAGS = (
     ("cluster", "where to train: tcp://HOST:PORT or tls://HOST:PORT of a Dask scheduler, local:N or slurm"),
@@ -27,6 +31,7 @@ CONNECT_SECONDS = 10
 # Of a worker on CPU, unless Dask's own configuration says otherwise.
 WORKER_GIB = 4
 # Dask looks at what its workers' threads do a hundred times a second, which slows tracing down; its log is for itself.
+NO_PROFILE = "export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False"
 SETTINGS = {"distributed.worker.profile.enabled": False, "logging": {"distributed": "error", "bokeh": "error"}}
 
 
@@ -63,7 +68,7 @@ def take_flags(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def executor_of(own: dict[str, Any]) -> Iterator[Executor | None]:
+def executor_of(own: dict[str, Any]) -> Iterator[Workers | None]:
     """Connect to a cluster, or start one that ends with the context.
 
     Args:
@@ -80,12 +85,11 @@ def executor_of(own: dict[str, Any]) -> Iterator[Executor | None]:
         return
     try:
         import dask
+        from distributed import Client
     except ImportError:
         raise InputError("--cluster: Dask is missing; pip install 'purejaxrl[cluster]'") from None
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(SETTINGS))
-        from distributed import Client
-
         logging.getLogger("distributed").setLevel(logging.ERROR)
         address = own["cluster"]
         if address.startswith("local:"):
@@ -124,24 +128,20 @@ def _slurm_cluster(own: dict[str, Any]) -> Iterator[Any]:
         from dask_jobqueue import SLURMCluster
     except ImportError:
         raise InputError("--cluster: dask-jobqueue is missing; pip install 'purejaxrl[cluster]'") from None
+    if shutil.which("sbatch") is None:
+        raise InputError("--cluster: slurm needs sbatch, which is not on the PATH of this machine")
     gpus = own["gpus_per_worker"] or 0
     processes = max(gpus, 1)
-    try:
-        cluster = SLURMCluster(
-            queue=own["partition"],
-            walltime=own["time"],
-            cores=processes,
-            processes=processes,
-            memory=dask.config.get("jobqueue.slurm.memory", None) or f"{WORKER_GIB * processes} GiB",
-            job_extra_directives=[*dask.config.get("jobqueue.slurm.job-extra-directives", []), *_gres(gpus)],
-            job_script_prologue=[
-                *dask.config.get("jobqueue.slurm.job-script-prologue", []),
-                "export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False",
-            ],
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"--cluster: slurm cannot be used here ({reason(error)})") from error
-    with cluster:
+    configured = partial(dask.config.get, default=None)
+    with SLURMCluster(
+        queue=own["partition"],
+        walltime=own["time"],
+        cores=processes,
+        processes=processes,
+        memory=configured("jobqueue.slurm.memory") or f"{WORKER_GIB * processes} GiB",
+        job_extra_directives=[*(configured("jobqueue.slurm.job-extra-directives") or []), *_gres(gpus)],
+        job_script_prologue=[*(configured("jobqueue.slurm.job-script-prologue") or []), NO_PROFILE],
+    ) as cluster:
         log("job script:\n%s", cluster.job_script())
         cluster.scale(jobs=own["workers"] or 1)
         yield cluster

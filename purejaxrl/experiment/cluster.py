@@ -12,8 +12,8 @@ import traceback
 import uuid
 from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from typing import Any, NamedTuple
+from concurrent.futures import BrokenExecutor, CancelledError, Future
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -66,7 +66,24 @@ class Work:
     description: dict[str, Any]
 
 
-def check_executor(executor: Any) -> None:
+@runtime_checkable
+class Workers(Protocol):
+    """Protocol of what gives work to workers: a `concurrent.futures.Executor`, or submitit's, which is none."""
+
+    def submit(self, function: Any, /, *arguments: Any, **options: Any) -> Any:
+        """Call a function on a worker.
+
+        Args:
+            function: The function.
+            *arguments: Its arguments.
+            **options: Its keyword arguments.
+
+        Returns:
+            A future, with the methods `result`, `done` and `cancel`.
+        """
+
+
+def check_executor(executor: Workers | None) -> None:
     """Check that an object can be given work.
 
     Args:
@@ -75,7 +92,7 @@ def check_executor(executor: Any) -> None:
     Raises:
         InputError: If it is no Executor.
     """
-    if executor is not None and not callable(getattr(executor, "submit", None)):
+    if executor is not None and not isinstance(executor, Workers):
         raise InputError(
             f"executor: {in_brief(executor)} is not allowed; it takes a concurrent.futures.Executor, such as "
             "client.get_executor() of a Dask Client"
@@ -170,7 +187,7 @@ class _Piece(NamedTuple):
 def train_shards(
     plan: Plan,
     pieces: list[tuple[Work, Shard]],
-    executor: Executor,
+    executor: Workers,
     should_stop: Callable[[], bool],
     *,
     is_here: bool = False,

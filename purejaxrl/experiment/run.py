@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -16,7 +16,7 @@ from purejaxrl.errors import CheckpointError, ClusterError, DivergedError, Input
 from purejaxrl.experiment import checkpointing, schema
 from purejaxrl.experiment.callbacks import Callback, Content, Event, FileWriter, Finisher, Logging, ProgressDisplay
 from purejaxrl.experiment.checkpointing import Checkpointer, Restored
-from purejaxrl.experiment.cluster import Work, is_part_of, missing, plan_work, runs_of, train_shards
+from purejaxrl.experiment.cluster import Work, Workers, is_part_of, missing, plan_work, runs_of, train_shards
 from purejaxrl.experiment.kept_programs import find_kept, keep, memory_limit
 from purejaxrl.experiment.labels import counted, name_runs
 from purejaxrl.experiment.loggers import Listeners, Logger
@@ -72,7 +72,7 @@ def run_experiment(
     progress: Reporter | None = None,
     loggers: Sequence[Logger] = (),
     found: Checkpoint | None = None,
-    executor: Executor | None = None,
+    executor: Workers | None = None,
 ) -> Outcome:
     """Train a Plan and write its run folder; a signal stops it, and everything learned so far is kept.
 
@@ -168,7 +168,7 @@ def run_experiment(
     return Outcome(folder.path, config, summary, plan, tracker.state, stopped_by)
 
 
-def devices_at_hand(plan: Plan, executor: Executor | None) -> list[jax.Device]:
+def devices_at_hand(plan: Plan, executor: Workers | None) -> list[jax.Device]:
     """Return the devices of this machine that a training uses or, with an Executor, those that it is divided for.
 
     Args:
@@ -189,7 +189,7 @@ def devices_at_hand(plan: Plan, executor: Executor | None) -> list[jax.Device]:
 def _train_by_shards(
     plan: Plan,
     local: list[jax.Device],
-    executor: Executor | None,
+    executor: Workers | None,
     tracker: RunTracker,
     callbacks: Sequence[Callback],
     folder: RunFolder,
