@@ -30,6 +30,8 @@ ALLOWED = "tcp://HOST:PORT, tls://HOST:PORT, local:N or slurm"
 CONNECT_SECONDS = 10
 # Of a worker on CPU, unless Dask's own configuration says otherwise.
 WORKER_GIB = 4
+# A terminal sends Ctrl-C to all of its processes, and the client is the one that ends the others.
+UNINTERRUPTED = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 # Dask looks at what its workers' threads do a hundred times a second, which slows tracing down; its log is for itself.
 NO_PROFILE = "export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False"
 SETTINGS = {"distributed.worker.profile.enabled": False, "logging": {"distributed": "error", "bokeh": "error"}}
@@ -90,7 +92,8 @@ def executor_of(own: dict[str, Any]) -> Iterator[Workers | None]:
         raise InputError("--cluster: Dask is missing; pip install 'purejaxrl[cluster]'") from None
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(SETTINGS))
-        logging.getLogger("distributed").setLevel(logging.ERROR)
+        for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         address = own["cluster"]
         if address.startswith("local:"):
             address = stack.enter_context(_local_cluster(int(address.partition(":")[2])))
@@ -115,6 +118,7 @@ def _local_cluster(workers: int) -> Iterator[Any]:
         processes=True,
         dashboard_address=None,
         silence_logs=logging.CRITICAL,
+        preload=[UNINTERRUPTED],
     ) as cluster:
         yield cluster
 

@@ -278,9 +278,7 @@ def train_shards(
             except (BrokenExecutor, CancelledError) as error:
                 if should_stop():
                     return
-                raise ClusterError(
-                    f"--cluster: its workers or its scheduler are gone ({in_one_line(error)})"
-                ) from error
+                raise _gone(error) from error
             except Exception as error:
                 if attempt < ATTEMPTS:
                     hand_out(piece, attempt + 1)
@@ -311,6 +309,14 @@ def shard_runs(rest: int, seconds: float, width: int) -> int:
     """
     wanted = min(max(rest * seconds / PARTS, LEAST_SECONDS), SHARD_SECONDS)
     return max(int(wanted / max(seconds, 1e-6)) // width, 1) * width
+
+
+def _gone(error: BaseException) -> ClusterError:
+    """Return what is to be said when an Executor has given up work that nobody has asked it to."""
+    detail = in_one_line(error) if isinstance(error, BrokenExecutor) else "the work was cancelled"
+    return ClusterError(
+        f"--cluster: its workers or its scheduler are gone ({detail}); what came in is kept, and `resume` goes on"
+    )
 
 
 def _split(piece: _Piece, runs: int) -> tuple[_Piece, _Piece | None]:

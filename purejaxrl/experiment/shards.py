@@ -47,6 +47,8 @@ from purejaxrl.training.runner import CHUNK_SECONDS, Chunk, fit, next_length
 from purejaxrl.types import Learner, RunState
 
 MAX_PREPARED = 16
+# Characters of an error's message that are shown from each of its ends.
+MAX_ERROR = 200
 # What a worker has made ready of a sweep's programs, by their tokens; the last used comes last.
 _PREPARED: OrderedDict[str, Prepared] = OrderedDict()
 _PREPARING = threading.Lock()
@@ -214,7 +216,10 @@ def train_shard(
     except (PurejaxrlError, StopRequestedError):
         raise
     except Exception as error:
-        line = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+        words = " ".join(str(error).split())
+        # JAX says first where something was raised, and at the end what.
+        shown = words if len(words) <= 2 * MAX_ERROR else f"{words[:MAX_ERROR]} ... {words[-MAX_ERROR:]}"
+        line = f"{type(error).__name__}: {shown}"
         # Only text leaves the worker: the exception's own class may not be known elsewhere, or not survive pickling.
         raise ShardError(f"{line} (on {_this_worker()})", traceback.format_exc()) from None
 
