@@ -25,6 +25,7 @@ from purejaxrl.experiment import cluster, shards
 from purejaxrl.experiment import run as run_module
 from purejaxrl.experiment.plan import plan_sweep
 from purejaxrl.storage.run_folder import find_shards
+from purejaxrl.training import devices
 from purejaxrl.training.devices import local_devices
 
 SWEEP = {"epochs": 2, "steps_per_epoch": 40, "actors": 4, "hidden_sizes": (8,), "pi_lr": [1e-3, 3e-3], "seeds": 9}
@@ -282,6 +283,18 @@ def test_slurm_gets_a_job_for_each_worker_with_a_process_for_each_gpu(alone, tmp
 )
 def test_shards_take_a_minute_and_less_towards_the_end(rest, seconds, width, runs):
     assert cluster.shard_runs(rest, seconds, width) == runs
+
+
+def test_each_process_takes_a_gpu_of_its_own(monkeypatch, tmp_path):
+    """Until there are none left; then they see all."""
+    monkeypatch.setattr(devices.xla_bridge, "_backends", {})
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    seen = []
+    for _ in range(3):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
+        devices.claim_gpu()
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert seen == ["3", "5", "3, 5"]
 
 
 def run_cli(*words, **options):
