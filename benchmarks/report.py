@@ -65,6 +65,8 @@ def main() -> None:
         "",
         *sweep_lines(sweeps),
         "",
+        *cluster_lines(json.loads((HERE / "clusters.json").read_text())),
+        "",
         *waiting_lines(json.loads((HERE / "waiting.json").read_text())),
         "",
         *checkpoint_lines(json.loads((HERE / "checkpoints.json").read_text())),
@@ -224,6 +226,33 @@ def targets(cases: dict[str, Any]) -> list[str]:
     ]
     table = [f"| {name} | {measured:,.{2 if measured < 10 else 0}f} | {limit} |" for name, measured, limit in rows]
     return ["| target on two cores | measured | asked for |", "|---|---|---|", *table]
+
+
+def cluster_lines(clusters: dict[str, Any]) -> list[str]:
+    """A sweep by two workers of a cluster, and what a shard costs."""
+    throughput, overhead = clusters["throughput"], clusters["overhead"]
+    medians, seconds = throughput["medians"], throughput["seconds"]
+    rows = [
+        f"| {name} | {medians['alone' + when]:.1f} s | {medians['workers' + when]:.1f} s | {throughput['ratio' + when]:.2f} |"
+        for name, when in (("nothing compiled", "_cold"), ("all compiled", ""))
+    ]
+    return [
+        "## Workers of a cluster",
+        "",
+        f"`make bench-clusters`: `{throughput['command']}` in one process on two cores, and by two Dask workers on loopback, each held to "
+        f"one core, from pressing Enter to the last file. The workers are there, but have imported nothing. Repetitions: {len(seconds['alone'])}; "
+        "the machine had other work beside these, so the ratios are rough.",
+        "",
+        "| cache of programs | one process | two workers | throughput |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+        f"A shard costs {1000 * overhead['overhead_seconds']:.1f} ms beside its training (mean of {overhead['shards']} with one worker, of "
+        f"{1000 * overhead['shard_seconds']:.0f} ms each), of which the client takes {1000 * overhead['client_seconds']:.1f} ms to write it; "
+        f"a run of these takes {overhead['bytes_per_run'] / 1000:.1f} kB while it waits.",
+        "",
+        machine_line(clusters["machine"]),
+    ]
 
 
 def sweep_lines(sweeps: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from purejaxrl.analysis.result import Result, make_result
 from purejaxrl.components.hyperparameters import check_fields, field_specs, with_whole_numbers
 from purejaxrl.envs import Renderer, find_renderer, limit_steps, observe_images
 from purejaxrl.errors import InputError
+from purejaxrl.experiment.cluster import Workers, check_executor
 from purejaxrl.experiment.loggers import Logger, check_loggers
 from purejaxrl.experiment.options import FOR_SWEEPS, Options
 from purejaxrl.experiment.plan import (
@@ -30,14 +31,14 @@ from purejaxrl.experiment.plan import (
     validate,
 )
 from purejaxrl.experiment.progress import Reporter, reporter_of
-from purejaxrl.experiment.run import Outcome, plan_resumption, run_experiment
+from purejaxrl.experiment.run import Outcome, devices_at_hand, plan_resumption, run_experiment
 from purejaxrl.experiment.validation import check_agent, check_record
 from purejaxrl.storage.cache import hash_of_source
 from purejaxrl.storage.files import absolute_path
 from purejaxrl.storage.run_folder import RunFolder, create, open_existing
 from purejaxrl.training import loop
 from purejaxrl.training.compilation_cache import use_compilation_cache
-from purejaxrl.training.devices import ask_for_cpu_devices, local_devices, warn_about_idle_cores
+from purejaxrl.training.devices import ask_for_cpu_devices, warn_about_idle_cores
 from purejaxrl.training.loop import Log
 from purejaxrl.types import Agent, Env, RunState, ScalarKey
 
@@ -199,6 +200,7 @@ def sweep(
     overwrite: bool = False,
     progress: Progress = None,
     loggers: Sequence[Logger] = (),
+    executor: Workers | None = None,
     **hyperparameters: Any,
 ) -> Result:
     """Train every combination of hyperparameters given as lists, each with several seeds, and compare them.
@@ -238,6 +240,8 @@ def sweep(
         progress: True for a bar of one line, False for none, or a Reporter of your own, or a function (Plan) ->
             Reporter. By default there is a bar in a notebook, in IPython and at an interactive prompt.
         loggers: Where else metrics go, see `purejaxrl.experiment.loggers`.
+        executor: Any `concurrent.futures.Executor`, whose workers train slices of the runs, such as that of a Dask
+            Client or of submitit; None trains in this process. See the page GPUs and clusters.
         **hyperparameters: Fields of the algorithm's Config: a list holds alternatives, a Range is drawn from,
             and a tuple is one value.
 
@@ -249,6 +253,7 @@ def sweep(
         ResourceError: If disk or memory do not suffice.
         InUseError: If another process writes to the run folder.
         DivergedError: If a run diverges, with `fail_on_nan` or `debug`.
+        ClusterError: If the workers of the Executor are gone, or could not train a single run.
     """
     arguments = {**locals()}
     agent = agent_of(algorithm)
@@ -257,8 +262,8 @@ def sweep(
     use_compilation_cache()
     plan = plan_sweep(agent, **_pick_options(arguments), **hyperparameters)
     shown = reporter_of(progress, plan)
-    with new_run(plan, out, overwrite=overwrite, loggers=loggers) as (plan, folder, temporary):
-        outcome = run_experiment(plan, folder, write_results, progress=shown, loggers=loggers)
+    with new_run(plan, out, overwrite=overwrite, loggers=loggers, executor=executor) as (plan, folder, temporary):
+        outcome = run_experiment(plan, folder, write_results, progress=shown, loggers=loggers, executor=executor)
     return make_result_of(outcome, temporary)
 
 
@@ -281,6 +286,7 @@ def resume(
     debug: bool | None = None,
     progress: Progress = None,
     loggers: Sequence[Logger] = (),
+    executor: Workers | None = None,
     **objects: Any,
 ) -> Result:
     """Go on with the training of a run folder from its newest checkpoint, as if it had never stopped.
@@ -308,6 +314,8 @@ def resume(
         debug: Whether to find the operation that makes a NaN or an index out of bounds; slow.
         progress: As for `train`.
         loggers: Where else metrics go, see `purejaxrl.experiment.loggers`.
+        executor: As for `sweep`. A sweep that was begun by workers may go on in this process, and the other way round
+            unless it was interrupted within a batch of runs.
         **objects: Other fields of your own agent's Config that hold objects.
 
     Returns:
@@ -320,6 +328,7 @@ def resume(
             as it was then, as it is for an InputError.
         ResourceError: If disk or memory do not suffice.
         DivergedError: If a run diverges, with `fail_on_nan` or `debug`.
+        ClusterError: If the workers of the Executor are gone, or could not train a single run.
     """
     refuse_unknown_objects(resume, objects, agent)
     ask_for_cpu_devices()
@@ -329,6 +338,7 @@ def resume(
         restart=restart,
         progress=partial(reporter_of, progress),
         loggers=loggers,
+        executor=executor,
         extend=extend,
         agent=agent,
         network=network,
@@ -353,7 +363,7 @@ def _pick_options(arguments: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def new_run(
-    plan: Plan, out: str | Path | None, *, overwrite: bool, loggers: Sequence[Logger]
+    plan: Plan, out: str | Path | None, *, overwrite: bool, loggers: Sequence[Logger], executor: Workers | None = None
 ) -> Iterator[tuple[Plan, RunFolder, TemporaryFolder | None]]:
     """Open the run folder of a training that begins.
 
@@ -362,6 +372,7 @@ def new_run(
         out: The run folder; None for one that lives as long as the Result.
         overwrite: Whether to replace an earlier run in that folder.
         loggers: Additional destinations for metrics.
+        executor: An Executor whose workers train, None where training is in this process.
 
     Yields:
         The Plan, the locked folder, and the object that deletes it, None where `out` was given.
@@ -373,8 +384,10 @@ def new_run(
     check_loggers(loggers)
     if out == "":
         raise InputError("--out: '' is not allowed; it takes a folder")
-    local = local_devices(plan.options.device, plan.options.devices)
-    warn_about_idle_cores(local, plan.options.devices, plan.runs)
+    check_executor(executor)
+    local = devices_at_hand(plan, executor)
+    if executor is None:
+        warn_about_idle_cores(local, plan.options.devices, plan.runs)
     temporary = None
     if out is None:
         out = (temporary := TemporaryFolder()).path
@@ -430,13 +443,21 @@ def _import_all(names: list[str]) -> None:
         sys.setswitchinterval(interval)
 
 
-def resume_run(path: str | Path, *, progress: Any = None, loggers: Sequence[Logger] = (), **changes: Any) -> Result:
+def resume_run(
+    path: str | Path,
+    *,
+    progress: Any = None,
+    loggers: Sequence[Logger] = (),
+    executor: Workers | None = None,
+    **changes: Any,
+) -> Result:
     """Continue the training of a run folder and return its Result.
 
     Args:
         path: The run folder.
         progress: (Plan) -> Reporter, None to show nothing.
         loggers: Additional destinations for metrics.
+        executor: An Executor whose workers train, None to train in this process.
         **changes: Other arguments of `plan_resumption`.
 
     Returns:
@@ -450,11 +471,14 @@ def resume_run(path: str | Path, *, progress: Any = None, loggers: Sequence[Logg
         DivergedError: If a run diverges, with `fail_on_nan` or `debug`.
     """
     check_loggers(loggers)
+    check_executor(executor)
     with open_existing(absolute_path(path)) as folder:
         plan, found = plan_resumption(folder.path, **changes)
         shown = progress(plan) if progress else None
         _import_figures(plan)
-        outcome = run_experiment(plan, folder, write_results, progress=shown, loggers=loggers, found=found)
+        outcome = run_experiment(
+            plan, folder, write_results, progress=shown, loggers=loggers, found=found, executor=executor
+        )
     return make_result_of(outcome)
 
 

@@ -69,6 +69,10 @@ class ResourceError(PurejaxrlError, OSError):
     exit_code = 6
 
 
+class ClusterError(PurejaxrlError, RuntimeError):
+    """The workers of a sweep, or what gives them work, are gone, or none of them could train a run."""
+
+
 class UnsupportedError(PurejaxrlError, RuntimeError):
     """The package cannot work on this system, or in a process that was started in this way."""
 

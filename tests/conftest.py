@@ -74,7 +74,7 @@ def compiled_once():
     """Trainings of the same shape share a program, as most of the suite's time would be spent making it again."""
     from helpers import remembered
 
-    from purejaxrl.experiment import plan
+    from purejaxrl.experiment import kept_programs, plan
     from purejaxrl.experiment import run as run_module
     from purejaxrl.training import programs as programs_module
 
@@ -97,7 +97,7 @@ def compiled_once():
         patch.setattr(programs_module, "MAX_PROGRAMS", 0)
         patch.setattr(run_module, "compile_fitting", compiled)
         # tests/test_executables.py looks at what is kept on disk.
-        patch.setattr(run_module, "find_file", lambda *_: None)
+        patch.setattr(kept_programs, "find_file", lambda *_: None)
         # Environments of the same name and options are one object, or their programs would be told apart.
         patch.setattr(plan, "make", remembered(plan.make))
         yield

@@ -24,6 +24,7 @@ import purejaxrl
 from purejaxrl.agents import a3c
 from purejaxrl.cli import main
 from purejaxrl.envs import make
+from purejaxrl.experiment import kept_programs
 from purejaxrl.experiment import run as run_module
 from purejaxrl.experiment.progress import Silent
 from purejaxrl.storage import cache
@@ -60,7 +61,7 @@ def covered(monkeypatch):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A cache of its own, used as users' is, and without the suite's own memory of programs."""
-    monkeypatch.setattr(run_module, "find_file", executables.find_file)
+    monkeypatch.setattr(kept_programs, "find_file", executables.find_file)
     monkeypatch.setattr(run_module, "compile_fitting", compilation.compile_fitting)
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
     before = jax.config.values["jax_compilation_cache_dir"]
@@ -382,7 +383,7 @@ def test_a_damaged_file_is_compiled_again_with_one_warning(damage, compiled, fol
 def test_what_a_stopped_process_has_left_in_jaxs_cache_is_used_once(compiled, folder, monkeypatch, tmp_path):
     """XLA cannot serialize what JAX has read, so such a program is not kept, and the next one is."""
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "save_program", lambda file, program, runs: program)
+        patch.setattr(kept_programs, "save_program", lambda file, program, runs: program)
         _, files = train(tmp_path / "stopped")
     assert list(folder.glob("*advance_group*"))
     for name, programs in (("read", 0), ("kept", 1), ("found", 1)):

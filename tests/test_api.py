@@ -243,7 +243,7 @@ def test_every_option_is_an_argument_with_its_type_and_default():
     of_output = {"out", "overwrite", "progress", "loggers"}
     options = {field.name: field for field in dataclasses.fields(Options)}
     assert keywords_of(purejaxrl.train).keys() == options.keys() - {*FOR_SWEEPS} | of_output
-    assert keywords_of(purejaxrl.sweep).keys() == options.keys() | of_output
+    assert keywords_of(purejaxrl.sweep).keys() == options.keys() | of_output | {"executor"}
     for function in (purejaxrl.train, purejaxrl.sweep):
         for name, argument in keywords_of(function).items():
             if name in options:

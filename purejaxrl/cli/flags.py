@@ -61,6 +61,7 @@ def training_parser(command: str, agent: Agent) -> Parser:
         sweeping = parser.add_argument_group("sweep", "hyperparameters take alternatives: --lr 1e-3,3e-4")
         for name in FOR_SWEEPS:
             _add_option(sweeping, name, specs[name])
+        add_cluster_flags(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--out", help=f"run folder (default results/{kind}ALGORITHM-ENV-PRESET)")
     output.add_argument("--overwrite", action="store_true", help="replace an existing run folder")
@@ -83,6 +84,19 @@ def training_parser(command: str, agent: Agent) -> Parser:
         elif spec.kind is bool:
             flag.nargs, flag.const = "?", "true"
     return parser
+
+
+def add_cluster_flags(parser: Parser) -> None:
+    """Add the flags that say where the runs of a sweep are trained.
+
+    Args:
+        parser: The parser of `sweep` or `resume`.
+    """
+    from purejaxrl.cli.clusters import FLAGS
+
+    group = parser.add_argument_group("cluster", "workers on several machines train the runs of a sweep")
+    for name, text in FLAGS:
+        group.add_argument(f"--{name}", help=text, metavar="VALUE")
 
 
 def _add_option(group: Any, name: str, spec: Spec, default: str = "") -> None:
@@ -190,6 +204,7 @@ def resume_parser() -> Parser:
             ("log_to", "also log to tensorboard (RUN/tensorboard) or wandb (./wandb)"),
         ],
     )
+    add_cluster_flags(parser)
     specs = field_specs(Options)
     for name in FOR_RESUMING:
         _add_option(parser, name, specs[name], " (default as before)")

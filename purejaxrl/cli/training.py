@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import purejaxrl
+from purejaxrl.cli import clusters
 from purejaxrl.cli.flags import parse, parse_resumption, resume_parser, training_parser
 from purejaxrl.cli.streams import shorten_path
 from purejaxrl.errors import InputError
@@ -33,6 +34,7 @@ TRAINING_HELP = "purejaxrl {0} ALGORITHM: ALGORITHM is one of {1}; purejaxrl {0}
 def _resume(words: list[str]) -> int:
     """Run `purejaxrl resume RUN`."""
     path, flags = parse_resumption(resume_parser(), words)
+    cluster = clusters.take_flags(flags)
     own = {name: flags.pop(name, None) for name in ("quiet", "verbose", "json", "dry_run", "no_cache", "log_to")}
     loggers = _make_loggers(own)
     is_silent = _configure_logging(own)
@@ -42,7 +44,7 @@ def _resume(words: list[str]) -> int:
 
     check_run(path)
     device = flags.get("device") or read_json(path / "config.json").get("device")
-    _prepare_jax(str(device), use_cache=not own["no_cache"], is_silent=is_silent)
+    _prepare_jax(_own_device(str(device), cluster), use_cache=not own["no_cache"], is_silent=is_silent)
     from purejaxrl.api import resume_run
     from purejaxrl.experiment import run
     from purejaxrl.experiment.progress import terminal_of
@@ -52,8 +54,15 @@ def _resume(words: list[str]) -> int:
             plan, found = run.plan_resumption(path, **flags)
             print(json.dumps(plain(plan.as_dict() | {"checkpoint": str(found.path) if found else None}), indent=2))
             return 0
-        result = resume_run(path, progress=None if is_silent else terminal_of, loggers=loggers, **flags)
+        progress = None if is_silent else terminal_of
+        with clusters.executor_of(cluster) as executor:
+            result = resume_run(path, progress=progress, loggers=loggers, executor=executor, **flags)
     return _print_result(result, own)
+
+
+def _own_device(device: str, cluster: dict[str, Any]) -> str:
+    """Return the device that this process uses: where workers train, none of the GPUs that may be theirs."""
+    return device if cluster["cluster"] is None else "cpu"
 
 
 def _make_loggers(own: dict[str, Any]) -> list[Logger]:
@@ -79,11 +88,14 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
         raise InputError(f"unknown algorithm {words[0]!r}; use one of {', '.join(AGENTS)}")
     agent = AGENTS[words[0]]
     flags = parse(training_parser(command, agent), agent, words[1:], is_sweep=command == "sweep")
+    cluster = clusters.take_flags(flags)
     names = ("out", "overwrite", "quiet", "verbose", "json", "dry_run", "no_cache", "log_to")
     own = {name: flags.pop(name, None) for name in names}
     loggers = _make_loggers(own)
     is_silent = _configure_logging(own)
-    _prepare_jax(flags.get("device", Options.device), use_cache=not own["no_cache"], is_silent=is_silent)
+    _prepare_jax(
+        _own_device(flags.get("device", Options.device), cluster), use_cache=not own["no_cache"], is_silent=is_silent
+    )
 
     from purejaxrl.api import make_result_of, new_run, write_results
     from purejaxrl.experiment.plan import plan_sweep, plan_train
@@ -98,13 +110,21 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
         kind = "sweep-" if command == "sweep" else ""
         out = home_path(own["out"] or f"results/{kind}{agent.name}-{plan.env}-{plan.options.preset}")
         if own["dry_run"]:
-            local_devices(plan.options.device, plan.options.devices)
+            if cluster["cluster"] is None:
+                local_devices(plan.options.device, plan.options.devices)
             check_free(out, overwrite=own["overwrite"])
             print(json.dumps(plain(plan.as_dict() | {"out": str(out)}), indent=2))
             return 0
         progress = None if is_silent else terminal_of(plan)
-        with new_run(plan, out, overwrite=bool(own["overwrite"]), loggers=loggers) as (plan, folder, _):
-            outcome = run_experiment(plan, folder, write_results, progress=progress, loggers=loggers)
+        if cluster["cluster"] is not None:
+            # Rather than when a cluster has been started.
+            check_free(out, overwrite=bool(own["overwrite"]))
+        with (
+            clusters.executor_of(cluster) as executor,
+            new_run(plan, out, overwrite=bool(own["overwrite"]), loggers=loggers, executor=executor) as opened,
+        ):
+            plan, folder, _ = opened
+            outcome = run_experiment(plan, folder, write_results, progress=progress, loggers=loggers, executor=executor)
     return _print_result(make_result_of(outcome), own)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from purejaxrl.experiment.loggers import Listeners
 from purejaxrl.experiment.progress import Reporter
 from purejaxrl.experiment.schema import SCHEMA_VERSION
+from purejaxrl.experiment.shards import Shard, Trained, pack
 from purejaxrl.experiment.tracker import RunTracker, Stage, without_padding
 from purejaxrl.storage.checkpoint import named_leaves
 from purejaxrl.storage.run_folder import RunFolder
@@ -63,6 +64,15 @@ class Callback:
 
         Args:
             event: The last chunk of the batch, with the rows that were left.
+        """
+
+    def on_shard(self, tracker: RunTracker, shard: Shard, trained: Trained) -> None:
+        """Handle the arrival of a shard that a worker has trained, long before the end of its batch.
+
+        Args:
+            tracker: State of the training.
+            shard: Which runs they are.
+            trained: What has become of them.
         """
 
     def on_end(self, summary: Content) -> None:
@@ -133,6 +143,16 @@ class FileWriter(Callback):
             facts["eval_return"] = np.asarray(best.eval_return)
             self.folder.write_params("best" + suffix, _on_host(best.params), facts)
 
+    def on_shard(self, tracker: RunTracker, shard: Shard, trained: Trained) -> None:
+        """Write a shard to a file of its own, where it waits for the others of its batch.
+
+        Args:
+            tracker: State of the training.
+            shard: Which runs they are.
+            trained: What has become of them.
+        """
+        self.folder.write_shard(shard.name, *pack(trained))
+
     def on_end(self, summary: Content) -> None:
         """Write summary.json into the run folder.
 
@@ -191,6 +211,16 @@ class ProgressDisplay(Callback):
         """
         if not (event.stage.chunk.is_last or event.is_stopping):
             self.reporter.advance(event.tracker.stats, event.tracker.seconds())
+
+    def on_shard(self, tracker: RunTracker, shard: Shard, trained: Trained) -> None:
+        """Show the progress of all runs when a shard has come in.
+
+        Args:
+            tracker: State of the training.
+            shard: Which runs they are.
+            trained: What has become of them.
+        """
+        self.reporter.advance(tracker.stats, tracker.seconds())
 
     def on_batch_end(self, event: Event) -> None:
         """Show the progress of all runs at the end of a batch.

@@ -54,7 +54,11 @@ class Checkpointer(Callback):
     """
 
     def __init__(
-        self, folder: RunFolder, minutes: float, deferring: Callable[[], AbstractContextManager[None]]
+        self,
+        folder: RunFolder,
+        minutes: float,
+        deferring: Callable[[], AbstractContextManager[None]],
+        begins_at: BatchPosition | None = None,
     ) -> None:
         """Initialize the writer of a run folder's checkpoints.
 
@@ -62,24 +66,28 @@ class Checkpointer(Callback):
             folder: The run folder.
             minutes: The interval.
             deferring: Makes a context manager that defers signals while a checkpoint is written.
+            begins_at: Position of which a checkpoint is written at the start, so that what workers have trained can be
+                used however soon the process ends; None for none.
         """
-        self.folder, self.minutes, self.deferring = folder, minutes, deferring
+        self.folder, self.minutes, self.deferring, self.begins_at = folder, minutes, deferring, begins_at
         self.path = folder.path / FOLDER
         self.written = time.monotonic()
         # What is to be written at the end of the training, once summary.json is.
         self.pending: Snapshot | None = None
 
     def on_start(self, tracker: RunTracker, config: Content) -> None:
-        """Remove the remains of an interrupted checkpoint.
+        """Remove the remains of an interrupted checkpoint, and write one of the beginning where that is asked for.
 
         Args:
             tracker: State of the training.
             config: Content of config.json.
 
         Raises:
-            ResourceError: If they cannot be removed.
+            ResourceError: If they cannot be removed, or it cannot be written.
         """
         disk.remove_leftovers(self.path)
+        if self.begins_at is not None:
+            self.write(self.snapshot(tracker, self.begins_at))
 
     def on_chunk(self, event: Event) -> None:
         """Write a checkpoint within a batch if one is due, or keep the end of a training that can be extended.
@@ -92,9 +100,11 @@ class Checkpointer(Callback):
             # The state before is what can still be of use.
             self.minutes = 0.0
         elif event.stage.position.is_finished:
-            self.pending = self.snapshot(event.tracker, event.stage) if event.stage.is_only else None
+            self.pending = (
+                self.snapshot(event.tracker, event.stage.position, event.stage) if event.stage.is_only else None
+            )
         elif event.stage.position.runs and self.is_due(event):
-            self.write(self.snapshot(event.tracker, event.stage))
+            self.write(self.snapshot(event.tracker, event.stage.position, event.stage))
 
     def on_batch_end(self, event: Event) -> None:
         """Write a checkpoint between batches, or keep its content after the last one.
@@ -106,9 +116,9 @@ class Checkpointer(Callback):
             event: The last chunk of the batch.
         """
         position = event.stage.position
-        if position.runs or (position.is_finished and event.stage.is_only):
+        if position.runs:
             return
-        between = self.snapshot(event.tracker, event.stage)
+        between = self.snapshot(event.tracker, position)
         if position.is_finished:
             self.pending = between
         else:
@@ -133,21 +143,21 @@ class Checkpointer(Callback):
         """
         return event.is_stopping or time.monotonic() - self.written >= 60 * self.minutes
 
-    def snapshot(self, tracker: RunTracker, stage: Stage) -> Snapshot | None:
+    def snapshot(self, tracker: RunTracker, position: BatchPosition, stage: Stage | None = None) -> Snapshot | None:
         """Collect the content of a checkpoint, with the states of the current batch unless it has ended.
 
         Args:
             tracker: State of the training.
-            stage: The training after a chunk.
+            position: Its position.
+            stage: The training after a chunk, None between batches.
 
         Returns:
             The content, None where no checkpoints are written.
         """
         if not self.minutes:
             return None
-        position = stage.position
         arrays: dict[str, Any] = {f"records/{name}": array.copy() for name, array in tracker.stats._asdict().items()}
-        if position.runs:
+        if stage is not None:
             arrays |= _batch_arrays(tracker, stage)
         is_between = not position.runs
         facts = {

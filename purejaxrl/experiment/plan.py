@@ -113,6 +113,11 @@ class Plan(NamedTuple):
         return self.settings[0].env.solved_at
 
     @property
+    def eval_episodes(self) -> int | None:
+        """Episodes of an evaluation, None without evaluations."""
+        return self.options.eval_episodes if self.options.eval_every else None
+
+    @property
     def runs(self) -> int:
         """Number of runs of all settings."""
         return self.options.seeds * len(self.settings)

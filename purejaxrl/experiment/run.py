@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import numpy as np
 
-from purejaxrl.components.hyperparameters import field_specs, without_budget
-from purejaxrl.errors import CheckpointError, DivergedError, InputError, ResourceError, log, warn
+from purejaxrl.components.hyperparameters import without_budget
+from purejaxrl.errors import CheckpointError, ClusterError, DivergedError, InputError, ResourceError, log, warn
 from purejaxrl.experiment import checkpointing, schema
-from purejaxrl.experiment.callbacks import Content, Event, FileWriter, Finisher, Logging, ProgressDisplay
+from purejaxrl.experiment.callbacks import Callback, Content, Event, FileWriter, Finisher, Logging, ProgressDisplay
 from purejaxrl.experiment.checkpointing import Checkpointer, Restored
+from purejaxrl.experiment.cluster import Work, Workers, is_part_of, missing, plan_work, runs_of, train_shards
+from purejaxrl.experiment.kept_programs import find_kept, keep, memory_limit
 from purejaxrl.experiment.labels import counted, name_runs
 from purejaxrl.experiment.loggers import Listeners, Logger
 from purejaxrl.experiment.plan import Plan, is_built_in, versions
 from purejaxrl.experiment.plan_from_config import check_same, replan, up_to_date
 from purejaxrl.experiment.progress import Reporter, SafeReporter, Silent
+from purejaxrl.experiment.shards import Shard, Trained, as_chunk, join, shard_of, unpack
 from purejaxrl.experiment.tracker import BatchPosition, RunTracker, Stage, diverged_runs, summarize
 from purejaxrl.storage import run_folder
-from purejaxrl.storage.cache import find_text, keep_text
 from purejaxrl.storage.checkpoint import Checkpoint
 from purejaxrl.storage.files import plain, read_json
 from purejaxrl.storage.run_folder import RunFolder
 from purejaxrl.training import devices
 from purejaxrl.training.batches import batch_of, cut, group_settings, take
 from purejaxrl.training.compilation import StopRequestedError, compile_fitting, mebibytes
-from purejaxrl.training.compilation_cache import is_enabled
-from purejaxrl.training.executables import find_file, load_program, save_program
 from purejaxrl.training.jax_settings import standard_jax
-from purejaxrl.training.programs import find_program, keep_program, program_key
+from purejaxrl.training.metrics import Rows
 from purejaxrl.training.runner import Chunk, fit
 from purejaxrl.training.signals import StopSignals
-from purejaxrl.types import Agent, Env, RunState
+from purejaxrl.types import RunState
 
 
 class Outcome(NamedTuple):
@@ -70,6 +72,7 @@ def run_experiment(
     progress: Reporter | None = None,
     loggers: Sequence[Logger] = (),
     found: Checkpoint | None = None,
+    executor: Workers | None = None,
 ) -> Outcome:
     """Train a Plan and write its run folder; a signal stops it, and everything learned so far is kept.
 
@@ -80,6 +83,7 @@ def run_experiment(
         progress: Shows the progress of training, None to show nothing.
         loggers: Additional destinations for metrics.
         found: The checkpoint to continue from, None for the beginning.
+        executor: An Executor whose workers train, None to train in this process.
 
     Returns:
         The outcome of the training.
@@ -88,16 +92,23 @@ def run_experiment(
         CheckpointError: If checkpoint and Plan do not belong together.
         ResourceError: If disk or memory do not suffice.
         DivergedError: If a run diverges, with `fail_on_nan` or `debug`.
+        ClusterError: If the workers of the Executor are gone, or could not train a single run.
     """
-    local = devices.local_devices(plan.options.device, plan.options.devices)
+    local = devices_at_hand(plan, executor)
     used = min(len(local), plan.runs)
-    tracker = RunTracker(plan, used)
+    tracker = RunTracker(plan, used, local[0].device_kind)
     restored = Restored() if found is None else checkpointing.restore(tracker, folder, found)
     if restored.position.is_finished:
         config, summary = (read_json(folder.path / name) for name in ("config.json", "summary.json"))
         # The process may have ended between the last checkpoint and these.
         write_results(folder, config, summary)
         return Outcome(folder.path, config, summary, plan)
+    has_shards = executor is not None or (found is not None and bool(run_folder.find_shards(folder.path)))
+    if has_shards and restored.position.runs:
+        raise InputError(
+            f"--cluster: {folder.path} was interrupted with {restored.position.runs} runs under way on one machine, "
+            "which must end there; resume it without"
+        )
     if found is None:
         # What can be refused comes before this.
         folder.clear()
@@ -110,7 +121,9 @@ def run_experiment(
     callbacks = [
         FileWriter(folder, restored.tails),
         Logging(folder, Listeners(loggers)),
-        Checkpointer(folder, plan.options.checkpoint_every, signals.deferring),
+        Checkpointer(
+            folder, plan.options.checkpoint_every, signals.deferring, restored.position if has_shards else None
+        ),
         ProgressDisplay(reporter),
         Finisher(folder, write_results),
     ]
@@ -119,33 +132,147 @@ def run_experiment(
         for callback in callbacks:
             closing.callback(callback.on_close)
             callback.on_start(tracker, config)
-        with suppress(StopRequestedError):
-            for stage in train_groups(plan, local, signals.is_stopping, reporter.note, restored):
-                rows = tracker.record(stage)
-                has_diverged = plan.options.fail_on_nan and len(diverged_runs(stage)) > 0
-                is_stopping = signals.is_stopping() or has_diverged
-                for callback in callbacks:
-                    callback.on_chunk(Event(tracker, stage, rows, is_stopping, has_diverged))
-                if stage.chunk.is_last or is_stopping:
-                    rows = tracker.close(stage)
+        if has_shards:
+            is_finished = _train_by_shards(
+                plan, local, executor, tracker, callbacks, folder, signals, restored.position
+            )
+        else:
+            with suppress(StopRequestedError):
+                for stage in train_groups(plan, local, signals.is_stopping, reporter.note, restored):
+                    rows = tracker.record(stage)
+                    has_diverged = plan.options.fail_on_nan and len(diverged_runs(stage)) > 0
+                    is_stopping = signals.is_stopping() or has_diverged
                     for callback in callbacks:
-                        callback.on_batch_end(Event(tracker, stage, rows, is_stopping, has_diverged))
-                is_finished = stage.position.is_finished
-                # A batch's arrays are to go before the next one's come.
-                del stage
-                if is_stopping:
-                    break
+                        callback.on_chunk(Event(tracker, stage, rows, is_stopping, has_diverged))
+                    if stage.chunk.is_last or is_stopping:
+                        rows = tracker.close(stage)
+                        for callback in callbacks:
+                            callback.on_batch_end(Event(tracker, stage, rows, is_stopping, has_diverged))
+                    is_finished = stage.position.is_finished
+                    # A batch's arrays are to go before the next one's come.
+                    del stage
+                    if is_stopping:
+                        break
         reporter.close()
         # Still within StopSignals: what has been learned is written whole. A signal that came with the last chunk has
         # stopped nothing.
         stopped_by = None if is_finished else signals.received
-        summary = plain(summarize(tracker, local[0].device_kind, stopped_by))
+        summary = plain(summarize(tracker, stopped_by))
         for callback in callbacks:
             callback.on_end(summary)
+        if is_finished:
+            folder.remove_shards(run_folder.find_shards(folder.path))
     if plan.options.fail_on_nan and tracker.failed:
         shown = name_runs(sorted(tracker.failed))
         raise DivergedError(f"--fail_on_nan: training stopped as runs diverged: {shown}; see {folder.path}")
     return Outcome(folder.path, config, summary, plan, tracker.state, stopped_by)
+
+
+def devices_at_hand(plan: Plan, executor: Workers | None) -> list[jax.Device]:
+    """Return the devices of this machine that a training uses or, with an Executor, those that it is divided for.
+
+    Args:
+        plan: What is trained.
+        executor: The Executor, None where training is in this process.
+
+    Returns:
+        The devices. Workers may have accelerators that this machine has not.
+
+    Raises:
+        InputError: If there are none of the kind that is asked for.
+    """
+    if executor is None or plan.options.device == "cpu":
+        return devices.local_devices(plan.options.device, plan.options.devices)
+    return devices.local_devices("cpu", 1)
+
+
+def _train_by_shards(
+    plan: Plan,
+    local: list[jax.Device],
+    executor: Workers | None,
+    tracker: RunTracker,
+    callbacks: Sequence[Callback],
+    folder: RunFolder,
+    signals: StopSignals,
+    position: BatchPosition,
+) -> bool:
+    """Train by the workers of an Executor, or by a thread of this process, and return whether nothing is left.
+
+    What comes in is written at once. Batches are put together, in order, as soon as all of their shards are there.
+    """
+    works = [
+        work
+        for work in plan_work(plan, local, is_here=executor is None)
+        if (work.shard.group, work.shard.first) >= (position.group, position.done)
+    ]
+    present: dict[Work, list[Shard]] = {work: [] for work in works}
+    for work, shard, found in _shards_on_disk(folder, works, plan.options.fail_on_nan):
+        present[work].append(shard)
+        tracker.add_shard(found.runs, found.stats, found.device, 0.0)
+    has_diverged = is_incomplete = False
+
+    def close(work: Work, *, is_whole: bool) -> None:
+        if not present[work]:
+            return
+        trained = join([unpack(*run_folder.read_shard(folder.path, shard.name)) for shard in present[work]])
+        batch = take(work.batch, np.isin(work.batch.runs, trained.runs))
+        # The checkpoint is of a training that continues, so that runs which have not come in can still be trained.
+        ended = work.ended if is_whole else BatchPosition(work.shard.group, work.shard.first, len(work.batch.runs))
+        stage = Stage(work.setting, batch, None, as_chunk(trained), ended, work.is_only)
+        tracker.close_shards(stage, trained.diverged, trained.tallies)
+        for callback in callbacks:
+            callback.on_batch_end(
+                Event(tracker, stage, Rows(trained.episodes, trained.metrics), signals.is_stopping(), has_diverged)
+            )
+
+    def close_complete() -> None:
+        while works and not missing(works[0], present[works[0]]):
+            work = works.pop(0)
+            close(work, is_whole=True)
+            if works:
+                folder.remove_shards([shard.name for shard in present.pop(work)])
+
+    close_complete()
+    pieces = [(work, shard) for work in works for shard in missing(work, present[work])]
+    with ExitStack() as closing:
+        workers = executor or closing.enter_context(ThreadPoolExecutor(1))
+        arrivals = train_shards(plan, pieces, workers, signals.is_stopping, is_here=executor is None)
+        closing.callback(arrivals.close)
+        for work, shard, trained in arrivals:
+            if trained is None:
+                is_incomplete = True
+                continue
+            tracker.add_shard(trained.runs, trained.stats, trained.device, trained.compile_seconds)
+            for callback in callbacks:
+                callback.on_shard(tracker, shard, trained)
+            present[work].append(shard)
+            has_diverged = plan.options.fail_on_nan and len(trained.diverged) > 0
+            if has_diverged:
+                break
+            close_complete()
+    if is_incomplete and not tracker.stats.has_begun.any():
+        raise ClusterError("--cluster: no run could be trained; the warnings say why")
+    for work in works:
+        close(work, is_whole=False)
+    return not works
+
+
+def _shards_on_disk(
+    folder: RunFolder, works: Sequence[Work], fails_on_nan: bool
+) -> Iterator[tuple[Work, Shard, Trained]]:
+    """Read the shards that wait in a run folder, and remove those that are of no use."""
+    for name in run_folder.find_shards(folder.path):
+        shard = shard_of(name)
+        work = next((work for work in works if shard is not None and is_part_of(shard, work)), None)
+        if shard is not None and work is not None:
+            # A file that was cut off is trained again, like one that is missing.
+            with suppress(InputError, KeyError, TypeError, ValueError):
+                trained = unpack(*run_folder.read_shard(folder.path, name))
+                is_sound = np.array_equal(trained.runs, runs_of(work, shard))
+                if is_sound and not (fails_on_nan and len(trained.diverged)):
+                    yield work, shard, trained
+                    continue
+        folder.remove_shards([name])
 
 
 def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> tuple[Plan, Checkpoint | None]:
@@ -234,7 +361,7 @@ def train_groups(
         ResourceError: If not even one run fits, or not those that were trained side by side before an interruption.
     """
     position, resume_point = restored.position, restored.resume_point
-    limit = int(plan.options.max_memory * 2**30) if plan.options.max_memory else devices.memory_of(local)
+    limit = memory_limit(plan, local)
     groups = group_settings([setting.config for setting in plan.settings])
     for turn, group in list(enumerate(groups))[position.group :]:
         setting = plan.settings[group.settings[0]]
@@ -243,18 +370,12 @@ def train_groups(
             group = group._replace(configs=tuple(map(without_budget, group.configs)))
         whole = batch_of(group, plan.options.seeds, plan.options.seed)
         runs, config = len(whole.runs), group.configs[0]
-        eval_episodes = plan.options.eval_episodes if plan.options.eval_every else None
-        key = None
-        if not plan.options.debug:
-            key = program_key(plan.agent, setting.env, config, runs, setting.budget, local[:runs], eval_episodes)
-        program, file = find_program(key, setting.budget, limit), None
-        is_new = program is None
-        if program is None and _is_of_the_package(plan, config):
-            file = find_file(key, local[:runs])
-            program = load_program(file, plan.agent, setting.env, config, setting.budget, local, limit)
+        kept = find_kept(plan, setting, config, runs, local, limit)
+        program = kept.program
         if program is None:
-            kept, seconds = _last_compilation(plan.agent, setting.env, local[0])
-            about = "some seconds" if seconds is None else f"about {counted(max(round(seconds), 1), 'second')}"
+            about = (
+                "some seconds" if kept.seconds is None else f"about {counted(max(round(kept.seconds), 1), 'second')}"
+            )
             note(f"compiling (first time for this setting, {about}) ...")
             program = compile_fitting(
                 plan.agent,
@@ -264,16 +385,12 @@ def train_groups(
                 setting.budget,
                 local,
                 memory_limit=limit,
-                eval_episodes=eval_episodes,
+                eval_episodes=plan.eval_episodes,
                 should_stop=should_stop,
                 is_checked=plan.options.debug,
-                tag=None if file is None else file.tag,
+                tag=kept.tag,
             )
-            program = save_program(file, program, runs)
-            if kept is not None:
-                keep_text(kept, f"{program.compile_seconds:.1f}")
-        if is_new:
-            keep_program(key, program, runs)
+        program = keep(kept, program, runs)
         log(
             "program %d of %d: %s side by side in %s, chunks of up to %s, compiled in %.1f s",
             turn + 1,
@@ -311,23 +428,6 @@ def train_groups(
                 )
                 for chunk in chunks
             )
-
-
-def _last_compilation(agent: Agent, env: Env, device: jax.Device) -> tuple[Path | None, float | None]:
-    """Return the file that tells how many seconds such a program took to compile the last time, and what it tells."""
-    if not is_enabled():
-        return None, None
-    kept, text = find_text(compiled=agent.name, dimensions=len(env.input_shape), device=device.device_kind)
-    return kept, None if text is None else float(text)
-
-
-def _is_of_the_package(plan: Plan, config: Any) -> bool:
-    """Check that agent, environment and networks are the package's own, so that their names tell what they are."""
-    has_objects = any(
-        spec.is_object and getattr(config, name) is not None for name, spec in field_specs(config).items()
-    )
-    is_named = isinstance(plan.options.env, str) and plan.options.renderer is None
-    return is_built_in(plan.agent) and is_named and not has_objects
 
 
 def _position_after(begun: BatchPosition, ended: BatchPosition | None, chunk: Chunk) -> BatchPosition:

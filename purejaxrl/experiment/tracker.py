@@ -17,7 +17,7 @@ from purejaxrl.training.batches import Batch
 from purejaxrl.training.compilation import Program
 from purejaxrl.training.metrics import MetricsSpec, MetricsState, Rows, RunStats, Table, Tally
 from purejaxrl.training.runner import Chunk
-from purejaxrl.types import PyTree, RunState
+from purejaxrl.types import Learner, PyTree, RunState
 
 
 class BatchPosition(NamedTuple):
@@ -44,7 +44,7 @@ class Stage(NamedTuple):
     Attributes:
         setting: The first of the batch's settings.
         batch: Its runs.
-        program: The program that trains them.
+        program: The program that trains them, None where workers have trained them.
         chunk: Report of the chunk.
         position: Position of the training after the chunk.
         is_only: Whether no other batch belongs to the training.
@@ -52,7 +52,7 @@ class Stage(NamedTuple):
 
     setting: Training
     batch: Batch
-    program: Program
+    program: Program | None
     chunk: Chunk
     position: BatchPosition
     is_only: bool
@@ -61,8 +61,8 @@ class Stage(NamedTuple):
 class RunTracker:
     """State of a training so far, recorded chunk after chunk; only the runner changes it."""
 
-    def __init__(self, plan: Plan, devices: int) -> None:
-        self.plan, self.devices = plan, devices
+    def __init__(self, plan: Plan, devices: int, device: str) -> None:
+        self.plan, self.devices, self.device = plan, devices, device
         self.stats = RunStats.empty(plan.runs)
         self.swept = columns_of(setting.values for setting in plan.settings)
         self.tallies: dict[str, Tally] = {}
@@ -73,6 +73,7 @@ class RunTracker:
         # Of the batch at hand; metrics are kept from a checkpoint until it begins.
         self.batch: Batch | None = None
         self.program: Program | None = None
+        self.setting: Training | None = None
         self.metrics: MetricsState | None = None
         self.state: RunState | None = None
 
@@ -88,16 +89,17 @@ class RunTracker:
         if stage.batch is not self.batch:
             self.batches += 1
             if self.batch is not None or self.metrics is None:
-                self.metrics = metrics.init(_metrics_spec(stage), self.tallies)
+                self.metrics = metrics.init(metrics_spec(stage.setting, stage.batch), self.tallies)
             self.batch = stage.batch
         if stage.program is not self.program:
+            assert stage.program is not None
             self.program = stage.program
             self.programs += 1
             self.compile_seconds += stage.program.compile_seconds
         chunk, state = stage.chunk, self.metrics
         assert state is not None
         self.metrics, rows = metrics.record(
-            _metrics_spec(stage), state, chunk.start, chunk.log, chunk.eval_return, chunk.has_ended
+            metrics_spec(stage.setting, stage.batch), state, chunk.start, chunk.log, chunk.eval_return, chunk.has_ended
         )
         self._note(stage)
         return rows
@@ -115,12 +117,43 @@ class RunTracker:
         is_over = np.ones(len(stage.batch.runs), bool) if chunk.is_last else None
         eval_return = None if chunk.final is None else chunk.final.eval_return
         assert self.metrics is not None
-        self.metrics, rows = metrics.close(_metrics_spec(stage), self.metrics, eval_return, is_over)
+        self.metrics, rows = metrics.close(metrics_spec(stage.setting, stage.batch), self.metrics, eval_return, is_over)
         self._note(stage)
         self.failed += diverged_runs(stage).tolist()
         if stage.is_only:
             self.state = without_padding(stage.chunk.state, stage)
         return rows
+
+    def add_shard(self, runs: np.ndarray, stats: RunStats, device: str, compile_seconds: float) -> None:
+        """Record runs that a worker has trained to their end.
+
+        Args:
+            runs: Numbers of the runs, [runs].
+            stats: Their statistics.
+            device: Kind of the worker's device.
+            compile_seconds: How long it compiled before. Workers compile side by side, so the longest counts.
+        """
+        for whole, part in zip(self.stats, stats, strict=True):
+            whole[runs] = part
+        self.device = device
+        self.compile_seconds = max(self.compile_seconds, compile_seconds)
+        self.run_seconds = self.seconds()
+
+    def close_shards(self, stage: Stage, diverged: np.ndarray, tallies: dict[str, Tally]) -> None:
+        """Record a batch, or what there is of it, all of whose shards have come in or will not come.
+
+        Args:
+            stage: The training after the batch.
+            diverged: Numbers of its runs that have diverged.
+            tallies: Histograms of its runs.
+        """
+        self.batches += 1
+        if stage.setting is not self.setting:
+            self.setting = stage.setting
+            self.programs += 1
+        self.failed += diverged.tolist()
+        for name, tally in tallies.items():
+            self.tallies[name] = metrics.merge_tallies(self.tallies.get(name, metrics.EMPTY_TALLY), tally)
 
     def _note(self, stage: Stage) -> None:
         assert self.metrics is not None
@@ -162,12 +195,20 @@ class RunTracker:
         return table | {column_name(name, table): values[settings] for name, values in self.swept.items()}
 
 
-def _metrics_spec(stage: Stage) -> MetricsSpec:
-    """Return the constants on which the rows of a batch depend."""
-    setting, budget = stage.setting, stage.setting.budget
+def metrics_spec(setting: Training, batch: Batch) -> MetricsSpec:
+    """Return the constants on which the rows of a batch depend.
+
+    Args:
+        setting: The first of the batch's settings.
+        batch: Its runs.
+
+    Returns:
+        The constants.
+    """
+    budget = setting.budget
     return MetricsSpec(
-        stage.batch.runs,
-        stage.batch.seeds,
+        batch.runs,
+        batch.seeds,
         setting.steps,
         setting.log_every,
         budget.amount if budget.kind == "episodes" else None,
@@ -197,11 +238,20 @@ def diverged_runs(stage: Stage) -> np.ndarray:
     Returns:
         Numbers of the runs.
     """
-    leaves = jax.tree.leaves(without_padding(stage.chunk.state.learner._replace(memory=None), stage))
-    is_fine = np.ones(len(stage.batch.runs), bool)
-    for leaf in map(np.asarray, leaves):
-        is_fine &= np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1)
-    return stage.batch.runs[~is_fine]
+    return stage.batch.runs[find_diverged(without_padding(stage.chunk.state.learner._replace(memory=None), stage))]
+
+
+def find_diverged(learner: Learner) -> np.ndarray:
+    """Find the runs whose learners hold a NaN or an infinity.
+
+    Args:
+        learner: The learners without their memory, [runs, ...].
+
+    Returns:
+        Whether each has diverged, [runs].
+    """
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(learner)]
+    return np.any([~np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1) for leaf in leaves], axis=0)
 
 
 def _area_per_run(plan: Plan, stats: RunStats) -> np.ndarray:
@@ -219,12 +269,11 @@ def _area_per_run(plan: Plan, stats: RunStats) -> np.ndarray:
     return (stats.area * stats.env_steps + later * left) / np.maximum(stats.env_steps + left, 1)
 
 
-def summarize(tracker: RunTracker, device: str, stopped_by: int | None) -> dict[str, Any]:
+def summarize(tracker: RunTracker, stopped_by: int | None) -> dict[str, Any]:
     """Return the content of summary.json.
 
     Args:
         tracker: State of the training.
-        device: Kind of the devices.
         stopped_by: Number of the signal that stopped it, or None.
 
     Returns:
@@ -238,7 +287,7 @@ def summarize(tracker: RunTracker, device: str, stopped_by: int | None) -> dict[
         "env": plan.env,
         "observation_type": plan.options.observation_type,
         "preset": plan.options.preset,
-        "device": device,
+        "device": tracker.device,
         "devices": tracker.devices,
         "seeds": plan.options.seeds,
         "runs": plan.runs,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from purejaxrl.errors import InUseError, UnsupportedError
@@ -37,3 +40,41 @@ def lock(path: Path) -> int:
         # A file system without locks; training without one is better than refusing it.
         pass
     return number
+
+
+def shared_folder(name: str) -> Path:
+    """Make a folder for locks that the user's processes on this machine share.
+
+    Args:
+        name: Its name.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    folder = Path(tempfile.gettempdir(), f"purejaxrl-{os.getuid()}", name)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Let one of the user's processes on this machine at a time run a block; where locks fail, they all run it at once.
+
+    Args:
+        name: Name of the block.
+
+    Yields:
+        None, once it is this process's turn.
+    """
+    number = None
+    with suppress(OSError):
+        number = os.open(shared_folder(name), os.O_RDONLY)
+        fcntl.flock(number, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if number is not None:
+            os.close(number)

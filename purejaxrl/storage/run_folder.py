@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -36,6 +36,7 @@ FILES = (
     "sweep.png",
     "*_histogram.png",
     "video.gif",
+    "shards/*.safetensors",
     "params/last*.safetensors",
     "params/best*.safetensors",
     "export/policy.safetensors",
@@ -105,6 +106,18 @@ class RunFolder:
         """Write arrays by name, and metadata as JSON holds it, to params/NAME.safetensors, whole or not at all."""
         write_params(self.path / "params" / f"{name}.safetensors", params, metadata)
 
+    def write_shard(self, name: str, arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
+        """Write arrays by name, and metadata as JSON holds it, to shards/NAME.safetensors, whole or not at all."""
+        write_params(self.path / "shards" / f"{name}.safetensors", arrays, metadata)
+
+    def remove_shards(self, names: Iterable[str]) -> None:
+        """Remove shards that are not needed any more, and their folder with the last of them."""
+        with writing(self.path / "shards"):
+            for name in names:
+                (self.path / "shards" / f"{name}.safetensors").unlink(missing_ok=True)
+            if (self.path / "shards").is_dir() and not any((self.path / "shards").iterdir()):
+                (self.path / "shards").rmdir()
+
     def write_figure(self, name: str, figure: Figure) -> None:
         """Write a matplotlib figure to the image file of that name; equal figures become equal files."""
         write_figure(self.path / name, figure, metadata={"Software": None})
@@ -136,7 +149,7 @@ def create(path: Path, *, overwrite: bool, name: str = "--out") -> RunFolder:
         folder = RunFolder(path)
         for file in check_free(path, overwrite=overwrite, name=name):
             file.unlink()
-        for rest in ("checkpoints", "params", "export", "tensorboard"):
+        for rest in ("checkpoints", "params", "shards", "export", "tensorboard"):
             if (path / rest).exists():
                 shutil.rmtree(path / rest)
         probe = path / ".writable"
@@ -416,6 +429,29 @@ def read_params(path: Path, name: str) -> dict[str, np.ndarray]:
     """
     with _reading(path / "params" / f"{name}.safetensors") as file:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def find_shards(path: Path) -> list[str]:
+    """List the names of the shards in a run folder, in order.
+
+    Raises:
+        InputError: If they cannot be listed.
+    """
+    try:
+        return sorted(file.stem for file in (path / "shards").glob("*.safetensors"))
+    except OSError as error:
+        raise InputError(f"cannot read {path / 'shards'}: {reason(error)}") from error
+
+
+def read_shard(path: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read the arrays and the metadata of shards/NAME.safetensors of a run folder.
+
+    Raises:
+        InputError: If the file is missing or damaged.
+    """
+    with _reading(path / "shards" / f"{name}.safetensors") as file:
+        arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return arrays, json.loads((file.metadata() or {}).get("purejaxrl", "{}"))
 
 
 def read_metadata(path: Path, name: str) -> dict[str, Any]:

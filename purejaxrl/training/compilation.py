@@ -42,6 +42,20 @@ class Serialized(NamedTuple):
     result: PyTree
 
 
+class Layout(NamedTuple):
+    """How runs are laid out on the devices of one machine.
+
+    Attributes:
+        batch: Number of runs of a batch, padding included.
+        group: Number of runs that a device computes side by side.
+        devices: Number of devices.
+    """
+
+    batch: int
+    group: int
+    devices: int
+
+
 class Program(NamedTuple):
     """Compiled functions that train `width` runs side by side, and the data that belongs to them.
 
@@ -136,7 +150,7 @@ def compile_fitting(
         tag=tag,
     )
     one_run = bytes_of(shapes_of_runs(agent, env, config, budget, eval_episodes is not None, 1))
-    width = min(runs, devices.widest_batch(local, agent.rollout_shape(config)), max(memory_limit // one_run, 1))
+    width = _first_width(agent, config, runs, local, one_run, memory_limit)
     while True:
         # Batches of equal size: the last one should not be mostly padding.
         width = -(-runs // -(-runs // width))
@@ -150,6 +164,52 @@ def compile_fitting(
                 f"--max_memory: one run needs {mebibytes(one_run)}, and {mebibytes(memory_limit)} may be used"
             )
         width = max(min(width - 1, memory_limit // one_run), 1)
+
+
+def _first_width(agent: Agent, config: Any, runs: int, local: list[jax.Device], one_run: int, memory_limit: int) -> int:
+    """Compute the largest width that may fit, as far as that is known before compilation."""
+    return min(runs, devices.widest_batch(local, agent.rollout_shape(config)), max(memory_limit // one_run, 1))
+
+
+def plan_layout(
+    agent: Agent,
+    env: Env,
+    config: Any,
+    runs: int,
+    budget: Budget,
+    local: list[jax.Device],
+    *,
+    memory_limit: int,
+    keeps_best: bool,
+) -> Layout:
+    """Compute how `compile_fitting` lays runs out, unless the compiler finds that they need more memory than is known.
+
+    Args:
+        agent: The algorithm.
+        env: The environment.
+        config: Config of any of the runs.
+        runs: Number of runs.
+        budget: Budget of each run.
+        local: The devices.
+        memory_limit: Bytes that may be used per memory, see `devices`.
+        keeps_best: Whether the best parameters are kept.
+
+    Returns:
+        The layout.
+    """
+    one_run = bytes_of(shapes_of_runs(agent, env, config, budget, keeps_best, 1))
+    width = -(-runs // -(-runs // _first_width(agent, config, runs, local, one_run, memory_limit)))
+    mesh = devices.mesh_for(local, width)
+    group = _group_size(agent, env, config, mesh, width)
+    return Layout(devices.padded(width, mesh.size * group), group, mesh.size)
+
+
+def _group_size(agent: Agent, env: Env, config: Any, mesh: Mesh, runs: int) -> int:
+    """Compute how many of its runs a device computes side by side, by the size of what one learns from at a time."""
+    shape = agent.rollout_shape(config)
+    rows = max(shape[0] * shape[1], agent.batch_size(config))
+    inputs = jax.ShapeDtypeStruct((rows, *env.input_shape), jnp.float32)
+    return devices.group_size(mesh, runs, bytes_of(inputs))
 
 
 def compile_program(
@@ -187,9 +247,7 @@ def compile_program(
     """
     started = time.perf_counter()
     mesh, shape = devices.mesh_for(local[:1] if is_checked else local, runs), agent.rollout_shape(config)
-    rows = max(shape[0] * shape[1], agent.batch_size(config))
-    inputs = jax.ShapeDtypeStruct((rows, *env.input_shape), jnp.float32)
-    group = devices.group_size(mesh, runs, bytes_of(inputs))
+    group = _group_size(agent, env, config, mesh, runs)
     width = devices.padded(runs, mesh.size * group)
 
     def jit(function: Callable[..., Any], in_specs: Any, out_specs: Any, donate: tuple[int, ...] = ()) -> Any:

@@ -10,6 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from jax._src import xla_bridge
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from purejaxrl.components.hyperparameters import MAX_INT
-from purejaxrl.errors import InputError, UnsupportedError, warn
+from purejaxrl.errors import InputError, InUseError, UnsupportedError, warn
+from purejaxrl.storage.locking import lock, shared_folder
 from purejaxrl.types import PyTree
 
 RUNS = PartitionSpec("runs")
@@ -73,11 +75,36 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def ask_for_cpu_devices(count: int | None = None) -> bool:
+def use_cpu_only() -> None:
+    """Let JAX start no other devices than the CPU, unless it has started: GPUs may belong to other processes."""
+    if not xla_bridge._backends:
+        jax.config.update("jax_platforms", "cpu")
+
+
+def claim_gpu() -> None:
+    """Let JAX see one GPU alone: one that no other process of the package has claimed on this machine.
+
+    It does nothing if JAX has started. Where there are more processes than GPUs, the rest see all of them.
+    """
+    if xla_bridge._backends:
+        return
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+    names = names if given is None else [name.strip() for name in given.split(",") if name.strip()]
+    for name in names if len(names) > 1 else ():
+        with suppress(InUseError, OSError):
+            # Nobody closes it: the claim ends with the process.
+            lock(shared_folder(f"gpu-{name}"))
+            os.environ["CUDA_VISIBLE_DEVICES"] = name
+            return
+
+
+def ask_for_cpu_devices(count: int | None = None, *, at_least: int = 1) -> bool:
     """Make JAX's CPU backend offer several virtual devices, and compile SMALL_LOOPS.
 
     Args:
         count: Number of devices, by default one per core.
+        at_least: Smallest number of them by default.
 
     Returns:
         Whether it was possible: only before JAX starts its backends.
@@ -86,7 +113,7 @@ def ask_for_cpu_devices(count: int | None = None) -> bool:
         UnsupportedError: If this process was forked after JAX had started.
     """
     check_process()
-    count, flags = count or usable_cores(), os.environ.get("XLA_FLAGS", "")
+    count, flags = count or max(usable_cores(), at_least), os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" not in flags:
         try:
             jax.config.update("jax_num_cpu_devices", count)

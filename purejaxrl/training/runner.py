@@ -57,7 +57,8 @@ class Chunk(NamedTuple):
     Attributes:
         start: Its first iteration.
         length: Its number of iterations.
-        log: Logs of the iterations, on the host: arrays [length, runs, ...].
+        log: Logs of the iterations, on the host: arrays [length, runs, ...]; None where another process has recorded
+            them.
         eval_return: Mean returns of greedy evaluations after the runs' last iterations [runs], NaN for runs that were
             not due; None where no run was.
         has_ended: Whether each run has ended by itself, [runs]: by a budget of episodes, or because it is solved.
@@ -69,7 +70,7 @@ class Chunk(NamedTuple):
 
     start: int
     length: int
-    log: Log
+    log: Log | None
     eval_return: np.ndarray | None
     has_ended: np.ndarray
     is_last: bool
@@ -86,6 +87,7 @@ def fit(
     eval_every: int | None = None,
     resume_point: ResumePoint | None = None,
     chunk_seconds: float = CHUNK_SECONDS,
+    first_length: int = 1,
 ) -> Iterator[Chunk]:
     """Train runs, chunk after chunk, until all have ended.
 
@@ -98,6 +100,7 @@ def fit(
         eval_every: Env steps between evaluations, None for none; every run has one more at its end.
         resume_point: Where to continue, None for the beginning.
         chunk_seconds: How long a chunk should take.
+        first_length: Number of iterations of the first chunk, where it is known how many fit that time.
 
     Yields:
         Chunks, in order.
@@ -110,7 +113,7 @@ def fit(
         state, best = _place_resume_point(program, resume_point)
     amount = program.budget.amount
     limit = min(iterations_of(program.budget, program.shape, program.env.max_episode_steps), MAX_ENV_STEPS // steps)
-    iteration, length = 0 if resume_point is None else resume_point.iteration, 1
+    iteration, length = 0 if resume_point is None else resume_point.iteration, first_length
     # Evaluations stand at the multiples of eval_every.
     next_eval = (iteration * steps // eval_every + 1) * eval_every if eval_every else 0
     # The caller may hold it on; the devices' copy is what training consumes.
