@@ -34,7 +34,7 @@ BUDGETS = ("epochs", "episodes", "env_steps")
 # Options of earlier versions, and what to say of them.
 REMOVED = dict.fromkeys(
     ("coordinator", "num_processes", "process_id"),
-    "the package's own network protocol is gone; sweep --cluster trains over several hosts",
+    "the package's own network protocol is gone; the workers of a cluster train sweeps over several hosts",
 )
 MAX_INT = 2**31 - 1
 MAX_ENV_STEPS = MAX_INT

@@ -270,7 +270,7 @@ def test_wrong_input_is_refused_in_one_line(command, said, capsys, tmp_path):
             {"lr": [1e-3], "coordinator": "localhost:1"},
             ["coordinator: the package's own network protocol is gone"],
         ),
-        ("train", {"num_processes": 2}, ["num_processes: training over several hosts"]),
+        ("train", {"num_processes": 2}, ["num_processes: the package's own network protocol is gone"]),
         ("train", {"lr": [1e-3]}, ["lr: 0.001", "train takes one value", "`sweep`"]),
         ("train", {"lr": []}, ["lr: an empty list", "train takes one value", "`sweep`"]),
         ("train", {"hidden_sizes": [(8,), (4, 4)]}, ["hidden_sizes: 8,4x4", "train takes one value", "`sweep`"]),
