@@ -293,7 +293,7 @@ def train_chunk(
     runs = state.active.shape[0]
     groups = runs // group
     # Under jit it is traced once, for its shapes and for the loop.
-    advance = jax.jit(partial(advance_group, agent, env, budget, log_bytes // groups))
+    advance = jax.jit(partial(advance_group, agent, env, budget, log_bytes // groups), inline=True)
     first = partial(jax.tree.map, partial(jax.lax.slice_in_dim, start_index=0, limit_index=group))
     shapes = jax.eval_shape(lambda configs, state: advance(first(configs), first(state), span)[1], configs, state)
     log = jax.tree.map(lambda leaf: jnp.zeros((leaf.shape[0], runs, *leaf.shape[2:]), leaf.dtype), shapes)
@@ -334,7 +334,7 @@ def advance_group(
     is_active = state.active.shape[0] == 1
     one_step = partial(iterate, agent, env, budget=budget._replace(amount=span.amount), is_active=is_active)
     # Under jit it is traced once, for its shapes and for the loop.
-    step = jax.jit(jax.vmap(one_step, in_axes=(0, 0, None)))
+    step = jax.jit(jax.vmap(one_step, in_axes=(0, 0, None)), inline=True)
     shapes = jax.eval_shape(step, configs, state, span.start)[1]
     capacity = max(1, min(MAX_CHUNK, log_bytes // bytes_of(shapes)))
     log = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), shapes)
