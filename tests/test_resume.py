@@ -733,7 +733,7 @@ def run_and_kill(words, out, seed):
 def check_killed(tmp_path, kills):
     """kill -9 at random moments, saving included: resuming ends as if nothing had happened."""
     out = tmp_path / "cut"
-    words = ["dqn", "--observation_type", "default", "--env_steps", str(5_000 * kills), "--seeds", "2"]
+    words = ["dqn", "--observation_type", "default", "--env_steps", str(max(5_000 * kills, 60_000)), "--seeds", "2"]
     words += ["--batch_size", "16", "--memory_size", "500", "--hidden_sizes", "8"]
     killed = run_and_kill(["train", *words, "--out", str(out)], out, 0)
     for seed in range(1, kills):
@@ -850,9 +850,9 @@ def dividing(config, env, learner, batch, progress, key):
 @pytest.mark.parametrize(
     "arguments",
     [
-        pytest.param({**VECTORS, "env_steps": 60}, marks=pytest.mark.slow),
+        {**VECTORS, "env_steps": 60},
         pytest.param(VPG, marks=pytest.mark.slow),
-        pytest.param(A3C, marks=pytest.mark.slow),
+        A3C,
     ],
     ids=["dqn", "vpg", "a3c"],
 )

@@ -283,18 +283,20 @@ def update(
     # Scanned as bits: JAX's check for reused keys takes the keys of a scan under `vmap` for used ones.
     bits = jax.random.key_data(jax.random.split(key, max(config.actors // config.train_every, 1)))
     learn: Any = partial(gradient_step, config, env, replay, statistics, progress, td_target, jax.random.key_impl(key))
+    is_due = is_learning(config, progress)
     trained, metrics = jax.lax.cond(
-        is_learning(config, progress),
+        is_due,
         partial(jax.lax.scan, learn, xs=bits, unroll=len(bits) == 1),
-        lambda trained: (trained, dict.fromkeys(METRICS, jnp.full(len(bits), jnp.nan))),
+        lambda trained: (trained, dict.fromkeys(METRICS, jnp.zeros(len(bits)))),
         trained,
     )
+    # Only now: `--debug` would take the mean of what is not known for a mistake.
+    metrics = {name: jnp.where(is_due, jnp.mean(values), jnp.nan) for name, values in metrics.items()}
     params, target_params, opt_state = trained
 
-    is_due = is_copy_due(config, progress, jnp.sum(now.terminated | now.truncated))
-    target_params = jax.tree.map(partial(jnp.where, is_due), params, target_params)
-    learner = Learner(Params(params, statistics), opt_state, replay, extra=target_params)
-    return learner, jax.tree.map(jnp.mean, metrics)
+    is_copied = is_copy_due(config, progress, jnp.sum(now.terminated | now.truncated))
+    target_params = jax.tree.map(partial(jnp.where, is_copied), params, target_params)
+    return Learner(Params(params, statistics), opt_state, replay, extra=target_params), metrics
 
 
 def gradient_step(

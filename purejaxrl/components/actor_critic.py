@@ -123,7 +123,28 @@ def next_state_value(
         return jnp.where(is_first, value_function(inputs), next_value), is_left & ~is_first
 
     start = (jnp.roll(value, -1, axis=0), truncated.at[-1].set(True))
-    return jax.lax.while_loop(lambda carry: jnp.any(carry[1]), evaluate_one, start)[0]
+    return jax.lax.while_loop(lambda carry: is_any(carry[1]), evaluate_one, start)[0]
+
+
+@jax.custom_batching.custom_vmap
+def is_any(condition: Bool[Array, "..."]) -> Bool[Array, ""]:
+    """Check whether a condition holds anywhere, in any of the runs and workers under `jax.vmap` as well.
+
+    A loop that goes on while it does is one loop for all of them: nothing has to be selected where one has ended
+    earlier, and the checks of `--debug`, which know no other loops under `vmap`, can look into it.
+
+    Args:
+        condition: The condition, of any shape.
+
+    Returns:
+        Whether it holds, one answer for all.
+    """
+    return jnp.any(condition)
+
+
+@is_any.def_vmap
+def _is_any_of_all(axis_size: int, in_batched: list[bool], condition: Array) -> tuple[Array, bool]:
+    return is_any(condition), False
 
 
 def policy_gradient_loss(
