@@ -10,10 +10,10 @@ import jax
 
 from purejaxrl.components.hyperparameters import field_specs
 from purejaxrl.experiment.plan import Plan, Training, is_built_in
-from purejaxrl.storage.cache import find_text, keep_text
+from purejaxrl.storage.cache import cache_folder, find_text, keep_text
 from purejaxrl.training import devices
 from purejaxrl.training.compilation import Program
-from purejaxrl.training.compilation_cache import is_enabled
+from purejaxrl.training.compilation_cache import private_folder
 from purejaxrl.training.executables import ProgramFile, find_file, load_program, save_program
 from purejaxrl.training.programs import find_program, keep_program, program_key
 
@@ -80,7 +80,8 @@ def find_kept(plan: Plan, setting: Training, config: Any, runs: int, local: list
     if _is_of_the_package(plan, config):
         file = find_file(key, local[:runs])
         program = load_program(file, plan.agent, setting.env, config, setting.budget, local, limit)
-    if program is not None or not is_enabled():
+    # Texts are in the user's folder; where JAX was given another, nothing is put there.
+    if program is not None or private_folder() is None or private_folder() != cache_folder():
         return Kept(program, key, file, is_of_process=False)
     kind = {"compiled": plan.agent.name, "dimensions": len(setting.env.input_shape), "device": local[0].device_kind}
     timing, text = find_text(**kind)
