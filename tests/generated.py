@@ -293,4 +293,5 @@ def test_errors_know_their_codes():
         "DivergedError": 5,
         "ResourceError": 6,
         "UnsupportedError": 1,
+        "ClusterError": 1,
     }

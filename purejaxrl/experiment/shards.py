@@ -343,7 +343,7 @@ def _train_batch(prepared: Prepared, batch: Batch, length: int, should_stop: Cal
         _on_host(learner.params, count),
         None if best is None else _on_host(best.params, count),
         None if best is None else np.asarray(best.eval_return)[:count],
-        batch.runs[find_diverged(learner)],
+        batch.runs[find_diverged(learner, count)],
         state.tallies,
         program.mesh.devices.flat[0].device_kind,
         _this_worker(),

@@ -238,20 +238,24 @@ def diverged_runs(stage: Stage) -> np.ndarray:
     Returns:
         Numbers of the runs.
     """
-    return stage.batch.runs[find_diverged(without_padding(stage.chunk.state.learner._replace(memory=None), stage))]
+    learner = without_padding(stage.chunk.state.learner._replace(memory=None), stage)
+    return stage.batch.runs[find_diverged(learner, len(stage.batch.runs))]
 
 
-def find_diverged(learner: Learner) -> np.ndarray:
+def find_diverged(learner: Learner, runs: int) -> np.ndarray:
     """Find the runs whose learners hold a NaN or an infinity.
 
     Args:
-        learner: The learners without their memory, [runs, ...].
+        learner: The learners without their memory, [runs, ...]; they may hold nothing.
+        runs: Number of runs.
 
     Returns:
         Whether each has diverged, [runs].
     """
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(learner)]
-    return np.any([~np.isfinite(leaf.reshape(len(leaf), -1)).all(axis=1) for leaf in leaves], axis=0)
+    has_diverged = np.zeros(runs, bool)
+    for leaf in map(np.asarray, jax.tree.leaves(learner)):
+        has_diverged |= ~np.isfinite(leaf.reshape(runs, -1)).all(axis=1)
+    return has_diverged
 
 
 def _area_per_run(plan: Plan, stats: RunStats) -> np.ndarray:

@@ -264,9 +264,9 @@ def compile_program(
     state, best = of_runs(shapes_of_runs(agent, env, config, budget, keeps_best, width))
     log_bytes = LOG_BYTES // mesh.size
     if group == width // mesh.size:
-        chunk = partial(advance_group, agent, env, budget, log_bytes)
+        chunk = partial(advance_group, agent, env, budget, log_bytes, is_whole=not is_checked)
     else:
-        chunk = partial(train_chunk, agent, env, budget, log_bytes, group)
+        chunk = partial(train_chunk, agent, env, budget, log_bytes, group, is_whole=not is_checked)
     # What takes longest to compile comes first.
     parts: dict[str, tuple[Any, tuple[Any, ...]]] = {}
     parts["chunk"] = (jit(chunk, (RUNS, RUNS, SHARED), (RUNS, RUNS_SECOND), (1,)), (configs, state, A_SPAN))

@@ -271,7 +271,16 @@ def _train_run(
 
 
 def train_chunk(
-    agent: Agent, env: Env, budget: Budget, log_bytes: int, group: int, configs: Any, state: RunState, span: Span
+    agent: Agent,
+    env: Env,
+    budget: Budget,
+    log_bytes: int,
+    group: int,
+    configs: Any,
+    state: RunState,
+    span: Span,
+    *,
+    is_whole: bool = True,
 ) -> tuple[RunState, Log]:
     """Advance R runs over a span of iterations, a group of runs at a time.
 
@@ -286,6 +295,8 @@ def train_chunk(
         configs: Stacked configs, [R].
         state: States of the runs, [R, ...].
         span: The iterations.
+        is_whole: Whether XLA gets an iteration as a part of the whole, which it makes faster, or as a function of its
+            own, whose operations know the lines that they come from.
 
     Returns:
         The states after the span, and the log [capacity, R, ...], of which the first `span.length` entries are valid.
@@ -293,7 +304,8 @@ def train_chunk(
     runs = state.active.shape[0]
     groups = runs // group
     # Under jit it is traced once, for its shapes and for the loop.
-    advance = jax.jit(partial(advance_group, agent, env, budget, log_bytes // groups), inline=True)
+    one_group = partial(advance_group, agent, env, budget, log_bytes // groups, is_whole=is_whole)
+    advance = jax.jit(one_group, inline=is_whole)
     first = partial(jax.tree.map, partial(jax.lax.slice_in_dim, start_index=0, limit_index=group))
     shapes = jax.eval_shape(lambda configs, state: advance(first(configs), first(state), span)[1], configs, state)
     log = jax.tree.map(lambda leaf: jnp.zeros((leaf.shape[0], runs, *leaf.shape[2:]), leaf.dtype), shapes)
@@ -314,7 +326,15 @@ def train_chunk(
 
 
 def advance_group(
-    agent: Agent, env: Env, budget: Budget, log_bytes: int, configs: Any, state: RunState, span: Span
+    agent: Agent,
+    env: Env,
+    budget: Budget,
+    log_bytes: int,
+    configs: Any,
+    state: RunState,
+    span: Span,
+    *,
+    is_whole: bool = True,
 ) -> tuple[RunState, Log]:
     """Advance the runs of one group side by side until none of them is active or the span ends.
 
@@ -326,6 +346,8 @@ def advance_group(
         configs: Stacked configs of the group.
         state: States of its runs.
         span: The iterations.
+        is_whole: Whether XLA gets an iteration as a part of the whole, which it makes faster, or as a function of its
+            own, whose operations know the lines that they come from.
 
     Returns:
         The states after the span, and the log [capacity, group, ...].
@@ -334,7 +356,7 @@ def advance_group(
     is_active = state.active.shape[0] == 1
     one_step = partial(iterate, agent, env, budget=budget._replace(amount=span.amount), is_active=is_active)
     # Under jit it is traced once, for its shapes and for the loop.
-    step = jax.jit(jax.vmap(one_step, in_axes=(0, 0, None)), inline=True)
+    step = jax.jit(jax.vmap(one_step, in_axes=(0, 0, None)), inline=is_whole)
     shapes = jax.eval_shape(step, configs, state, span.start)[1]
     capacity = max(1, min(MAX_CHUNK, log_bytes // bytes_of(shapes)))
     log = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), shapes)
