@@ -1,8 +1,8 @@
 """A sweep by the workers of a cluster beside the same in one process: `python benchmarks/clusters.py`.
 
 Two Dask workers, each held to one core, against one process on two cores. Both are timed from pressing Enter to the
-last file, with an empty cache of compiled programs and with a full one; the workers are there, but have imported
-nothing. What a shard costs beside its training is measured with short runs.
+last file, with an empty cache of compiled programs; the workers are there, but have imported nothing. What a shard
+costs beside its training is measured with short runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import machine
 from sweeps import command
 
 HERE = Path(__file__).parent
-WORDS = "sweep a3c --preset tuned --env CartPole-v1 --seeds 32 --lr 1e-3,2e-3 --env_steps 500000"
+WORDS = "sweep a3c --preset tuned --env CartPole-v1 --seeds 32 --lr 1e-3,2e-3 --env_steps 2000000"
 QUICK = "sweep a3c --preset tuned --env CartPole-v1 --seeds 8 --lr 1e-3,2e-3 --env_steps 300000"
 # As many shards as there are groups of runs side by side, as none takes long.
 SHARDS = 100
@@ -68,29 +68,23 @@ def timed(words: str, environment: dict[str, str], *more: str) -> float:
 
 
 def measure_throughput(words: str, repetitions: int) -> dict[str, Any]:
-    """Seconds of a sweep in one process and by two workers, taking turns, without and with compiled programs."""
-    found: dict[str, list[float]] = {name: [] for name in ("alone_cold", "workers_cold", "alone", "workers")}
+    """Seconds of a sweep in one process and by two workers, taking turns, compilation included."""
+    found: dict[str, list[float]] = {"alone": [], "workers": []}
     for _ in range(repetitions):
-        for name in ("alone", "workers"):
+        for name, seconds in found.items():
             with tempfile.TemporaryDirectory() as cache:
                 environment = os.environ | {
                     "PUREJAXRL_CACHE_DIR": cache,
                     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
                 }
-                for when in ("_cold", ""):
-                    if name == "alone":
-                        found[name + when].append(timed(words, environment))
-                        continue
-                    with workers(2, environment) as address:
-                        found[name + when].append(timed(words, environment, "--cluster", address))
+                if name == "alone":
+                    seconds.append(timed(words, environment))
+                    continue
+                with workers(2, environment) as address:
+                    seconds.append(timed(words, environment, "--cluster", address))
     medians = {name: statistics.median(seconds) for name, seconds in found.items()}
-    return {
-        "command": f"purejaxrl {words}",
-        "seconds": found,
-        "medians": medians,
-        "ratio_cold": medians["alone_cold"] / medians["workers_cold"],
-        "ratio": medians["alone"] / medians["workers"],
-    }
+    ratio = medians["alone"] / medians["workers"]
+    return {"command": f"purejaxrl {words}", "seconds": found, "medians": medians, "ratio": ratio}
 
 
 def measure_overhead() -> dict[str, Any]:
@@ -133,13 +127,14 @@ def main() -> None:
     """Measure, and write clusters.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small sweep, once, printed only")
+    parser.add_argument("--repetitions", type=int, default=1, help="each takes six minutes")
     given = parser.parse_args()
     if shutil.which("taskset") is None:
         parser.error("taskset is needed, which holds workers to one core")
     results = {
         "machine": machine.describe(),
         "overhead": measure_overhead(),
-        "throughput": measure_throughput(QUICK if given.quick else WORDS, 1),
+        "throughput": measure_throughput(QUICK if given.quick else WORDS, given.repetitions),
     }
     print(json.dumps(results, indent=2))
     if not given.quick:

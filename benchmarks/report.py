@@ -232,20 +232,16 @@ def cluster_lines(clusters: dict[str, Any]) -> list[str]:
     """A sweep by two workers of a cluster, and what a shard costs."""
     throughput, overhead = clusters["throughput"], clusters["overhead"]
     medians, seconds = throughput["medians"], throughput["seconds"]
-    rows = [
-        f"| {name} | {medians['alone' + when]:.1f} s | {medians['workers' + when]:.1f} s | {throughput['ratio' + when]:.2f} |"
-        for name, when in (("nothing compiled", "_cold"), ("all compiled", ""))
-    ]
     return [
         "## Workers of a cluster",
         "",
         f"`make bench-clusters`: `{throughput['command']}` in one process on two cores, and by two Dask workers on loopback, each held to "
-        f"one core, from pressing Enter to the last file. The workers are there, but have imported nothing. Repetitions: {len(seconds['alone'])}; "
-        "the machine had other work beside these, so the ratios are rough.",
+        "one core, from pressing Enter to the last file, with nothing compiled before. The workers are there, but have imported nothing. "
+        f"Repetitions: {len(seconds['alone'])}.",
         "",
-        "| cache of programs | one process | two workers | throughput |",
-        "|---|---|---|---|",
-        *rows,
+        "| one process | two workers | throughput |",
+        "|---|---|---|",
+        f"| {medians['alone']:.1f} s | {medians['workers']:.1f} s | {throughput['ratio']:.2f} |",
         "",
         f"A shard costs {1000 * overhead['overhead_seconds']:.1f} ms beside its training (mean of {overhead['shards']} with one worker, of "
         f"{1000 * overhead['shard_seconds']:.0f} ms each), of which the client takes {1000 * overhead['client_seconds']:.1f} ms to write it; "
