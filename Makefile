@@ -116,7 +116,7 @@ bench-sweeps: $(INSTALLED) ## whole sweeps, from pressing Enter to the last file
 	$(BIN)/python benchmarks/sweeps.py --out benchmarks/sweeps.json
 	$(BIN)/python benchmarks/report.py
 
-bench-clusters: $(INSTALLED) ## a sweep by two Dask workers beside one process, and what a shard costs; five minutes
+bench-clusters: $(INSTALLED) ## a sweep by two Dask workers beside one process, and what a shard costs; six minutes
 	$(BIN)/python benchmarks/clusters.py
 	$(BIN)/python benchmarks/report.py
 

@@ -304,8 +304,8 @@ def waiting_lines(waiting: dict[str, Any]) -> list[str]:
     lines = [
         "## Waiting",
         "",
-        "`make bench-waiting`: seconds from pressing Enter to the prompt, and of calls within one process, medians of "
-        f"{waiting['repeats']} (of 3 with nothing cached and of 200 settings), fastest to slowest in parentheses. `compile` is loading where "
+        f"`python benchmarks/waiting.py --repeats {waiting['repeats']}`: seconds from pressing Enter to the prompt, and of calls within "
+        f"one process, medians of {waiting['repeats']} (of 3 with nothing cached and of 200 settings), fastest to slowest in parentheses. `compile` is loading where "
         "programs are cached; where they are not it goes on beside tracing and lowering, and this is what remains of it. "
         "`train` is time in compiled programs, `files` what the host does between them, `results` are tables and figures. Of "
         "calls `compile` is all three, and `train` both.",

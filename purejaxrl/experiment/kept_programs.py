@@ -81,7 +81,7 @@ def find_kept(plan: Plan, setting: Training, config: Any, runs: int, local: list
         file = find_file(key, local[:runs])
         program = load_program(file, plan.agent, setting.env, config, setting.budget, local, limit)
     # Texts are in the user's folder; where JAX was given another, nothing is put there.
-    if program is not None or private_folder() is None or private_folder() != cache_folder():
+    if program is not None or cache_folder() is None or private_folder() != cache_folder():
         return Kept(program, key, file, is_of_process=False)
     kind = {"compiled": plan.agent.name, "dimensions": len(setting.env.input_shape), "device": local[0].device_kind}
     timing, text = find_text(**kind)
