@@ -493,15 +493,24 @@ def test_nobody_has_to_read_all_of_it():
         (["train", "--help"], "purejaxrl train ALGORITHM"),
         (["sweep", "--help"], "purejaxrl sweep ALGORITHM"),
         *(([command, "--help"], f"usage: purejaxrl {command} ") for command in ("evaluate", "export", "plot", "video")),
-        (["list", "--help"], "usage: purejaxrl list"),
+        *(([command, "--help"], f"usage: purejaxrl {command}") for command in ("list", "cache", "completion")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_help(words, begins, capsys):
+def test_help(words, begins, capsys, tmp_path, monkeypatch):
+    """Printed anew, as no text has been kept in this folder."""
+    monkeypatch.setenv("PUREJAXRL_CACHE_DIR", str(tmp_path / "cache"))
     assert main(words) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith(begins)
     assert printed.err == ""
+
+
+def test_a_cache_that_cannot_be_is_an_error(capsys, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PUREJAXRL_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    assert main(["cache"]) == 2
+    assert capsys.readouterr().err.startswith("purejaxrl: cache: nothing is kept; ")
 
 
 def test_what_is_said_of_a_training_that_went_wrong(capsys, tmp_path):

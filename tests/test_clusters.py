@@ -1,6 +1,7 @@
 """Sweeps by the workers of an Executor: files as one machine writes them, and nothing lost when something dies."""
 
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -9,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ import pytest
 from probes import Counter
 
 import purejaxrl
-from purejaxrl.cli import main
+from purejaxrl.cli import clusters, main
 from purejaxrl.errors import ClusterError, DivergedError, InputError
 from purejaxrl.experiment import cluster, shards
 from purejaxrl.experiment import run as run_module
@@ -154,6 +156,78 @@ def test_what_came_in_before_the_workers_were_gone_is_used(alone, tmp_path, wher
     if where == "there":
         kept = sum(len(read_shard_runs(name)) for name in waiting[1:])
         assert sum(len(task["runs"]) for task in executor.tasks) == 18 - kept
+
+
+class Lost:
+    """Every task that it is given ends with an error of its own."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def submit(self, *arguments):
+        future = Future()
+        future.set_exception(self.error)
+        return future
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(CancelledError(), "the work was cancelled"), (BrokenProcessPool("all dead"), "BrokenProcessPool: all dead")],
+)
+def test_workers_that_give_work_up_are_a_clear_error(tmp_path, error, said):
+    with pytest.raises(ClusterError, match=rf"its workers or its scheduler are gone \({said}\); what came in is kept"):
+        purejaxrl.sweep("vpg", out=tmp_path / "run", executor=Lost(error), **SWEEP)
+
+
+class Job:
+    """A future like submitit's, which calls nobody back."""
+
+    def __init__(self, future):
+        self.result, self.done, self.cancel = future.result, future.done, future.cancel
+
+
+class Jobs(Faulty):
+    def submit(self, *arguments, **options):
+        return Job(super().submit(*arguments, **options))
+
+
+def test_jobs_that_call_nobody_back_are_asked(alone, tmp_path, monkeypatch):
+    """By a worker that keeps one program at a time."""
+    monkeypatch.setattr(shards, "MAX_PREPARED", 1)
+    purejaxrl.sweep("vpg", out=tmp_path / "run", executor=Jobs(), **SWEEP)
+    assert_same_run(alone, tmp_path / "run")
+
+
+def test_an_accelerator_trains_many_runs_side_by_side():
+    """All of a sweep that fits, on one device, whatever devices the client has."""
+    plan = plan_sweep("vpg", **SWEEP)
+    plan = plan._replace(options=dataclasses.replace(plan.options, device="cuda"))
+    (work,) = cluster.plan_work(plan, local_devices("cpu"))
+    assert (work.width, work.description["width"], work.description["devices"]) == (18, 18, 1)
+
+
+class Workers:
+    """A client of a cluster with some numbers of threads per worker."""
+
+    def __init__(self, *threads):
+        self.threads = dict(enumerate(threads))
+
+    def nthreads(self):
+        return self.threads
+
+
+def test_a_cluster_without_workers_or_with_crowded_ones_is_warned_of():
+    with pytest.warns(UserWarning, match="no worker has joined tcp://host:1 yet"):
+        clusters._describe(Workers(), "tcp://host:1")
+    with pytest.warns(UserWarning, match="1 of 3 workers have several threads"):
+        clusters._describe(Workers(1, 4, 1), "tcp://host:1")
+
+
+@pytest.mark.parametrize(("module", "words"), [("distributed", "local:1"), ("dask_jobqueue", "slurm")])
+def test_a_missing_extra_is_named(module, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main([*WORDS, "--cluster", words, "--out", str(tmp_path / "run")]) == 2
+    assert "is missing; pip install 'purejaxrl[cluster]'" in capsys.readouterr().err
 
 
 def read_shard_runs(name):
@@ -364,7 +438,7 @@ def wait_for_shards(path, count=1):
     wait_until(lambda: len(find_shards(path)) >= count)
 
 
-def test_dask_trains_and_a_killed_worker_is_made_up_for(alone, dask, tmp_path):
+def test_dask_trains_and_a_killed_worker_is_made_up_for(alone, dask, tmp_path, covered_processes):
     """It is killed while it compiles or trains the first shard."""
     _, address = start_scheduler(dask, tmp_path)
     nanny = start_worker(dask, address)

@@ -13,7 +13,7 @@ from probes import Probe, ProbeParams
 
 import purejaxrl
 from purejaxrl.cli import main
-from purejaxrl.envs import make
+from purejaxrl.envs import gymnax_params, make
 from purejaxrl.errors import InputError
 from purejaxrl.experiment.plan import plan_train
 from purejaxrl.experiment.plan_from_config import objects_of, replan
@@ -32,6 +32,20 @@ def config_of(**arguments):
 def start_of(env_params, env="CartPole-v1"):
     """What decides the environment of a Plan."""
     return replan(config_of(env=env, env_params=env_params)).settings[0].env.step.args[1]
+
+
+def test_parameters_that_are_no_record_are_compared_as_a_whole():
+    """As of an environment whose parameters are an array or a plain tuple."""
+    one, other = np.array([1.0, 2.0]), np.array([1.0, 3.0])
+    gymnax_params.check_same(one, one.copy())
+    with pytest.raises(InputError, match=r"env_params: .* was given, and config\.json has"):
+        gymnax_params.check_same(one, other)
+    with pytest.raises(InputError, match=r"was given, and config\.json has"):
+        gymnax_params.check_same((1.0, 2.0), (1.0, 2.0, 3.0))
+    with pytest.raises(InputError, match="env takes no values by name, as its parameters are ndarray"):
+        gymnax_params.replace("env", one, {"x": 1})
+    assert gymnax_params.plain_values(one, one) is None
+    assert gymnax_params.plain_values(SHORT, ProbeParams()) is None
 
 
 @pytest.fixture(scope="module")

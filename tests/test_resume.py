@@ -23,6 +23,7 @@ import purejaxrl
 from purejaxrl.agents import vpg
 from purejaxrl.cli import main
 from purejaxrl.cli.flags import parse_resumption, resume_parser
+from purejaxrl.components.hyperparameters import Budget
 from purejaxrl.errors import CheckpointError, InputError, InUseError, ResourceError
 from purejaxrl.experiment import checkpointing
 from purejaxrl.experiment import run as run_module
@@ -30,7 +31,10 @@ from purejaxrl.experiment.progress import Silent
 from purejaxrl.experiment.tracker import BatchPosition
 from purejaxrl.storage import checkpoint as disk
 from purejaxrl.storage.run_folder import RunFolder, read_params
+from purejaxrl.training import metrics
 from purejaxrl.training.compilation import StopRequestedError
+from purejaxrl.training.runner import ResumePoint
+from purejaxrl.types import Episode, RunState
 
 VPG = {"algorithm": "vpg", "epochs": 40, "steps_per_epoch": 80, "actors": 4, "train_v_iters": 1, "hidden_sizes": (8,)}
 DQN = {"algorithm": "dqn", "batch_size": 8, "memory_size": 64, "hidden_sizes": (8,)}
@@ -197,6 +201,26 @@ def test_trainings_in_several_batches_are_resumed(tmp_path):
     assert interrupt_often(arguments, tmp_path / "cut", chunks=3) >= 2
     files = [f"params/last-{k + 1}.safetensors" for k in range(whole.summary_json["batches"])]
     assert_same_files(tmp_path / "whole", tmp_path / "cut", ["metrics.csv", "episodes.csv", *files])
+
+
+def test_a_larger_budget_of_episodes_wakes_the_runs_that_it_lets_go_on():
+    """Not the one that has had more episodes already, nor, where solved runs stop, the one that is solved."""
+    finished = np.array([5, 9, 6, 4])
+    spec = metrics.MetricsSpec(np.arange(4), np.arange(4), 1, 1, 5, None)
+    before = metrics.init(spec)._replace(
+        is_over=np.array([True, True, True, False]),
+        episodes=np.array([5, 5, 5, 4]),
+        solved_at_steps=np.array([-1, -1, 40, -1]),
+    )
+    episode = Episode(None, None, finished)
+    state = RunState(None, None, None, episode, np.array([False, False, False, True]), None)
+    point = ResumePoint(state, None, 7)
+    for stop_at, expected in ((None, [True, False, True, True]), (195.0, [True, False, False, True])):
+        after, kept = checkpointing.extend(point, before, Budget("episodes", 8, stop_at))
+        assert after.state.active.tolist() == expected
+        assert kept.is_over.tolist() == [not goes_on for goes_on in expected]
+        assert kept.episodes.tolist() == [finished[k] if expected[k] else before.episodes[k] for k in range(4)]
+    assert checkpointing.extend(point, before, Budget("env_steps", 8)) == (point, before)
 
 
 @pytest.mark.parametrize(
