@@ -19,8 +19,9 @@ help: ## list the targets
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else f"Python 3.11 or later is needed, {sys.executable} is {sys.version.split()[0]}; give PYTHON=...")'
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
 # PyTorch without CUDA where pip is told of an index or folder that has it (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS).
@@ -80,7 +81,7 @@ $(NEWEST): requirements.lock pyproject.toml
 	@touch $@
 
 # What users have: no flags for XLA, nothing compiled before. The newest versions only where there is a Python for them.
-test-shipped: $(INSTALLED) $(OLDEST) $(if $(NEWEST_PYTHON),$(NEWEST)) ## each algorithm as users train it, by the oldest, the locked and the newest versions
+test-shipped: $(INSTALLED) $(OLDEST) $(if $(NEWEST_PYTHON),$(NEWEST)) ## trainings as users have them, by the oldest, the locked and the newest versions
 	$(BIN)/python tests/shipped.py .venv .venv-oldest $(if $(NEWEST_PYTHON),.venv-newest)
 
 test-newest: $(NEWEST) ## the test suite with the newest versions, by NEWEST_PYTHON, which is 3.12 or later
@@ -143,7 +144,6 @@ docs: $(INSTALLED) ## the documentation as pages in site/, warnings as errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lock: $(INSTALLED) ## write requirements.lock anew from pyproject.toml
-	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --no-annotate --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 
 clean: ## remove the environment and caches

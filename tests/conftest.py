@@ -1,5 +1,6 @@
 """Checks that are on for the whole suite: shapes and types of every call, key reuse, rank promotion."""
 
+import gc
 import importlib
 import os
 import signal
@@ -24,6 +25,9 @@ if "PUREJAXRL_COVERAGE" in os.environ:
         """Leave what this process has covered."""
         covering.leave(COVERED)
 
+
+# As in the command line: what tracing allocates lives on, and looking for garbage in it takes an eighth of the time.
+gc.set_threshold(100_000, 50, 100)
 
 # A shell starts what runs in the background with SIGINT ignored, and Python and its children leave that as it is.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

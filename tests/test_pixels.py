@@ -81,7 +81,13 @@ def episodes_of(first, timestep):
 
 @pytest.mark.parametrize(
     ("frames", "spacing", "channels", "limit"),
-    [(1, 1, 1, None), (2, 1, 3, 15), (2, 3, 1, None), (4, 1, 1, None), (4, 3, 3, 15)],
+    [
+        (1, 1, 1, None),
+        pytest.param(2, 1, 3, 15, marks=pytest.mark.slow),
+        pytest.param(2, 3, 1, None, marks=pytest.mark.slow),
+        pytest.param(4, 1, 1, None, marks=pytest.mark.slow),
+        (4, 3, 3, 15),
+    ],
 )
 def test_a_stack_is_the_last_frames_of_its_own_episode(frames, spacing, channels, limit):
     """Frames lie `spacing` steps apart, oldest first; those from before the first step are the first one."""
