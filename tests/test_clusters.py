@@ -198,6 +198,20 @@ def test_jobs_that_call_nobody_back_are_asked(alone, tmp_path, monkeypatch):
     assert_same_run(alone, tmp_path / "run")
 
 
+def test_workers_train_no_more_side_by_side_than_fit_in_their_memory(tmp_path):
+    """Two of ten replays fit, so a worker cuts its shard as one machine cuts its batches."""
+    sweep = {
+        "observation_type": "default", "batch_size": 8, "hidden_sizes": (8,), "env_steps": 200, "memory_size": 100_000,
+        "lr": [1e-3, 1e-4], "seeds": 5, "max_memory": 2.5 * 100_000 * 12 * 4 / 2**30,
+    }  # fmt: skip
+    purejaxrl.sweep("dqn", out=tmp_path / "alone", **sweep)
+    executor = Faulty()
+    result = purejaxrl.sweep("dqn", out=tmp_path / "run", executor=executor, **sweep)
+    assert result.summary_json["batches"] == 5
+    assert [len(task["runs"]) for task in executor.tasks] == [2] * 5
+    assert_same_run(tmp_path / "alone", tmp_path / "run")
+
+
 def test_an_accelerator_trains_many_runs_side_by_side():
     """All of a sweep that fits, on one device, whatever devices the client has."""
     plan = plan_sweep("vpg", **SWEEP)
@@ -555,6 +569,7 @@ def test_a_process_with_another_version_of_jax_is_refused_in_one_line(dask, tmp_
 
 RAISING = """
 import os
+import flax.linen as nn
 import jax
 import purejaxrl
 from distributed import Client
@@ -568,28 +583,36 @@ def update(*arguments):
     jax.debug.callback(refuse)
     return vpg.update(*arguments)
 
+class Sine(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return jax.numpy.sin(nn.Dense(8)(x))
+
 if __name__ == "__main__":
     client = Client(%r, set_as_default=False)
     purejaxrl.sweep(
-        vpg.agent._replace(name="mine", update=update), epochs=2, steps_per_epoch=40, actors=4, hidden_sizes=(8,),
+        vpg.agent._replace(name="mine", update=update), epochs=2, steps_per_epoch=40, actors=4, network=Sine(),
         pi_lr=[1e-3, 3e-3], seeds=2, out="run", executor=client.get_executor(), overwrite=True,
+        debug="DEBUG" in os.environ,
     )
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variables", [{}, {"REFUSE": "1"}])
-def test_a_script_of_its_own_agent_and_a_task_that_raises(dask, tmp_path, variables):
-    """The agent travels as Dask serializes it."""
+@pytest.mark.parametrize("variables", [{}, {"REFUSE": "1"}, {"REFUSE": "1", "DEBUG": "1"}])
+def test_a_script_of_its_own_agent_and_network_and_a_task_that_raises(dask, tmp_path, variables):
+    """They travel as Dask serializes them, and with `debug` the worker's traceback comes back."""
     _, address = start_scheduler(dask, tmp_path)
     start_worker(dask, address, **variables)
     (tmp_path / "mine.py").write_text(RAISING % address)
     words = [sys.executable, str(tmp_path / "mine.py")]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    environment = os.environ | variables
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=100, env=environment)
     assert done.returncode == (1 if variables else 0), done.stderr
     if variables:
         assert "runs 0, 1, 2, 3 failed 3 times and are left out: " in done.stderr
         assert "not today" in done.stderr
+        assert ("experiment/shards.py" in done.stderr) == ("DEBUG" in variables)
         assert "ClusterError: cluster: no run could be trained" in done.stderr
 
 
