@@ -93,7 +93,7 @@ def train(
     env_params: Any = None,
     observation_type: str | None = None,
     renderer: Renderer | None = None,
-    preset: str = "original",
+    preset: str | Path = "original",
     device: str = "cpu",
     devices: int | None = None,
     max_memory: float | None = None,
@@ -125,7 +125,7 @@ def train(
         env_params: Parameters of a gymnax environment where they are not its defaults: all, or a dict of those changed.
         observation_type: `default` for state vectors, `img` for images; by default what the preset has.
         renderer: How to draw the images of an environment of your own.
-        preset: `original`, or `tuned` for the quickest settings found.
+        preset: `original`, `tuned` for the quickest settings found, or the path of a tune's best.json.
         device: `cpu`, `cuda` (or `gpu`), `tpu`, or `auto`.
         devices: How many devices to use, all by default; on a CPU every core is one.
         max_memory: GiB that may be used, by default 60% of what there is; runs are cut into batches that fit.
@@ -179,7 +179,7 @@ def sweep(
     env_params: Any = None,
     observation_type: str | None = None,
     renderer: Renderer | None = None,
-    preset: str = "original",
+    preset: str | Path = "original",
     device: str = "cpu",
     devices: int | None = None,
     max_memory: float | None = None,
@@ -216,7 +216,7 @@ def sweep(
         env_params: Parameters of a gymnax environment where they are not its defaults: all, or a dict of those changed.
         observation_type: `default` for state vectors, `img` for images; by default what the preset has.
         renderer: How to draw the images of an environment of your own.
-        preset: `original`, or `tuned` for the quickest settings found.
+        preset: `original`, `tuned` for the quickest settings found, or the path of a tune's best.json.
         device: `cpu`, `cuda` (or `gpu`), `tpu`, or `auto`.
         devices: How many devices to use, all by default; on a CPU every core is one.
         max_memory: GiB that may be used, by default 60% of what there is; runs are cut into batches that fit.

@@ -284,6 +284,7 @@ def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> 
         InputError: If a flag is unknown or not allowed.
     """
     from purejaxrl.components.hyperparameters import field_specs
+    from purejaxrl.experiment.labels import is_preset_file
     from purejaxrl.experiment.options import Options
 
     known, unknown = parser.parse_known_args(words)
@@ -299,7 +300,7 @@ def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> 
             text = flags[name] if isinstance(flags[name], str) else " ".join(flags[name])
             flags[name] = (_convert_alternatives if is_sweep else _convert_one)(name, text, own[name])
         elif name in options and isinstance(flags[name], str):
-            if "," in flags[name]:
+            if "," in flags[name] and not (name == "preset" and is_preset_file(flags[name])):
                 raise InputError(f"--{name}: {flags[name]} is a list; --{name} takes one value")
             flags[name] = _convert(name, flags[name], options[name])
     return flags

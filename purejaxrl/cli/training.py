@@ -98,6 +98,7 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
     )
 
     from purejaxrl.api import make_result_of, new_run, write_results
+    from purejaxrl.experiment.labels import preset_name
     from purejaxrl.experiment.plan import plan_sweep, plan_train
     from purejaxrl.experiment.progress import terminal_of
     from purejaxrl.experiment.run import run_experiment
@@ -108,7 +109,7 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
     with _warning_in_one_line():
         plan = plan_sweep(agent, **flags) if command == "sweep" else plan_train(agent, **flags)
         kind = "sweep-" if command == "sweep" else ""
-        out = home_path(own["out"] or f"results/{kind}{agent.name}-{plan.env}-{plan.options.preset}")
+        out = home_path(own["out"] or f"results/{kind}{agent.name}-{plan.env}-{preset_name(plan.options.preset)}")
         if own["dry_run"]:
             if cluster["cluster"] is None:
                 local_devices(plan.options.device, plan.options.devices)

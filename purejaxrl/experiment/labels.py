@@ -8,6 +8,7 @@ import os
 import textwrap
 from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,30 @@ def label_of(values: dict[str, Any]) -> str:
         The text.
     """
     return " ".join(f"{name}={show(value)}" for name, value in values.items())
+
+
+def is_preset_file(preset: str) -> bool:
+    """Check whether a preset is given as the path of a file, which ends in .json or contains a path separator."""
+    return preset.endswith(".json") or "/" in preset or os.sep in preset
+
+
+def preset_name(preset: str) -> str:
+    """Name a preset as titles, labels and run folders do: a file by its stem, a best.json by its folder.
+
+    Args:
+        preset: Name of a preset, or path of a file.
+
+    Returns:
+        The name, without path separators.
+
+    >>> preset_name("tuned"), preset_name("results/mine/best.json"), preset_name("results/fast.json")
+    ('tuned', 'mine', 'fast')
+    """
+    if not is_preset_file(preset):
+        return preset
+    path = PurePath(preset)
+    folder = path.parent.name
+    return folder if path.stem == "best" and folder not in ("", "..") else path.stem
 
 
 def wrap_label(label: str, length: int) -> list[str]:

@@ -37,7 +37,9 @@ class Options:
         None, "default: the state vector; img: images (default for DQN with preset original)", kind=str, optional=True
     )
     renderer: Renderer | None = static(None, "how images are drawn", kind=object, optional=True)
-    preset: str = static("original", "original, or tuned: hyperparameters that learn fastest", kind=str)
+    preset: str = static(
+        "original", "original, or tuned: hyperparameters that learn fastest; or the best.json of a tune", kind=str
+    )
     device: str = static("cpu", "cpu, auto, cuda (or gpu), tpu", kind=str)
     devices: int | None = static(
         None, "number of devices, all unless given; on CPU every core is one", at_least=1, optional=True

@@ -9,6 +9,7 @@ import importlib.metadata
 import inspect
 import platform
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +31,7 @@ from purejaxrl.envs import Images, env_name, make, with_params
 from purejaxrl.envs.gymnax_params import plain_values
 from purejaxrl.errors import InputError
 from purejaxrl.experiment import presets, schema
-from purejaxrl.experiment.labels import label_of, show
+from purejaxrl.experiment.labels import is_preset_file, label_of, preset_name, show
 from purejaxrl.experiment.options import Options, make_options
 from purejaxrl.experiment.run_config import CUSTOM
 from purejaxrl.experiment.settings import MAX_RUNS, Range, Setting, check_entries, count_settings, resolve_settings
@@ -125,7 +126,7 @@ class Plan(NamedTuple):
     @property
     def labels(self) -> list[str]:
         """Labels of the settings."""
-        return [label_of(setting.values) or self.options.preset for setting in self.settings]
+        return [label_of(setting.values) or preset_name(self.options.preset) for setting in self.settings]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of config.json, with everything needed to repeat the training."""
@@ -298,6 +299,8 @@ def _split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
         name: value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
         for name, value in arguments.items()
     }
+    if isinstance(arguments.get("preset"), Path):
+        arguments["preset"] = str(arguments["preset"])
     names = {field.name for field in dataclasses.fields(Options)}
     for name, value in arguments.items():
         if name in names and isinstance(value, list | Range):
@@ -308,7 +311,10 @@ def _split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
 
 def _make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *, is_sweep: bool) -> Plan:
     """Build a Plan from checked Options."""
-    observation_type = presets.observation_type_of(agent, options.preset, options.observation_type)
+    best = None
+    if is_preset_file(options.preset):
+        best = presets.read_best(options.preset, agent, env_name(options.env), hyperparameters)
+    observation_type = presets.observation_type_of(agent, options.preset, options.observation_type, best)
     if options.renderer is not None and observation_type != "img":
         raise InputError("--renderer: it draws images; give observation_type='img'")
     chosen = resolve_settings(
@@ -319,6 +325,7 @@ def _make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], 
         hyperparameters,
         random=options.random,
         seed=options.seed,
+        best=best,
     )
     return plan_settings(agent, dataclasses.replace(options, observation_type=observation_type), chosen, is_sweep)
 

@@ -1,13 +1,26 @@
-"""Presets of hyperparameters: `original`, the defaults of each Config, and `tuned`, the fastest found in benchmarks."""
+"""Presets of hyperparameters: `original`, the defaults of each Config; `tuned`, the fastest found in benchmarks; files.
+
+A file is the best.json that `purejaxrl tune` writes: the hyperparameters of its winner.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 from purejaxrl.agents import AGENTS
-from purejaxrl.components.hyperparameters import ImageConfig, budget_names, check_fields, field_specs
-from purejaxrl.errors import InputError
+from purejaxrl.components.hyperparameters import (
+    ImageConfig,
+    budget_names,
+    check_fields,
+    check_value,
+    field_specs,
+    with_whole_numbers,
+)
+from purejaxrl.errors import InputError, in_brief, warn
+from purejaxrl.experiment import schema
+from purejaxrl.experiment.run_config import CUSTOM, as_tuple
+from purejaxrl.storage.files import home_path, read_json
 from purejaxrl.types import Agent
 
 PRESETS = ("original", "tuned")
@@ -100,15 +113,114 @@ TUNED: dict[tuple[str, ...], dict[str, Any]] = {
 }
 
 
-def resolve(agent: Agent, env_name: str, observation_type: str, preset: str, overrides: dict[str, Any]) -> Any:
+class BestFile(NamedTuple):
+    """What a best.json holds for whoever takes it as a preset.
+
+    Attributes:
+        path: Its path, as the user gave it.
+        observation_type: `default` or `img`.
+        values: Hyperparameters by name, the budget among them; without the objects that the user gives.
+    """
+
+    path: str
+    observation_type: str
+    values: dict[str, Any]
+
+
+def read_best(path: str, agent: Agent, env_name: str, given: Collection[str]) -> BestFile:
+    """Read the hyperparameters that a tune has found, to take them as a preset.
+
+    Another environment than it found them on is allowed, with a warning. Hyperparameters that the package has gained
+    since have the values that train as it did before.
+
+    Args:
+        path: Path of the best.json.
+        agent: The algorithm.
+        env_name: Name of the environment.
+        given: Names of the hyperparameters that the user gives.
+
+    Returns:
+        Its content, checked.
+
+    Raises:
+        InputError: If the file cannot be read, is no best.json, belongs to another algorithm, or holds a field or value
+            that the algorithm does not take.
+    """
+    where = f"--preset: {path}"
+    file = home_path(path)
+    if file.is_dir():
+        raise InputError(f"{where} is a folder; give the best.json that a tune has written")
+    try:
+        content = read_json(file)
+    except InputError as error:
+        raise InputError(f"--preset: {error.with_flags}") from error
+    kinds = {"schema_version": int, "algorithm": str, "env": str, "observation_type": str, "hyperparameters": dict}
+    for name, kind in kinds.items():
+        if not isinstance(content.get(name), kind) or isinstance(content[name], bool):
+            found = in_brief(content[name]) if name in content else "missing"
+            raise InputError(f"{where} is no best.json of a tune: {name} is {found}")
+    algorithm, env = (content[name].removeprefix(CUSTOM) for name in ("algorithm", "env"))
+    observation_type = content["observation_type"]
+    if observation_type not in OBSERVATION_TYPES:
+        raise InputError(f"{where} is no best.json of a tune: observation_type is {in_brief(observation_type)}")
+    if not 0 <= content["schema_version"] <= schema.SCHEMA_VERSION:
+        raise InputError(
+            f"{where}: its schema_version is {content['schema_version']}, and this version of the package reads 0 to "
+            f"{schema.SCHEMA_VERSION}"
+        )
+    family = family_of(agent)
+    if algorithm not in (agent.name, family):
+        raise InputError(f"{where} holds hyperparameters of {algorithm}, not of {agent.name}")
+    recorded = {name: content[name] for name in ("schema_version", "algorithm", "env")}
+    migrated = schema.migrate({**recorded, "config": content["hyperparameters"]}, family)
+    values = _check_best(where, agent, migrated["config"], given)
+    if (values.get("image") is not None) != (observation_type == "img"):
+        raise InputError(
+            f"{where}: image {in_brief(values.get('image'))} contradicts its observation_type {observation_type}"
+        )
+    if env != env_name:
+        warn(f"{path} was found on {env}, and trains on {env_name} here", stacklevel=2)
+    return BestFile(path, observation_type, values)
+
+
+def _check_best(where: str, agent: Agent, recorded: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """Check the hyperparameters of a best.json and return them as a Config takes them."""
+    specs = field_specs(agent.Config)
+    before = {name: spec.before for name, spec in specs.items() if spec.before is not ...}
+    values = with_whole_numbers({name: as_tuple(value) for name, value in {**before, **recorded}.items()}, specs)
+    budgets = budget_names(agent.Config)
+    if any(values.get(name) is not None for name in budgets):
+        values = {**dict.fromkeys(budgets), **values}
+    for name, value in values.items():
+        if name not in specs:
+            raise InputError(f"{where}: {agent.name} has no hyperparameter {in_brief(name)}")
+        if specs[name].is_object and value is not None and name not in given:
+            label = str(value).removeprefix(CUSTOM)
+            raise InputError(f"{where}: {name} {in_brief(label)} is an object of your own; give {name}=")
+        try:
+            check_value(name, value, specs[name])
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+    return {name: value for name, value in values.items() if not (specs[name].is_object and name in given)}
+
+
+def resolve(
+    agent: Agent,
+    env_name: str,
+    observation_type: str,
+    preset: str,
+    overrides: dict[str, Any],
+    best: BestFile | None = None,
+) -> Any:
     """Build the Config of a preset with overrides.
 
     Args:
         agent: The algorithm.
         env_name: Name of the environment.
         observation_type: `default` or `img`.
-        preset: One of PRESETS.
+        preset: One of PRESETS, or the path that `best` was read from.
         overrides: Hyperparameters that replace those of the preset; a budget replaces the preset's budget.
+        best: What the preset's file holds, None for one of PRESETS.
 
     Returns:
         The Config.
@@ -117,8 +229,8 @@ def resolve(agent: Agent, env_name: str, observation_type: str, preset: str, ove
         InputError: If a preset or field is unknown, a value is not allowed, `tuned` has no entry, or there are two
             budgets.
     """
-    if preset not in PRESETS:
-        raise InputError(f"--preset: {preset!r} is unknown; use one of {', '.join(PRESETS)}")
+    if best is None and preset not in PRESETS:
+        raise InputError(f"--preset: {preset!r} is unknown; use one of {', '.join(PRESETS)}, or a file best.json")
     fields = field_specs(agent.Config)
     unknown = [name for name in overrides if name not in fields]
     if unknown:
@@ -132,7 +244,9 @@ def resolve(agent: Agent, env_name: str, observation_type: str, preset: str, ove
             raise InputError(f"--{pair[0]} and --{pair[1]} are two rules for one thing; give one")
 
     check_fields(agent.Config(**overrides))
-    if preset == "tuned":
+    if best is not None:
+        values = dict(best.values)
+    elif preset == "tuned":
         values = dict(_tuned_entry(agent, env_name, observation_type, overrides))
     else:
         values = dict(ORIGINAL_IMAGE) if observation_type == "img" else {}
@@ -161,20 +275,28 @@ def family_of(agent: Agent) -> str:
     return next((name for name, own in AGENTS.items() if issubclass(agent.Config, own.Config)), agent.name)
 
 
-def observation_type_of(agent: Agent, preset: str, given: str | None) -> str:
+def observation_type_of(agent: Agent, preset: str, given: str | None, best: BestFile | None = None) -> str:
     """Return the type of observations: the one that the user gives, else that of the preset.
 
     Args:
         agent: The algorithm.
-        preset: One of PRESETS.
+        preset: One of PRESETS, or the path that `best` was read from.
         given: The user's choice, None for that of the preset.
+        best: What the preset's file holds, None for one of PRESETS.
 
     Returns:
         `default` or `img`.
 
     Raises:
-        InputError: If the type is unknown.
+        InputError: If the type is unknown, or not that of the preset's file.
     """
+    if best is not None:
+        if given not in (None, best.observation_type):
+            raise InputError(
+                f"--observation_type: {given!r} is not allowed; --preset {best.path} was found with "
+                f"{best.observation_type}"
+            )
+        return best.observation_type
     if given is None:
         return ORIGINAL_OBSERVATION.get(family_of(agent), "default") if preset == "original" else "default"
     if given not in OBSERVATION_TYPES:

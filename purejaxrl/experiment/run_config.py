@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from purejaxrl.errors import InputError
-from purejaxrl.experiment.labels import label_of
+from purejaxrl.experiment.labels import label_of, preset_name
 from purejaxrl.experiment.schema import migrate
 
 # What config.json puts before the name of an object that only its owner has.
@@ -38,7 +38,7 @@ class Recorded(NamedTuple):
     Attributes:
         algorithm: Name of the algorithm.
         env: Name of the environment.
-        preset: Name of the preset.
+        preset: Name of the preset, or the path of its file.
         seeds: Number of seeds per setting.
         seed: The first seed.
         solved_at: Mean return that counts as solved, None for none.
@@ -70,12 +70,12 @@ class Recorded(NamedTuple):
     @property
     def title(self) -> str:
         """Title of its plots."""
-        return f"{self.algorithm} on {self.env}, {self.preset}"
+        return f"{self.algorithm} on {self.env}, {preset_name(self.preset)}"
 
     @property
     def labels(self) -> list[str]:
         """Labels of the settings."""
-        return [label_of(values) or self.preset for values in self.settings]
+        return [label_of(values) or preset_name(self.preset) for values in self.settings]
 
     @property
     def swept(self) -> list[str]:

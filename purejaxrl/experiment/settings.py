@@ -57,6 +57,7 @@ def resolve_settings(
     *,
     random: int | None = None,
     seed: int = 0,
+    best: presets.BestFile | None = None,
 ) -> list[Setting]:
     """Build and check the settings of a sweep; without lists and ranges there is one, with nothing swept.
 
@@ -64,11 +65,12 @@ def resolve_settings(
         agent: The algorithm.
         env_name: Name of the environment.
         observation_type: `default` or `img`.
-        preset: Name of the preset.
+        preset: Name of the preset, or the path that `best` was read from.
         hyperparameters: Values, lists of alternatives, and ranges by name.
         random: Number of settings to sample, each from all lists and ranges; None takes all combinations of the lists,
             the last hyperparameter varying fastest.
         seed: Seed of the NumPy generator that samples.
+        best: What the preset's file holds, None for a preset that has a name.
 
     Returns:
         The settings.
@@ -91,7 +93,7 @@ def resolve_settings(
         raise InputError(f"--random: {random} settings of what? give a list or a range for a hyperparameter")
     points = combinations(swept) if random is None else draws(swept, specs, random, seed)
     return [
-        Setting(values, presets.resolve(agent, env_name, observation_type, preset, {**fixed, **values}))
+        Setting(values, presets.resolve(agent, env_name, observation_type, preset, {**fixed, **values}, best))
         for values in points
     ]
 
