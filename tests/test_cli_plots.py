@@ -33,6 +33,18 @@ def test_the_figures_of_a_folder_are_plotted_again(path, capsys):
             assert figure.width >= 900
 
 
+def test_the_figure_of_a_search_is_plotted_again(path, capsys):
+    (path / "tune.csv").write_text(
+        "setting,lr,hidden_sizes,rung,budget,seeds,env_steps,score,low,high,goes_on\n"
+        "0,0.001,8,0,1000,2,2000,15,10,20,1\n1,0.001,4x4,0,1000,2,2000,9,,,0\n0,0.001,8,1,2000,2,4000,40,30,50,0\n"
+    )
+    for _ in range(2):
+        assert main(["plot", str(path)]) == 0
+        assert capsys.readouterr().out.split()[-1] == str(path / "tune.png")
+        with Image.open(path / "tune.png") as figure:
+            assert figure.width >= 900
+
+
 def test_a_users_settings_of_matplotlib_change_no_figure(path, tmp_path):
     """LaTeX that is not there, 20 000 dots per inch, sketched white lines: the bytes stay as they are."""
     out = tmp_path / "curves.png"

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from purejaxrl.analysis import plots, statistics
 from purejaxrl.analysis.summary import parse_summary
+from purejaxrl.analysis.tuning import plot_tuning
 from purejaxrl.errors import InputError, in_one_line, reason, warn
 from purejaxrl.experiment.labels import column_name, columns_of
 from purejaxrl.experiment.run_config import Recorded, recorded_of
@@ -77,7 +78,7 @@ def write_results(folder: RunFolder, config: dict[str, Any], summary: dict[str, 
 
 
 def write_figures(folder: RunFolder, config: Recorded, summary: dict[str, Any]) -> list[Path]:
-    """Write sweep.png or learning_curve.png, and NAME_histogram.png for every histogram in summary.json.
+    """Write sweep.png or learning_curve.png, NAME_histogram.png for every histogram in summary.json, and tune.png.
 
     The user's matplotlib settings have no effect on them.
 
@@ -113,6 +114,8 @@ def write_figures(folder: RunFolder, config: Recorded, summary: dict[str, Any]) 
         for name in (name for name in summary if name.endswith(HISTOGRAM)):
             counts, width = _parse_histogram(summary[name])
             figures[f"{name}.png"] = plots.histogram(counts, width, config.title, name.removesuffix(HISTOGRAM))
+        if (folder.path / "tune.csv").exists():
+            figures["tune.png"] = plot_tuning(folder.path)
         for name, figure in figures.items():
             folder.write_figure(name, figure)
     return [folder.path / name for name in figures]
