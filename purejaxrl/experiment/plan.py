@@ -29,9 +29,9 @@ from purejaxrl.components.hyperparameters import (
 from purejaxrl.components.networks import check_network
 from purejaxrl.envs import Images, env_name, make, with_params
 from purejaxrl.envs.gymnax_params import plain_values
-from purejaxrl.errors import InputError
+from purejaxrl.errors import InputError, warn
 from purejaxrl.experiment import presets, schema
-from purejaxrl.experiment.labels import is_preset_file, label_of, preset_name, show
+from purejaxrl.experiment.labels import label_of, preset_name, show
 from purejaxrl.experiment.options import Options, make_options
 from purejaxrl.experiment.run_config import CUSTOM
 from purejaxrl.experiment.settings import MAX_RUNS, Range, Setting, check_entries, count_settings, resolve_settings
@@ -311,9 +311,9 @@ def _split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
 
 def _make_plan(agent: Agent, options: Options, hyperparameters: dict[str, Any], *, is_sweep: bool) -> Plan:
     """Build a Plan from checked Options."""
-    best = None
-    if is_preset_file(options.preset):
-        best = presets.read_best(options.preset, agent, env_name(options.env), hyperparameters)
+    best = presets.read_best(options.preset, agent, hyperparameters)
+    if best is not None and best.env != env_name(options.env):
+        warn(f"{best.path} was found on {best.env}, and trains on {env_name(options.env)} here", stacklevel=2)
     observation_type = presets.observation_type_of(agent, options.preset, options.observation_type, best)
     if options.renderer is not None and observation_type != "img":
         raise InputError("--renderer: it draws images; give observation_type='img'")

@@ -17,8 +17,9 @@ from purejaxrl.components.hyperparameters import (
     field_specs,
     with_whole_numbers,
 )
-from purejaxrl.errors import InputError, in_brief, warn
+from purejaxrl.errors import InputError, in_brief
 from purejaxrl.experiment import schema
+from purejaxrl.experiment.labels import is_preset_file
 from purejaxrl.experiment.run_config import CUSTOM, as_tuple
 from purejaxrl.storage.files import home_path, read_json
 from purejaxrl.types import Agent
@@ -118,36 +119,38 @@ class BestFile(NamedTuple):
 
     Attributes:
         path: Its path, as the user gave it.
+        env: Name of the environment that they were found on.
         observation_type: `default` or `img`.
         values: Hyperparameters by name, the budget among them; without the objects that the user gives.
     """
 
     path: str
+    env: str
     observation_type: str
     values: dict[str, Any]
 
 
-def read_best(path: str, agent: Agent, env_name: str, given: Collection[str]) -> BestFile:
-    """Read the hyperparameters that a tune has found, to take them as a preset.
+def read_best(preset: str, agent: Agent, given: Collection[str]) -> BestFile | None:
+    """Read the hyperparameters that a tune has found, where its best.json is given as a preset.
 
-    Another environment than it found them on is allowed, with a warning. Hyperparameters that the package has gained
-    since have the values that train as it did before.
+    Hyperparameters that the package has gained since have the values that train as it did before.
 
     Args:
-        path: Path of the best.json.
+        preset: Name of a preset, or path of a best.json.
         agent: The algorithm.
-        env_name: Name of the environment.
         given: Names of the hyperparameters that the user gives.
 
     Returns:
-        Its content, checked.
+        What the file holds, checked; None for a preset that has a name.
 
     Raises:
         InputError: If the file cannot be read, is no best.json, belongs to another algorithm, or holds a field or value
             that the algorithm does not take.
     """
-    where = f"--preset: {path}"
-    file = home_path(path)
+    if not is_preset_file(preset):
+        return None
+    where = f"--preset: {preset}"
+    file = home_path(preset)
     if file.is_dir():
         raise InputError(f"{where} is a folder; give the best.json that a tune has written")
     try:
@@ -178,9 +181,7 @@ def read_best(path: str, agent: Agent, env_name: str, given: Collection[str]) ->
         raise InputError(
             f"{where}: image {in_brief(values.get('image'))} contradicts its observation_type {observation_type}"
         )
-    if env != env_name:
-        warn(f"{path} was found on {env}, and trains on {env_name} here", stacklevel=2)
-    return BestFile(path, observation_type, values)
+    return BestFile(preset, env, observation_type, values)
 
 
 def _check_best(where: str, agent: Agent, recorded: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
