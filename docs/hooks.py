@@ -68,6 +68,22 @@ def hyperparameters(algorithm: str) -> str:
     return "\n".join(lines)
 
 
+def space(algorithm: str) -> str:
+    """What the default space of an algorithm holds, beside the values of its preset original."""
+    from purejaxrl.agents import AGENTS
+    from purejaxrl.components.hyperparameters import field_specs
+    from purejaxrl.experiment.settings import Range
+    from purejaxrl.experiment.spaces import SPACES
+
+    agent = AGENTS[algorithm]
+    lines = ["| flag | meaning | space | `original` |", "|---|---|---|---|"]
+    for name, source in SPACES[algorithm].items():
+        values = str(source) if isinstance(source, Range) else ", ".join(map(show, source))
+        cells = [f"`--{name}`", field_specs(agent.Config)[name].help, values, show(getattr(agent.Config(), name))]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def learning(algorithm: str) -> str:
     """What every learning benchmark of an algorithm came to: benchmarks/learning.json in short."""
     results = json.loads((ROOT / "benchmarks" / "learning.json").read_text())
@@ -120,7 +136,13 @@ def show(value: Any) -> str:
     return " ".join(map(show, value)) if isinstance(value, tuple) else str(value)
 
 
-TABLES = {"hyperparameters": hyperparameters, "learning": learning, "flags": flags, "reference": reference}
+TABLES = {
+    "hyperparameters": hyperparameters,
+    "space": space,
+    "learning": learning,
+    "flags": flags,
+    "reference": reference,
+}
 
 
 class DocstringsAsMarkdown(griffe.Extension):

@@ -21,6 +21,8 @@ WITH_EXAMPLES = (
     "components.replay",
     "components.returns",
     "analysis.statistics",
+    "analysis.tuning",
+    "experiment.labels",
     "experiment.settings",
 )
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -174,7 +174,7 @@ def plot_tuning(path: str | Path) -> Figure:
 
     On top, on the left, a line for every setting shows its score after each rung: that of the winner, of those that
     reached the last rung, and, gray, of those that were dropped. A search of a single rung shows the settings by rank
-    instead. Behind it stand the winner and the preset as fresh seeds judged them. On the right are the shares of
+    instead. To their right stand the winner and the preset as fresh seeds judged them. On the right are the shares of
     `importance`. Below are the settings by pairs of the most important hyperparameters, colored by the last score they
     had.
 
