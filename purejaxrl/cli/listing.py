@@ -69,6 +69,7 @@ def _format_presets() -> str:
             for (name, variant), head in zip(columns, heads, strict=True)
         ]
         lines.append(f"    {env:<14}{observation_type:<20}{'  '.join(marks)}".rstrip())
+    lines.append("  PATH.json     the best.json that a search for hyperparameters has found")
     return "\n".join(lines)
 
 
