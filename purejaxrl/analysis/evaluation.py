@@ -15,11 +15,11 @@ import pandas as pd
 from jaxtyping import Array
 
 from purejaxrl.analysis.learned_params import LearnedParams, load_params
-from purejaxrl.analysis.statistics import interval
 from purejaxrl.components.hyperparameters import as_whole
 from purejaxrl.envs import ENVIRONMENTS, find_renderer
 from purejaxrl.envs.images import Renderer, advance, initial_history, select_frames
 from purejaxrl.errors import InputError
+from purejaxrl.experiment.intervals import interval
 from purejaxrl.experiment.labels import column_name, counted, label_of, typed
 from purejaxrl.experiment.options import check_whole
 from purejaxrl.experiment.plan import Plan, images_of, refuse_unknown_objects

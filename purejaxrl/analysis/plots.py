@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from purejaxrl.analysis.statistics import interquartile_mean, ranking
+from purejaxrl.analysis.statistics import ranking
+from purejaxrl.experiment.intervals import interquartile_mean
 from purejaxrl.experiment.labels import counted, wrap_label
 
 if TYPE_CHECKING:

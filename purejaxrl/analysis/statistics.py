@@ -2,27 +2,24 @@
 
 Agarwal et al. 2021, Deep Reinforcement Learning at the Edge of the Statistical Precipice, arXiv:2108.13264. There is
 one environment here, so the strata of the stratified bootstrap are the settings: the runs of each are resampled on
-their own. scipy.stats has both statistics, but takes longer to import than many a sweep to train.
+their own.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from purejaxrl.experiment.intervals import bootstrap, interquartile_mean, interval
 from purejaxrl.experiment.labels import wrap_label
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RESAMPLES = 2000
-CONFIDENCE = 0.95
-SEED = 0
-ELEMENTS_AT_ONCE = 4_000_000
 # Settings of which all pairs are worth a file; beyond that each is compared with the best only.
 MAX_PAIRED_SETTINGS = 32
 TABLE_ROWS = 20
@@ -57,41 +54,6 @@ class Scores(NamedTuple):
     is_ok: np.ndarray
 
 
-def interquartile_mean(values: np.ndarray, axis: int = -1) -> Any:
-    """Mean without the lowest and the highest floor(n / 4) of n values: below four values, their plain mean.
-
-    Args:
-        values: Values without NaN.
-        axis: The axis over which to average.
-
-    Returns:
-        The means, of the shape of `values` without that axis.
-
-    >>> print(interquartile_mean(np.array([0.0, 10.0, 20.0, 900.0])))
-    15.0
-    """
-    size = values.shape[axis]
-    cut = size // 4
-    ordered = np.partition(values, (cut, size - cut - 1), axis)
-    return np.mean(np.take(ordered, range(cut, size - cut), axis), axis=axis)
-
-
-def interval(values: np.ndarray, statistic: Callable[..., Any] = interquartile_mean) -> tuple[Any, Any]:
-    """95% percentile bootstrap interval of the interquartile mean, or of another statistic.
-
-    Args:
-        values: Samples without NaN, [..., n].
-        statistic: A function (values, axis=) that reduces one axis.
-
-    Returns:
-        Lower and upper ends, [...] each; NaN for fewer than two values.
-    """
-    if values.shape[-1] < 2:
-        nothing = np.full(values.shape[:-1], np.nan)[()]
-        return nothing, nothing
-    return _bootstrap((values,), statistic, elements=values.size)
-
-
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     """Probability that a run of x is better than a run of y.
 
@@ -124,7 +86,7 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> tuple[float, flo
     probability = share_of_wins(x_ranks[None], y_ranks[None], -1).item()
     if min(n, m) < 2:
         return probability, math.nan, math.nan
-    low, high = _bootstrap((x_ranks, y_ranks), share_of_wins, elements=n + m)
+    low, high = bootstrap((x_ranks, y_ranks), share_of_wins, elements=n + m)
     return probability, float(low), float(high)
 
 
@@ -400,21 +362,6 @@ def table_columns(shown: pd.DataFrame) -> list[tuple[str, str, list[str]]]:
 def _is_partial(frame: pd.DataFrame) -> Any:
     """Rows whose final returns are over fewer runs than there are."""
     return (frame["runs_final"] < frame["runs"]) & (frame["runs_final"] > 0)
-
-
-def _bootstrap(samples: tuple[np.ndarray, ...], statistic: Any, elements: int) -> tuple[Any, Any]:
-    """Percentile bootstrap; `elements` of one resample decide how many are held in memory at once."""
-    rng, batch, found = np.random.default_rng(SEED), max(1, ELEMENTS_AT_ONCE // elements), []
-    for done in range(0, RESAMPLES, batch):
-        count = min(batch, RESAMPLES - done)
-        sizes = [sample.shape[-1] for sample in samples]
-        resamples = [
-            sample[..., rng.integers(0, size, (count, size))] for sample, size in zip(samples, sizes, strict=True)
-        ]
-        found.append(statistic(*resamples, axis=-1))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(np.concatenate(found, axis=-1), (tail, 1 - tail), axis=-1)
-    return low, high
 
 
 def _count(ranks: np.ndarray, distinct: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import scipy.stats
 
 from purejaxrl.analysis import statistics
 from purejaxrl.analysis.statistics import Scores
+from purejaxrl.experiment import intervals
 
 INF, NAN = np.inf, np.nan
 
@@ -54,7 +55,7 @@ def test_interval_is_that_of_a_loop():
 @pytest.mark.parametrize("shape", [(2,), (3,), (12,), (5, 7)])
 def test_intervals_and_means_are_those_of_scipy(shape, monkeypatch):
     # Two batches, and a rest.
-    monkeypatch.setattr(statistics, "ELEMENTS_AT_ONCE", 900 * int(np.prod(shape)))
+    monkeypatch.setattr(intervals, "ELEMENTS_AT_ONCE", 900 * int(np.prod(shape)))
     values = np.random.default_rng(3).gamma(2.0, 10.0, shape)
     np.testing.assert_array_equal(statistics.interquartile_mean(values), scipy.stats.trim_mean(values, 0.25, axis=-1))
     settings = {"n_resamples": 2000, "batch": 900, "method": "percentile", "rng": 0, "axis": -1}
@@ -86,7 +87,7 @@ def test_memory_is_bounded(monkeypatch):
     watched = lambda values, axis: (seen.append(values.size), interquartile_mean(values, axis))[1]  # noqa: E731
     values = np.random.default_rng(0).normal(size=(3, 5))
     expected = statistics.interval(values)
-    monkeypatch.setattr(statistics, "ELEMENTS_AT_ONCE", 30)
+    monkeypatch.setattr(intervals, "ELEMENTS_AT_ONCE", 30)
     np.testing.assert_array_equal(statistics.interval(values, watched), expected)
     assert max(seen) == 30
     assert sum(seen) == 2000 * 15
