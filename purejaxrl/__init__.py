@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from purejaxrl.api import resume as resume
     from purejaxrl.api import sweep as sweep
     from purejaxrl.api import train as train
+    from purejaxrl.api import tune as tune
     from purejaxrl.components.hyperparameters import ImageConfig as ImageConfig
     from purejaxrl.components.hyperparameters import Real as Real
     from purejaxrl.components.hyperparameters import budget as budget
@@ -85,6 +86,7 @@ HOMES = {
     "Timestep": "purejaxrl.types",
     "train": "purejaxrl.api",
     "Transition": "purejaxrl.types",
+    "tune": "purejaxrl.api",
     "Wandb": "purejaxrl.experiment.loggers",
 }
 

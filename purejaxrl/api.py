@@ -32,9 +32,13 @@ from purejaxrl.experiment.plan import (
 )
 from purejaxrl.experiment.progress import Reporter, reporter_of
 from purejaxrl.experiment.run import Outcome, devices_at_hand, plan_resumption, run_experiment
+from purejaxrl.experiment.search import Search
+from purejaxrl.experiment.search_progress import search_reporter_of
+from purejaxrl.experiment.tune import run_tune
+from purejaxrl.experiment.tune_plan import TunePlan, plan_tune, plan_tune_resumption
 from purejaxrl.experiment.validation import check_agent, check_record
 from purejaxrl.storage.cache import hash_of_source
-from purejaxrl.storage.files import absolute_path
+from purejaxrl.storage.files import absolute_path, read_json
 from purejaxrl.storage.run_folder import RunFolder, create, open_existing
 from purejaxrl.training import loop
 from purejaxrl.training.compilation_cache import use_compilation_cache
@@ -42,7 +46,7 @@ from purejaxrl.training.devices import ask_for_cpu_devices, warn_about_idle_core
 from purejaxrl.training.loop import Log
 from purejaxrl.types import Agent, Env, RunState, ScalarKey
 
-__all__ = ["Result", "make_train", "resume", "sweep", "train"]
+__all__ = ["Result", "make_train", "resume", "sweep", "train", "tune"]
 
 Progress: TypeAlias = bool | Reporter | Callable[[Plan], Reporter] | None
 # Name of the thread that imports what tables and figures need.
@@ -166,10 +170,7 @@ def train(
     ask_for_cpu_devices()
     use_compilation_cache()
     plan = plan_train(agent, **_pick_options(arguments), **hyperparameters)
-    shown = reporter_of(progress, plan)
-    with new_run(plan, out, overwrite=overwrite, loggers=loggers) as (plan, folder, temporary):
-        outcome = run_experiment(plan, folder, write_results, progress=shown, loggers=loggers)
-    return make_result_of(outcome, temporary)
+    return run_new(plan, out, overwrite=overwrite, progress=progress, loggers=loggers, executor=None)
 
 
 def sweep(
@@ -261,10 +262,110 @@ def sweep(
     ask_for_cpu_devices()
     use_compilation_cache()
     plan = plan_sweep(agent, **_pick_options(arguments), **hyperparameters)
-    shown = reporter_of(progress, plan)
-    with new_run(plan, out, overwrite=overwrite, loggers=loggers, executor=executor) as (plan, folder, temporary):
-        outcome = run_experiment(plan, folder, write_results, progress=shown, loggers=loggers, executor=executor)
-    return make_result_of(outcome, temporary)
+    return run_new(plan, out, overwrite=overwrite, progress=progress, loggers=loggers, executor=executor)
+
+
+def tune(
+    algorithm: str | Agent,
+    *,
+    settings: int = 256,
+    objective: str = "final_return",
+    method: str = "halving",
+    eta: int = 3,
+    confirm_seeds: int = 32,
+    env: Any = "CartPole-v0",
+    env_params: Any = None,
+    observation_type: str | None = None,
+    renderer: Renderer | None = None,
+    preset: str = "original",
+    device: str = "cpu",
+    devices: int | None = None,
+    max_memory: float | None = None,
+    seeds: int = 8,
+    seed: int = 0,
+    log_every: int | None = None,
+    eval_every: int | None = None,
+    eval_episodes: int = 20,
+    solved_at: float | None = None,
+    stop_when_solved: bool = False,
+    episodes_log: str = "auto",
+    checkpoint_every: float = 5.0,
+    fail_on_nan: bool = False,
+    debug: bool = False,
+    yes: bool = False,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress = None,
+    loggers: Sequence[Logger] = (),
+    executor: Workers | None = None,
+    **hyperparameters: Any,
+) -> Result:
+    """Search for the best hyperparameters, each setting with several seeds, and judge the winner on fresh ones.
+
+    Settings are drawn from lists and ranges; without any, from a space of the algorithm's own. They share a budget of
+    `env_steps` for each run, of which most settings train a part only. A run that trains to its end is the run that it
+    would have been alone, and the same `seed` searches in the same way. Signals are as for `train`, and `resume` goes
+    on.
+
+    >>> found = tune("a3c", env="CartPole-v1", lr=Range(1e-4, 1e-1, log=True), gamma=[0.95, 0.99], env_steps=300_000)
+    >>> found.tuning.best, found.tuning.confirmation, found.tuning.table
+
+    Args:
+        algorithm: `vpg`, `a3c`, `dqn`, or an Agent.
+        settings: Number of settings; of lists alone all combinations, if they are no more.
+        objective: `final_return`, the mean return of the last 100 episodes; `area`, the mean return per env step; or
+            `steps_to_solve`, env steps until a run is solved, where those that are not count as twice the budget.
+        method: `halving`: the best train on with more seeds; `hyperband`: halving from several first budgets;
+            `racing`: settings are dropped once they are worse than the best; `random`: all train to their end.
+        eta: Of so many settings one goes on, with so many times the budget.
+        confirm_seeds: Fresh seeds with which the winner and the preset train once more; 0 for none.
+        env: Name of an environment, gymnax environment object, or Env.
+        env_params: Parameters of a gymnax environment where they are not its defaults: all, or a dict of those changed.
+        observation_type: `default` for state vectors, `img` for images; by default what the preset has.
+        renderer: How to draw the images of an environment of your own.
+        preset: What hyperparameters are that are not searched: `original`, or `tuned`.
+        device: `cpu`, `cuda` (or `gpu`), `tpu`, or `auto`.
+        devices: How many devices to use, all by default; on a CPU every core is one.
+        max_memory: GiB that may be used, by default 60% of what there is.
+        seeds: Greatest number of runs of a setting.
+        seed: First seed of every setting; it decides, too, which settings are drawn.
+        log_every: Env steps between rows of metrics.csv; by default an epoch, or 1000.
+        eval_every: Env steps between greedy evaluations, by which the best parameters are kept; by default there are
+            none.
+        eval_episodes: Episodes of an evaluation.
+        solved_at: Mean return of 100 episodes that counts as solved; by default that agreed for the environment.
+        stop_when_solved: Whether to end each run once it is solved, as `steps_to_solve` does.
+        episodes_log: `on`, `off`, or `auto`, which writes episodes.csv for up to 256 runs.
+        checkpoint_every: 0 keeps nothing to resume from; all else keeps whatever has come in, at once.
+        fail_on_nan: Whether to stop, with DivergedError, when a run diverges.
+        debug: Whether to find the operation that makes a NaN or an index out of bounds; slow.
+        yes: Whether to allow more than 100 000 runs.
+        out: Run folder to write. Without it the files live as long as the Result, and `Result.save` keeps them.
+        overwrite: Whether to replace an earlier run in that folder.
+        progress: As for `train`; of a Reporter of your own, `note` is told of every rung.
+        loggers: Where else metrics go, see `purejaxrl.experiment.loggers`.
+        executor: As for `sweep`.
+        **hyperparameters: Fields of the algorithm's Config: a list holds alternatives, a Range is drawn from, and a
+            tuple is one value. `env_steps` is the full budget of a run; by default the preset's, or that of `tuned`.
+
+    Returns:
+        The Result of all runs that were trained, whose `tuning` holds the winner, its confirmation and the table.
+
+    Raises:
+        InputError: If an argument is unknown or not allowed; nothing has been compiled then.
+        ResourceError: If disk or memory do not suffice.
+        InUseError: If another process writes to the run folder.
+        DivergedError: If a run diverges, with `fail_on_nan` or `debug`.
+        ClusterError: If the workers of the Executor are gone, or could not train a run.
+    """
+    arguments = {**locals()}
+    agent = agent_of(algorithm)
+    refuse_unknown(tune, hyperparameters, field_specs(agent.Config))
+    ask_for_cpu_devices()
+    use_compilation_cache()
+    chosen = {name: arguments[name] for name in field_specs(Search)}
+    planned = plan_tune(agent, **_pick_options(arguments), **chosen, **hyperparameters)
+    return run_new_tune(planned, out, overwrite=overwrite, progress=progress, loggers=loggers, executor=executor)
 
 
 def resume(
@@ -336,7 +437,7 @@ def resume(
     return resume_run(
         path,
         restart=restart,
-        progress=partial(reporter_of, progress),
+        progress=progress,
         loggers=loggers,
         executor=executor,
         extend=extend,
@@ -398,6 +499,77 @@ def new_run(
         yield plan, folder, temporary
 
 
+def run_new(
+    plan: Plan,
+    out: str | Path | None,
+    *,
+    overwrite: bool,
+    progress: Any,
+    loggers: Sequence[Logger],
+    executor: Workers | None,
+) -> Result:
+    """Train in a new run folder.
+
+    Args:
+        plan: What to train.
+        out: The run folder; None for one that lives as long as the Result.
+        overwrite: Whether to replace an earlier run in that folder.
+        progress: As for `train`.
+        loggers: Additional destinations for metrics.
+        executor: An Executor whose workers train, None to train in this process.
+
+    Returns:
+        The Result.
+    """
+    shown = reporter_of(progress, plan)
+    with new_run(plan, out, overwrite=overwrite, loggers=loggers, executor=executor) as (plan, folder, temporary):
+        outcome = run_experiment(plan, folder, write_results, progress=shown, loggers=loggers, executor=executor)
+    return make_result_of(outcome, temporary)
+
+
+def run_new_tune(
+    planned: TunePlan,
+    out: str | Path | None,
+    *,
+    overwrite: bool,
+    progress: Any,
+    loggers: Sequence[Logger],
+    executor: Workers | None,
+) -> Result:
+    """Search in a new run folder.
+
+    Args:
+        planned: What to search.
+        out: The run folder; None for one that lives as long as the Result.
+        overwrite: Whether to replace an earlier run in that folder.
+        progress: As for `tune`.
+        loggers: Additional destinations for metrics.
+        executor: An Executor whose workers train, None to train in this process.
+
+    Returns:
+        The Result.
+    """
+    with new_run(planned.plan, out, overwrite=overwrite, loggers=loggers, executor=executor) as opened:
+        plan, folder, temporary = opened
+        outcome = _search(planned._replace(plan=plan), folder, progress, loggers, executor)
+    return make_result_of(outcome, temporary)
+
+
+def _search(
+    planned: TunePlan, folder: RunFolder, progress: Any, loggers: Sequence[Logger], executor: Workers | None
+) -> Outcome:
+    """Search in a run folder, and show the progress as asked for."""
+    return run_tune(
+        planned,
+        folder,
+        write_results,
+        reporter=search_reporter_of(progress, planned),
+        confirmation_reporter=partial(reporter_of, progress),
+        loggers=loggers,
+        executor=executor,
+    )
+
+
 def write_results(folder: RunFolder, config: dict[str, Any], summary: dict[str, Any]) -> None:
     """Write tables and figures of a training that has ended, see `analysis.figures.write_results`.
 
@@ -455,7 +627,7 @@ def resume_run(
 
     Args:
         path: The run folder.
-        progress: (Plan) -> Reporter, None to show nothing.
+        progress: As for `train`.
         loggers: Additional destinations for metrics.
         executor: An Executor whose workers train, None to train in this process.
         **changes: Other arguments of `plan_resumption`.
@@ -473,8 +645,13 @@ def resume_run(
     check_loggers(loggers)
     check_executor(executor)
     with open_existing(absolute_path(path)) as folder:
+        content = read_json(folder.path / "config.json")
+        if "tune" in content:
+            planned = plan_tune_resumption(folder.path, content, **changes)
+            _import_figures(planned.plan)
+            return make_result_of(_search(planned, folder, progress, loggers, executor))
         plan, found = plan_resumption(folder.path, **changes)
-        shown = progress(plan) if progress else None
+        shown = reporter_of(progress, plan)
         _import_figures(plan)
         outcome = run_experiment(
             plan, folder, write_results, progress=shown, loggers=loggers, found=found, executor=executor

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from purejaxrl.analysis.learned_params import LearnedParams
     from purejaxrl.analysis.policy import Policy
     from purejaxrl.analysis.statistics import Scores
+    from purejaxrl.analysis.tuned import Tuning
     from purejaxrl.envs import Renderer
     from purejaxrl.experiment.plan import Plan
     from purejaxrl.storage.video_files import Sampling
@@ -314,6 +315,17 @@ class Result:
         swept = {column_name(name, own): values[settings] for name, values in self._swept().items()}
         table = pd.concat([pd.DataFrame({"setting": settings, **swept}), frame], axis=1)
         return table.sort_values("rank", ignore_index=True)
+
+    @property
+    def tuning(self) -> Tuning:
+        """What a search has found: the winner, what fresh seeds say of it, and the table of all settings and rungs.
+
+        Raises:
+            InputError: If this is no Result of `tune`, or its search has not ended.
+        """
+        from purejaxrl.analysis.tuned import read_tuning
+
+        return read_tuning(self.path)
 
     def _scores(self) -> Scores:
         """Scores of these runs."""

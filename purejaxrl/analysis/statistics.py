@@ -270,7 +270,7 @@ def table(frame: pd.DataFrame, labels: Sequence[str], width: int | None = None) 
     """
     order = ranking(frame)[:TABLE_ROWS]
     shown = frame.iloc[order]
-    lines = _settings_table([labels[row] for row in order], table_columns(shown), len(frame), width)
+    lines = settings_table([labels[row] for row in order], table_columns(shown), len(frame), width)
     return "\n".join([*lines, *footnotes(shown)])
 
 
@@ -289,13 +289,24 @@ def evaluation_table(settings: pd.DataFrame, width: int | None = None) -> str:
         ("", "runs", [str(runs) for runs in shown["runs"]]),
         ("return", "mean [95%]", _with_intervals(shown, ("mean", "low", "high"))),
     ]
-    return "\n".join(_settings_table(shown["label"].tolist(), columns, len(settings), width))
+    return "\n".join(settings_table(shown["label"].tolist(), columns, len(settings), width))
 
 
-def _settings_table(
+def settings_table(
     labels: Sequence[str], columns: list[tuple[str, str, list[str]]], count: int, width: int | None
 ) -> list[str]:
-    """Lines of a table of the first of `count` settings, whose labels stand above their figures where they must."""
+    """Format a table of settings, whose labels stand above their figures, whole, where a line has no room for them.
+
+    Args:
+        labels: A label for each row.
+        columns: For each column both lines of its heading, and its cells as text.
+        count: Number of settings, of which the first are shown.
+        width: Greatest number of characters of a line, by default 120. Where not even the figures have room, medians
+            and then probabilities of improvement are left out.
+
+    Returns:
+        The lines.
+    """
     width = width or TABLE_WIDTH
     names = ["", "setting", *(" ".join(label.split()) for label in labels)]
     lines = _lines([_aligned(column) for column in columns])

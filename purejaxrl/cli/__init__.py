@@ -20,7 +20,7 @@ from purejaxrl.cli import caching, completion, folders, listing, plots, streams,
 from purejaxrl.errors import InputError, PurejaxrlError, ResourceError
 from purejaxrl.training.signals import end_at_signals
 
-TRAININGS = ("train", "sweep", "resume")
+TRAININGS = ("train", "sweep", "tune", "resume")
 # Flags with which even these do nothing but print.
 PRINTING = ("--json", "--dry_run", "--help", "-h")
 USAGE = """usage: purejaxrl COMMAND ...
@@ -30,6 +30,7 @@ Deep reinforcement learning as pure functions in JAX.
 commands:
   train ALGORITHM   train one setting, many seeds side by side
   sweep ALGORITHM   train every combination of hyperparameters, and compare them
+  tune ALGORITHM    search for the best hyperparameters, and judge them on fresh seeds
   resume RUN        go on with a training from its newest checkpoint, or with a larger budget
   evaluate RUN      play whole episodes with the greedy policies of a run folder
   plot RUN ...      plot the figures of a run folder again, or curves of several in one figure

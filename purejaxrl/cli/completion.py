@@ -42,7 +42,11 @@ def _combined_parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="store_true", help="the version")
     commands = whole.add_subparsers()
     # Commands without a help of their own would not be offered.
-    for command, text in (("train", "train one setting"), ("sweep", "train every combination of hyperparameters")):
+    for command, text in (
+        ("train", "train one setting"),
+        ("sweep", "train every combination of hyperparameters"),
+        ("tune", "search for the best hyperparameters"),
+    ):
         algorithms = commands.add_parser(command, help=text).add_subparsers()
         for name, agent in AGENTS.items():
             parser = training_parser(command, agent)

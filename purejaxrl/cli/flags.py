@@ -34,10 +34,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def training_parser(command: str, agent: Agent) -> Parser:
-    """Make the parser of `train` or `sweep`: common flags, and one for every field of the agent's Config.
+    """Make the parser of `train`, `sweep` or `tune`: common flags, and one for every field of the agent's Config.
 
     Args:
-        command: `train` or `sweep`.
+        command: `train`, `sweep` or `tune`.
         agent: The algorithm.
 
     Returns:
@@ -45,18 +45,26 @@ def training_parser(command: str, agent: Agent) -> Parser:
     """
     from purejaxrl.components.hyperparameters import field_specs
     from purejaxrl.experiment.options import FOR_SWEEPS, Options
+    from purejaxrl.experiment.search import SEEDS, Search
 
     parser = Parser(
         prog=f"purejaxrl {command} {agent.name}",
         description=agent.summary,
         allow_abbrev=False,
     )
-    kind = "sweep-" if command == "sweep" else ""
+    kind = "" if command == "train" else f"{command}-"
     specs = field_specs(Options)
     options = parser.add_argument_group("training")
     options.add_argument("--env", help=f"{specs['env'].help} (default {Options.env})", metavar="NAME")
     for name in [name for name, spec in specs.items() if not spec.is_object and name not in FOR_SWEEPS]:
-        _add_option(options, name, specs[name], _default(getattr(Options, name)))
+        default = SEEDS if command == "tune" and name == "seeds" else getattr(Options, name)
+        _add_option(options, name, specs[name], _default(default))
+    if command == "tune":
+        searching = parser.add_argument_group("search", "hyperparameters take lists and ranges: --lr 1e-4..1e-2:log")
+        for name, spec in field_specs(Search).items():
+            _add_option(searching, name, spec, _default(getattr(Search, name)))
+        _add_option(searching, "yes", specs["yes"])
+        add_cluster_flags(parser)
     if command == "sweep":
         sweeping = parser.add_argument_group("sweep", "hyperparameters take alternatives: --lr 1e-3,3e-4")
         for name in FOR_SWEEPS:
@@ -269,7 +277,7 @@ def convert_count(name: str, text: str) -> int:
 
 
 def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> dict[str, Any]:
-    """Parse the command line of `train` or `sweep`.
+    """Parse the command line of `train`, `sweep` or `tune`.
 
     Args:
         parser: What `training_parser` returns.
@@ -278,7 +286,7 @@ def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> 
         is_sweep: Whether hyperparameters may have alternatives, which become lists, and ranges, which become Ranges.
 
     Returns:
-        The flags given, as keyword arguments of `purejaxrl.train` or `sweep` and the command's own.
+        The flags given, as keyword arguments of `purejaxrl.train`, `sweep` or `tune` and the command's own.
 
     Raises:
         InputError: If a flag is unknown or not allowed.
@@ -286,6 +294,7 @@ def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> 
     from purejaxrl.components.hyperparameters import field_specs
     from purejaxrl.experiment.labels import is_preset_file
     from purejaxrl.experiment.options import Options
+    from purejaxrl.experiment.search import Search
 
     known, unknown = parser.parse_known_args(words)
     if unknown:
@@ -293,7 +302,7 @@ def parse(parser: Parser, agent: Agent, words: list[str], *, is_sweep: bool) -> 
     flags = {name: value for name, value in vars(known).items() if value is not None}
     _refuse_empty(flags)
     flags.setdefault("out", None)
-    options = field_specs(Options)
+    options = field_specs(Search) | field_specs(Options)
     own = field_specs(agent.Config)
     for name in flags:
         if name in own:

@@ -1,4 +1,4 @@
-"""The commands `train`, `sweep` and `resume`."""
+"""The commands `train`, `sweep`, `tune` and `resume`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _resume(words: list[str]) -> int:
             plan, found = run.plan_resumption(path, **flags)
             print(json.dumps(plain(plan.as_dict() | {"checkpoint": str(found.path) if found else None}), indent=2))
             return 0
-        progress = None if is_silent else terminal_of
+        progress = False if is_silent else terminal_of
         with clusters.executor_of(cluster) as executor:
             result = resume_run(path, progress=progress, loggers=loggers, executor=executor, **flags)
     return _print_result(result, own)
@@ -74,8 +74,8 @@ def _make_loggers(own: dict[str, Any]) -> list[Logger]:
     return [named(own["log_to"])]
 
 
-def _train_or_sweep(command: str, words: list[str]) -> int:
-    """Run `purejaxrl train ALGORITHM` or `purejaxrl sweep ALGORITHM`."""
+def _begin(command: str, words: list[str]) -> int:
+    """Run `purejaxrl train ALGORITHM`, `purejaxrl sweep ALGORITHM` or `purejaxrl tune ALGORITHM`."""
     if not words:
         raise InputError(TRAINING_HELP.format(command, ", ".join(ALGORITHMS)))
     if words[0] in ("--help", "-h"):
@@ -87,7 +87,7 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
     if words[0] not in AGENTS:
         raise InputError(f"unknown algorithm {words[0]!r}; use one of {', '.join(AGENTS)}")
     agent = AGENTS[words[0]]
-    flags = parse(training_parser(command, agent), agent, words[1:], is_sweep=command == "sweep")
+    flags = parse(training_parser(command, agent), agent, words[1:], is_sweep=command != "train")
     cluster = clusters.take_flags(flags)
     names = ("out", "overwrite", "quiet", "verbose", "json", "dry_run", "no_cache", "log_to")
     own = {name: flags.pop(name, None) for name in names}
@@ -97,36 +97,38 @@ def _train_or_sweep(command: str, words: list[str]) -> int:
         _own_device(flags.get("device", Options.device), cluster), use_cache=not own["no_cache"], is_silent=is_silent
     )
 
-    from purejaxrl.api import make_result_of, new_run, write_results
+    from purejaxrl.api import run_new, run_new_tune
     from purejaxrl.experiment.labels import preset_name
     from purejaxrl.experiment.plan import plan_sweep, plan_train
     from purejaxrl.experiment.progress import terminal_of
-    from purejaxrl.experiment.run import run_experiment
+    from purejaxrl.experiment.tune_plan import plan_tune
     from purejaxrl.storage.files import plain
     from purejaxrl.storage.run_folder import check_free
     from purejaxrl.training.devices import local_devices
 
     with _warning_in_one_line():
-        plan = plan_sweep(agent, **flags) if command == "sweep" else plan_train(agent, **flags)
-        kind = "sweep-" if command == "sweep" else ""
+        tune = plan_tune(agent, **flags) if command == "tune" else None
+        plan = tune.plan if tune else plan_sweep(agent, **flags) if command == "sweep" else plan_train(agent, **flags)
+        kind = "" if command == "train" else f"{command}-"
         out = home_path(own["out"] or f"results/{kind}{agent.name}-{plan.env}-{preset_name(plan.options.preset)}")
         if own["dry_run"]:
             if cluster["cluster"] is None:
                 local_devices(plan.options.device, plan.options.devices)
             check_free(out, overwrite=own["overwrite"])
-            print(json.dumps(plain(plan.as_dict() | {"out": str(out)}), indent=2))
+            print(json.dumps(plain((tune or plan).as_dict() | {"out": str(out)}), indent=2))
             return 0
-        progress = None if is_silent else terminal_of(plan)
         if cluster["cluster"] is not None:
             # Rather than when a cluster has been started.
             check_free(out, overwrite=bool(own["overwrite"]))
-        with (
-            clusters.executor_of(cluster) as executor,
-            new_run(plan, out, overwrite=bool(own["overwrite"]), loggers=loggers, executor=executor) as opened,
-        ):
-            plan, folder, _ = opened
-            outcome = run_experiment(plan, folder, write_results, progress=progress, loggers=loggers, executor=executor)
-    return _print_result(make_result_of(outcome), own)
+        with clusters.executor_of(cluster) as executor:
+            settings: dict[str, Any] = {
+                "overwrite": bool(own["overwrite"]),
+                "progress": False if is_silent else terminal_of,
+                "loggers": loggers,
+                "executor": executor,
+            }
+            result = run_new_tune(tune, out, **settings) if tune else run_new(plan, out, **settings)
+    return _print_result(result, own)
 
 
 def _print_result(result: Result, own: dict[str, Any]) -> int:
@@ -215,7 +217,11 @@ def _print_summary(result: Result) -> None:
         f"{summary['env_steps']:,} env steps in {summary['run_seconds']:.1f} s "
         f"({summary['env_steps_per_second']:,.0f} per second), compiled in {summary['compile_seconds']:.1f} s"
     )
-    if result.config.is_sweep:
+    if "tune" in summary and not result.interruption:
+        from purejaxrl.cli.tuning import describe_tuning
+
+        print("\n".join(describe_tuning(result)))
+    elif result.config.is_sweep:
         from purejaxrl.analysis.statistics import table
         from purejaxrl.experiment.labels import terminal_columns
 
@@ -253,7 +259,8 @@ def _recent_return(result: Result) -> str:
 
 
 COMMANDS = {
-    "train": partial(_train_or_sweep, "train"),
-    "sweep": partial(_train_or_sweep, "sweep"),
+    "train": partial(_begin, "train"),
+    "sweep": partial(_begin, "sweep"),
+    "tune": partial(_begin, "tune"),
     "resume": _resume,
 }

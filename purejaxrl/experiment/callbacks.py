@@ -119,7 +119,16 @@ class FileWriter(Callback):
         Args:
             event: The chunk.
         """
-        tracker, (episodes, metrics) = event.tracker, event.rows
+        self.append(event.tracker, event.rows)
+
+    def append(self, tracker: RunTracker, rows: Rows) -> None:
+        """Append rows to the CSV files.
+
+        Args:
+            tracker: State of the training.
+            rows: The rows.
+        """
+        episodes, metrics = rows
         if tracker.plan.options.episodes_log == "on":
             self.folder.logs.append("episodes.csv", tracker.add_swept(episodes))
         if len(metrics["run"]):

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from purejaxrl.components.hyperparameters import BUDGETS, Budget
@@ -18,6 +17,15 @@ from purejaxrl.experiment import schema
 from purejaxrl.experiment.callbacks import Callback, Content, Event
 from purejaxrl.experiment.plan import Plan
 from purejaxrl.experiment.presets import family_of
+from purejaxrl.experiment.states import (
+    KEPT,
+    OPEN,
+    carry_arrays,
+    metrics_arrays,
+    metrics_state,
+    resume_point,
+    with_prefix,
+)
 from purejaxrl.experiment.tracker import BatchPosition, RunTracker, Stage
 from purejaxrl.storage import checkpoint as disk
 from purejaxrl.storage.checkpoint import Checkpoint, Rows, named_leaves
@@ -30,9 +38,6 @@ from purejaxrl.training.metrics import MetricsSpec, MetricsState, RunStats
 from purejaxrl.training.runner import ResumePoint
 
 FOLDER = "checkpoints"
-# The parts of a MetricsState that are arrays; those of the open interval are named after OPEN.
-KEPT = tuple(name for name in MetricsState._fields if name not in ("interval", "tallies"))
-OPEN = "interval/"
 
 
 class Snapshot(NamedTuple):
@@ -197,12 +202,10 @@ class Checkpointer(Callback):
 
 def _batch_arrays(tracker: RunTracker, stage: Stage) -> dict[str, Any]:
     """Collect the states, best params and metrics of a batch."""
-    count, state = len(stage.batch.runs), tracker.metrics
-    assert state is not None
-    carry = named_leaves(stage.chunk.state, "state/") | named_leaves(stage.chunk.best, "best/")
-    kept = {f"recorder/{name}": getattr(state, name) for name in KEPT}
-    sums = {f"recorder/{OPEN}{name}": values for name, values in state.interval.items()}
-    return {name: Rows(leaf, count) for name, leaf in carry.items()} | kept | sums
+    count = len(stage.batch.runs)
+    assert tracker.metrics is not None
+    carry = carry_arrays(stage.chunk.state, stage.chunk.best)
+    return {name: Rows(leaf, count) for name, leaf in carry.items()} | metrics_arrays(tracker.metrics)
 
 
 def find(path: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -272,14 +275,14 @@ def restore(tracker: RunTracker, folder: RunFolder, found: Checkpoint) -> Restor
         found = _with_present_names(found, template, family_of(plan.agent))
     arrays = disk.read(found, template)
     with _describing(found):
-        state = _metrics_state(arrays) if position.runs else None
+        state = metrics_state(arrays) if position.runs else None
         records = with_prefix(arrays, "records/")
         stats = RunStats(**{"recent_return": records["return_100"].copy(), **records})
         folder.logs.verify(facts["files"])
         tails = {name: str(text) for name, text in facts["tails"].items()}
         point = None
         if position.runs:
-            point = _read_resume_point(shapes, position, arrays)
+            point = resume_point(shapes, position.iteration, arrays)
             if is_extended:
                 assert state is not None
                 point, state = extend(point, state, plan.settings[0].budget)
@@ -330,15 +333,6 @@ def _batch_template(shapes: Any, runs: int, found: Mapping[str, str]) -> dict[st
     return template | dict.fromkeys(sums, np.zeros(runs))
 
 
-def _metrics_state(arrays: Mapping[str, np.ndarray]) -> MetricsState:
-    """Restore the MetricsState from the arrays of a checkpoint, with no tallies, which are stored elsewhere."""
-    kept = with_prefix(arrays, "recorder/")
-    if "is_open" not in kept:
-        kept["is_open"] = ~kept["is_over"] & (kept["env_steps"] > kept["closed_at"])
-    interval = with_prefix(kept, OPEN)
-    return MetricsState(**{name: kept[name] for name in KEPT}, interval=interval, tallies={})
-
-
 def batch_shapes(plan: Plan, position: BatchPosition) -> Any:
     """Compute the shapes of the state and the best params of the batch at a position.
 
@@ -358,15 +352,6 @@ def batch_shapes(plan: Plan, position: BatchPosition) -> Any:
     setting = plan.settings[groups[position.group].settings[0]]
     keeps_best = plan.options.eval_every is not None
     return shapes_of_runs(plan.agent, setting.env, setting.config, setting.budget, keeps_best, position.runs)
-
-
-def _read_resume_point(shapes: Any, position: BatchPosition, arrays: Mapping[str, np.ndarray]) -> ResumePoint:
-    """Restore the states and best params of a batch from the arrays of a checkpoint."""
-    trees = []
-    for tree, prefix in zip(shapes, ("state/", "best/"), strict=True):
-        names = named_leaves(tree, prefix)
-        trees.append(jax.tree.unflatten(jax.tree.structure(tree), [arrays[name] for name in names]))
-    return ResumePoint(trees[0], trees[1], position.iteration)
 
 
 def extend(point: ResumePoint, metrics: MetricsState, budget: Budget) -> tuple[ResumePoint, MetricsState]:
@@ -397,19 +382,6 @@ def extend(point: ResumePoint, metrics: MetricsState, budget: Budget) -> tuple[R
     )
     state = point.state._replace(active=np.asarray(point.state.active) | goes_on)
     return point._replace(state=state), metrics
-
-
-def with_prefix(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """Select the arrays whose names have a prefix, and remove it.
-
-    Args:
-        arrays: Arrays by name.
-        prefix: The prefix.
-
-    Returns:
-        The selected arrays by the rest of their names.
-    """
-    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
 
 
 @contextmanager

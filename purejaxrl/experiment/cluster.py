@@ -11,7 +11,7 @@ import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -23,7 +23,7 @@ from purejaxrl.experiment.kept_programs import memory_limit
 from purejaxrl.experiment.labels import name_runs
 from purejaxrl.experiment.plan import Plan, Training
 from purejaxrl.experiment.plan_from_config import objects_of
-from purejaxrl.experiment.shards import Shard, ShardError, Trained, describe, slice_of, train_shard
+from purejaxrl.experiment.shards import Leg, Shard, ShardError, Trained, describe, slice_of, train_shard
 from purejaxrl.experiment.tracker import BatchPosition
 from purejaxrl.training.batches import Batch, batch_of, cut, group_settings, take
 from purejaxrl.training.compilation import StopRequestedError, plan_layout
@@ -55,6 +55,8 @@ class Work:
         is_only: Whether there is no other batch.
         width: Number of runs that a worker trains side by side.
         description: What `train_shard` needs to know besides the runs.
+        leg: The part of the training, None for all of it.
+        states: States with which runs go on, from which those of a shard are taken.
     """
 
     setting: Training
@@ -64,6 +66,40 @@ class Work:
     is_only: bool
     width: int
     description: dict[str, Any]
+    leg: Leg | None = None
+    states: Sequence[Saved] = ()
+
+
+class Saved(NamedTuple):
+    """States of some runs on the host.
+
+    Attributes:
+        runs: Numbers of the runs, [runs].
+        arrays: Arrays by name, [runs, ...], as `states` names them.
+    """
+
+    runs: np.ndarray
+    arrays: dict[str, np.ndarray]
+
+
+def gather(saved: Sequence[Saved], runs: np.ndarray) -> dict[str, np.ndarray] | None:
+    """Collect the states of runs.
+
+    Args:
+        saved: States of some runs.
+        runs: Numbers of the runs, [runs].
+
+    Returns:
+        Arrays by name, [runs, ...]; None where there are no states.
+
+    Raises:
+        KeyError: If the states of a run are missing while those of others are there.
+    """
+    if not saved:
+        return None
+    found = {run: (part, place) for part in saved for place, run in enumerate(part.runs.tolist())}
+    places = [found[run] for run in runs.tolist()]
+    return {name: np.stack([part.arrays[name][place] for part, place in places]) for name in saved[0].arrays}
 
 
 @runtime_checkable
@@ -99,13 +135,16 @@ def check_executor(executor: Workers | None) -> None:
         )
 
 
-def plan_work(plan: Plan, local: list[jax.Device], *, is_here: bool = False) -> list[Work]:
+def plan_work(
+    plan: Plan, local: list[jax.Device], *, is_here: bool = False, least_width: int | None = None
+) -> list[Work]:
     """Divide a plan into batches, as this machine would train it, so that the files are the same.
 
     Args:
         plan: What is trained.
         local: The devices of this machine.
         is_here: Whether it is trained on them after all.
+        least_width: Number of runs that a program on CPU has room for at least.
 
     Returns:
         The batches, in the order of the files.
@@ -122,7 +161,7 @@ def plan_work(plan: Plan, local: list[jax.Device], *, is_here: bool = False) -> 
                 plan.agent,
                 setting.env,
                 setting.config,
-                runs,
+                max(runs, least_width or 0),
                 setting.budget,
                 local,
                 memory_limit=memory_limit(plan, local),
@@ -131,6 +170,8 @@ def plan_work(plan: Plan, local: list[jax.Device], *, is_here: bool = False) -> 
             # A program for several devices rounds as one for any other number of them, but not as one for a single one.
             devices = layout.devices if is_here else min(layout.devices, 2)
             size, width = layout.batch, layout.group * devices
+            if is_here and least_width is not None:
+                width = max(runs, least_width)
         else:
             devices, size, width = 1, ACCELERATOR_BATCH, min(runs, ACCELERATOR_RUNS)
         description = describe(plan, setting, f"{token}-{turn}", width, devices)
@@ -222,7 +263,10 @@ def train_shards(
     def hand_out(piece: _Piece, attempt: int) -> None:
         _, first, stop = piece.shard
         runs = slice(first - piece.work.shard.first, stop - piece.work.shard.first)
-        task = piece.work.description | slice_of(take(piece.work.batch, runs))
+        batch = take(piece.work.batch, runs)
+        task = piece.work.description | slice_of(batch)
+        if piece.work.leg is not None:
+            task["leg"] = piece.work.leg._replace(arrays=gather(piece.work.states, batch.runs))._asdict()
         try:
             future = executor.submit(train_shard, task, objects, **options)
         except Exception as error:
@@ -234,7 +278,8 @@ def train_shards(
             asked.append(future)
 
     def hand_out_more() -> None:
-        # What cannot be sized yet waits; the first few of each program are as small as possible, to be timed.
+        # What cannot be sized yet waits; the first few of each program are as small as possible, to be timed: as many
+        # as there may be workers.
         for _ in range(len(left)):
             rest: _Piece | None = left.popleft()
             while rest is not None and is_sized(rest):
@@ -246,7 +291,7 @@ def train_shards(
 
     def is_sized(piece: _Piece) -> bool:
         group, is_slow = piece.shard.group, not seconds and time.monotonic() - started > PATIENCE
-        return group in seconds or is_slow or handed.get(group, 0) < PARTS
+        return group in seconds or is_slow or handed.get(group, 0) < (1 if is_here else PARTS)
 
     def size_of(piece: _Piece) -> int:
         group, width = piece.shard.group, piece.work.width

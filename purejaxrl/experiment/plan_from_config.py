@@ -37,7 +37,8 @@ from purejaxrl.types import Agent, Env
 NOT_RECORDED = ("random", "yes", "debug")
 OBJECTS = ("env", "env_params", "renderer")
 RECORDED = tuple(field.name for field in dataclasses.fields(Options) if field.name not in (*NOT_RECORDED, *OBJECTS))
-KNOWN = {*RECORDED, *OBJECTS, "schema_version", "algorithm", "config", "swept", "settings", "versions", "processes"}
+OTHERS = ("schema_version", "algorithm", "config", "swept", "settings", "versions", "processes", "tune")
+KNOWN = {*RECORDED, *OBJECTS, *OTHERS}
 
 # Fields of config.json that do not decide what is learned; budgets may grow, too.
 MAY_CHANGE = (*FOR_RESUMING, "processes", "versions")

@@ -33,7 +33,7 @@ from purejaxrl.training import devices
 from purejaxrl.training.batches import batch_of, cut, group_settings, take
 from purejaxrl.training.compilation import StopRequestedError, compile_fitting, mebibytes
 from purejaxrl.training.jax_settings import standard_jax
-from purejaxrl.training.metrics import Rows
+from purejaxrl.training.metrics import Rows, RunStats
 from purejaxrl.training.runner import Chunk, fit
 from purejaxrl.training.signals import StopSignals
 from purejaxrl.types import RunState
@@ -49,6 +49,7 @@ class Outcome(NamedTuple):
         plan: What was trained.
         state: States of the runs, None where nothing was trained, or several batches were.
         stopped_by: Number of the signal that stopped it before its end, None if none did.
+        stats: Statistics of the runs.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Outcome(NamedTuple):
     plan: Plan
     state: RunState | None = None
     stopped_by: int | None = None
+    stats: RunStats | None = None
 
 
 # Writes tables and figures of a training that has ended: (run folder, config.json, summary.json).
@@ -73,6 +75,7 @@ def run_experiment(
     loggers: Sequence[Logger] = (),
     found: Checkpoint | None = None,
     executor: Workers | None = None,
+    width: int | None = None,
 ) -> Outcome:
     """Train a Plan and write its run folder; a signal stops it, and everything learned so far is kept.
 
@@ -84,6 +87,7 @@ def run_experiment(
         loggers: Additional destinations for metrics.
         found: The checkpoint to continue from, None for the beginning.
         executor: An Executor whose workers train, None to train in this process.
+        width: Number of runs that a program has room for at least, None for as many as there are.
 
     Returns:
         The outcome of the training.
@@ -102,8 +106,9 @@ def run_experiment(
         config, summary = (read_json(folder.path / name) for name in ("config.json", "summary.json"))
         # The process may have ended between the last checkpoint and these.
         write_results(folder, config, summary)
-        return Outcome(folder.path, config, summary, plan)
-    has_shards = executor is not None or (found is not None and bool(run_folder.find_shards(folder.path)))
+        return Outcome(folder.path, config, summary, plan, stats=tracker.stats)
+    is_left = found is not None and bool(run_folder.find_shards(folder.path))
+    has_shards = executor is not None or width is not None or is_left
     if has_shards and restored.position.runs:
         raise InputError(
             f"--cluster: {folder.path} was interrupted with {restored.position.runs} runs under way on one machine, "
@@ -134,7 +139,7 @@ def run_experiment(
             callback.on_start(tracker, config)
         if has_shards:
             is_finished = _train_by_shards(
-                plan, local, executor, tracker, callbacks, folder, signals, restored.position
+                plan, local, executor, tracker, callbacks, folder, signals, restored.position, width
             )
         else:
             with suppress(StopRequestedError):
@@ -165,7 +170,7 @@ def run_experiment(
     if plan.options.fail_on_nan and tracker.failed:
         shown = name_runs(sorted(tracker.failed))
         raise DivergedError(f"--fail_on_nan: training stopped as runs diverged: {shown}; see {folder.path}")
-    return Outcome(folder.path, config, summary, plan, tracker.state, stopped_by)
+    return Outcome(folder.path, config, summary, plan, tracker.state, stopped_by, tracker.stats)
 
 
 def devices_at_hand(plan: Plan, executor: Workers | None) -> list[jax.Device]:
@@ -195,6 +200,7 @@ def _train_by_shards(
     folder: RunFolder,
     signals: StopSignals,
     position: BatchPosition,
+    width: int | None,
 ) -> bool:
     """Train by the workers of an Executor, or by a thread of this process, and return whether nothing is left.
 
@@ -202,7 +208,7 @@ def _train_by_shards(
     """
     works = [
         work
-        for work in plan_work(plan, local, is_here=executor is None)
+        for work in plan_work(plan, local, is_here=executor is None, least_width=width)
         if (work.shard.group, work.shard.first) >= (position.group, position.done)
     ]
     present: dict[Work, list[Shard]] = {work: [] for work in works}
@@ -302,7 +308,7 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
         warn(f"{wrong}; going on from the one before", stacklevel=3)
     if found is None:
         if not restart:
-            _check_nothing_is_lost(path)
+            check_nothing_is_lost(path)
             warn(f"{path} holds no checkpoint and no results; training begins anew", stacklevel=3)
         return plan, None
     if restart:
@@ -325,8 +331,15 @@ def plan_resumption(path: Path, *, restart: bool = False, **arguments: Any) -> t
     return plan, found
 
 
-def _check_nothing_is_lost(path: Path) -> None:
-    """Check that a training that begins anew would not replace results of an earlier one."""
+def check_nothing_is_lost(path: Path) -> None:
+    """Check that a training that begins anew would not replace results of an earlier one.
+
+    Args:
+        path: The run folder.
+
+    Raises:
+        InputError: If it would.
+    """
     results = run_folder.find_results(path)
     if run_folder.has_ended(path):
         found = "has ended and holds no checkpoint to go on from"

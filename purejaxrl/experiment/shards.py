@@ -31,18 +31,19 @@ from purejaxrl.errors import InputError, PurejaxrlError
 from purejaxrl.experiment.kept_programs import find_kept, keep, memory_limit
 from purejaxrl.experiment.plan import Plan, Training, is_built_in, versions
 from purejaxrl.experiment.plan_from_config import replan
+from purejaxrl.experiment.states import carry_arrays, metrics_arrays, metrics_state, on_host, resume_point
 from purejaxrl.experiment.tracker import find_diverged, metrics_spec
 from purejaxrl.storage.checkpoint import named_leaves
 from purejaxrl.storage.files import plain
 from purejaxrl.storage.locking import one_at_a_time
 from purejaxrl.training import metrics
-from purejaxrl.training.batches import Batch, cut
+from purejaxrl.training.batches import Batch, take
 from purejaxrl.training.compilation import Program, StopRequestedError, compile_fitting
 from purejaxrl.training.compilation_cache import private_folder, use_compilation_cache
 from purejaxrl.training.devices import ask_for_cpu_devices, claim_gpu, local_devices, use_cpu_only
 from purejaxrl.training.evaluation import Best
 from purejaxrl.training.jax_settings import standard_jax
-from purejaxrl.training.metrics import RunStats, Table, Tally
+from purejaxrl.training.metrics import MetricsState, Rows, RunStats, Table, Tally
 from purejaxrl.training.runner import CHUNK_SECONDS, Chunk, fit, next_length
 from purejaxrl.types import Learner, RunState
 
@@ -98,6 +99,38 @@ def shard_of(name: str) -> Shard | None:
     return Shard(*map(int, parts)) if len(parts) == 3 and all(map(str.isdecimal, parts)) else None
 
 
+class Leg(NamedTuple):
+    """A part of a training, from one iteration to another.
+
+    Attributes:
+        start: Its first iteration. What came before has been recorded.
+        end: Iteration before which it ends, None for the end of the budget.
+        returns_states: Whether states are returned, from which runs can go on.
+        arrays: States of the runs at its start by name, as `states` names them; None where they train once more, from
+            the beginning.
+    """
+
+    start: int
+    end: int | None
+    returns_states: bool
+    arrays: dict[str, np.ndarray] | None = None
+
+    def take(self, which: slice) -> Leg:
+        """Select some of the runs.
+
+        Args:
+            which: Indices of the runs.
+
+        Returns:
+            The leg of these runs.
+        """
+        arrays = None if self.arrays is None else {name: values[which] for name, values in self.arrays.items()}
+        return self._replace(arrays=arrays)
+
+
+WHOLE = Leg(0, None, returns_states=False)
+
+
 class Prepared(NamedTuple):
     """A program that a worker has at hand.
 
@@ -118,7 +151,7 @@ class Prepared(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Runs that have been trained to their end, on the host.
+    """Runs that have been trained to their end, or to that of a leg, on the host.
 
     Attributes:
         runs: Numbers of the runs, [runs].
@@ -134,6 +167,9 @@ class Trained(NamedTuple):
         worker: The host and the process that trained them.
         seconds: How long training took.
         compile_seconds: How long compilation took before it.
+        closing: Rows of metrics.csv for the intervals that are open after a leg, in case that the runs do not go on;
+            None where nothing can follow, and `metrics` has them.
+        states: States from which the runs go on by name, as `states` names them; None where that was not asked for.
     """
 
     runs: np.ndarray
@@ -149,6 +185,8 @@ class Trained(NamedTuple):
     worker: str
     seconds: float
     compile_seconds: float
+    closing: Table | None = None
+    states: dict[str, np.ndarray] | None = None
 
 
 def describe(plan: Plan, setting: Training, token: str, width: int, devices: int) -> dict[str, Any]:
@@ -194,7 +232,8 @@ def train_shard(
     """Train the runs of a shard to their end.
 
     Args:
-        shard: The description: `describe` and `slice_of`.
+        shard: The description: `describe` and `slice_of` and, for a part of the training, the fields of a Leg as
+            `leg`.
         objects: The user's own agent, networks and environment, as `plan_from_config.objects_of` returns them.
         should_stop: Whether to stop.
 
@@ -306,59 +345,144 @@ def _train(
     """Train the runs of a shard, as many side by side as its program takes."""
     started = time.perf_counter()
     configs = dataclasses.replace(prepared.config, **shard["leaves"])
-    parts, length = [], 1
-    for batch in cut(Batch(shard["runs"], configs, shard["seeds"]), prepared.program.width):
-        part, length = _train_batch(prepared, batch, length, should_stop)
+    batch, leg = Batch(shard["runs"], configs, shard["seeds"]), Leg(**shard["leg"]) if "leg" in shard else WHOLE
+    parts, length, width = [], 1, prepared.program.width
+    for first in range(0, len(batch.runs), width):
+        which = slice(first, first + width)
+        part, length = _train_batch(prepared, take(batch, which), leg.take(which), length, should_stop)
         parts.append(part)
     seconds = time.perf_counter() - started
     return join(parts)._replace(seconds=seconds, compile_seconds=compile_seconds)
 
 
-def _train_batch(prepared: Prepared, batch: Batch, length: int, should_stop: Callable[[], bool]) -> tuple[Trained, int]:
-    """Train runs side by side, and return a good length for the first chunk of those that follow."""
+def places_of(runs: int, width: int, devices: int) -> np.ndarray:
+    """Choose places for runs in a program that is wider, so that all devices have equally many of them.
+
+    Args:
+        runs: Number of runs.
+        width: Width of the program.
+        devices: Number of its devices, each of which computes equally many consecutive places.
+
+    Returns:
+        The places, [runs].
+    """
+    each = -(-runs // devices)
+    return np.arange(runs) // each * (width // devices) + np.arange(runs) % each
+
+
+class _Advanced(NamedTuple):
+    """Runs that have come to the end of a leg.
+
+    Attributes:
+        chunk: Their last chunk.
+        state: Their metrics.
+        stats: Their statistics as if nothing followed.
+        rows: Their rows.
+        closing: Their last rows if nothing follows, None where nothing can follow.
+        length: A good length for the first chunk of other runs.
+    """
+
+    chunk: Chunk
+    state: MetricsState
+    stats: RunStats
+    rows: list[Rows]
+    closing: Table | None
+    length: int
+
+
+def _advance(
+    prepared: Prepared,
+    batch: Batch,
+    places: np.ndarray,
+    leg: Leg,
+    length: int,
+    should_stop: Callable[[], bool],
+) -> _Advanced:
+    """Train runs, which have their places in the program, side by side through a leg."""
     program, spec = prepared.program, metrics_spec(prepared.setting, batch)
-    every = prepared.plan.options.eval_every
-    state, rows = metrics.init(spec), []
-    chunks = fit(program, batch.configs, batch.seeds, eval_every=every, first_length=length)
+    # Runs fill the other places, too, where they do not train.
+    filled = np.zeros(program.width, np.int64)
+    filled[places] = np.arange(len(places))
+    is_active = np.zeros(program.width, bool)
+    is_active[places] = True
+    state, point, rows = metrics.init(spec), None, []
+    if leg.arrays is not None:
+        state = metrics_state(leg.arrays)
+        arrays = {name: leaf[filled] for name, leaf in leg.arrays.items()}
+        point = resume_point(program.carry, leg.start, arrays)
+    wide = take(batch, filled)
     started = time.perf_counter()
-    for chunk in chunks:
+    for chunk in fit(
+        program,
+        wide.configs,
+        wide.seeds,
+        eval_every=prepared.plan.options.eval_every,
+        resume_point=point,
+        first_length=length,
+        end=leg.end,
+        is_active=is_active,
+    ):
         if should_stop():
             raise StopRequestedError
-        state, new = metrics.record(spec, state, chunk.start, chunk.log, chunk.eval_return, chunk.has_ended)
+        log: Any = jax.tree.map(lambda leaf: leaf[:, places], chunk.log)
+        eval_return = None if chunk.eval_return is None else chunk.eval_return[places]
+        state, new = metrics.record(spec, state, chunk.start, log, eval_return, chunk.has_ended[places])
         rows.append(new)
         length = next_length(max(length, chunk.length), time.perf_counter() - started, CHUNK_SECONDS)
         started = time.perf_counter()
-    final = chunk.final
-    eval_return = None if final is None else final.eval_return
-    count = len(batch.runs)
-    state, new = metrics.close(spec, state, eval_return, np.ones(count, bool))
-    rows.append(new)
-    learner = jax.tree.map(lambda leaf: leaf[:count], chunk.state.learner._replace(memory=None))
-    best = chunk.best if final is None else final.best
+    final, is_over = chunk.final, np.ones(len(places), bool) if chunk.is_last else None
+    closed, last = metrics.close(spec, state, None if final is None else final.eval_return[places], is_over)
+    if not chunk.is_last:
+        return _Advanced(chunk, state, metrics.stats(closed), rows, last.metrics, length)
+    # The budget has ended, or every run by itself.
+    return _Advanced(chunk, closed, metrics.stats(closed), [*rows, last], None, length)
+
+
+def _train_batch(
+    prepared: Prepared, batch: Batch, leg: Leg, length: int, should_stop: Callable[[], bool]
+) -> tuple[Trained, int]:
+    """Train runs side by side, and return a good length for the first chunk of those that follow."""
+    program = prepared.program
+    places = places_of(len(batch.runs), program.width, program.mesh.size)
+    if leg.start and leg.arrays is None:
+        earlier = _advance(prepared, batch, places, Leg(0, leg.start, returns_states=True), length, should_stop)
+        leg, length = leg._replace(arrays=_states_after(earlier.chunk, earlier.state, places)), earlier.length
+    chunk, state, stats, rows, closing, length = _advance(prepared, batch, places, leg, length, should_stop)
+    learner = jax.tree.map(lambda leaf: leaf[places], chunk.state.learner._replace(memory=None))
+    best = chunk.best if chunk.final is None else chunk.final.best
     return Trained(
         batch.runs,
-        _concatenate([part.episodes for part in rows]),
-        _concatenate([part.metrics for part in rows]),
-        metrics.stats(state),
-        _on_host(learner.params, count),
-        None if best is None else _on_host(best.params, count),
-        None if best is None else np.asarray(best.eval_return)[:count],
-        batch.runs[find_diverged(learner, count)],
+        concatenate([part.episodes for part in rows]),
+        concatenate([part.metrics for part in rows]),
+        stats,
+        on_host(named_leaves(learner.params), np.arange(len(places))),
+        None if best is None else on_host(named_leaves(best.params), places),
+        None if best is None else np.asarray(best.eval_return)[places],
+        batch.runs[find_diverged(learner, len(places))],
         state.tallies,
         program.mesh.devices.flat[0].device_kind,
         _this_worker(),
         0.0,
         0.0,
+        closing,
+        _states_after(chunk, state, places) if leg.returns_states else None,
     ), length
 
 
-def _on_host(tree: Any, count: int) -> dict[str, np.ndarray]:
-    """Copy the arrays of the first runs to the host, by name."""
-    return {name: np.asarray(leaf)[:count] for name, leaf in named_leaves(tree).items()}
+def _states_after(chunk: Chunk, state: MetricsState, places: np.ndarray) -> dict[str, np.ndarray]:
+    """Copy the states with which runs go on to the host."""
+    return on_host(carry_arrays(chunk.state, chunk.best), places) | metrics_arrays(state)
 
 
-def _concatenate(tables: list[Table]) -> Table:
-    """Join tables of the same columns; those of no rows may have fewer."""
+def concatenate(tables: list[Table]) -> Table:
+    """Join tables of the same columns; those of no rows may have fewer.
+
+    Args:
+        tables: Values by column, at least one table.
+
+    Returns:
+        The rows of all of them, in order.
+    """
     whole = max(tables, key=len)
     return {name: np.concatenate([table[name] for table in tables if name in table]) for name in whole}
 
@@ -373,29 +497,41 @@ def join(parts: list[Trained]) -> Trained:
         All of them, by number.
     """
     parts = sorted(parts, key=lambda part: part.runs[0])
-    episodes = _concatenate([part.episodes for part in parts])
-    rows = _concatenate([part.metrics for part in parts])
+    episodes = concatenate([part.episodes for part in parts])
+    rows = concatenate([part.metrics for part in parts])
     tallies: dict[str, Tally] = {}
     for part in parts:
         for name, tally in part.tallies.items():
             tallies[name] = metrics.merge_tallies(tallies.get(name, metrics.EMPTY_TALLY), tally)
+    closing = [part.closing for part in parts if part.closing is not None]
+    states = [part.states for part in parts if part.states is not None]
     best = [part.best for part in parts if part.best is not None]
     returns = [part.best_return for part in parts if part.best_return is not None]
     return parts[0]._replace(
         runs=np.concatenate([part.runs for part in parts]),
-        episodes=_sorted(episodes, ("run", "env_steps")),
-        metrics=_sorted(rows, ("run", "iteration")),
+        episodes=sort_rows(episodes, ("run", "env_steps")),
+        metrics=sort_rows(rows, ("run", "iteration")),
         stats=RunStats(*(np.concatenate(values) for values in zip(*(part.stats for part in parts), strict=True))),
-        params=_concatenate([part.params for part in parts]),
-        best=_concatenate(best) if best else None,
+        params=concatenate([part.params for part in parts]),
+        best=concatenate(best) if best else None,
         best_return=np.concatenate(returns) if returns else None,
         diverged=np.concatenate([part.diverged for part in parts]),
         tallies=tallies,
+        closing=sort_rows(concatenate(closing), ("run", "iteration")) if closing else None,
+        states=concatenate(states) if states else None,
     )
 
 
-def _sorted(table: Table, keys: tuple[str, ...]) -> Table:
-    """Sort the rows of a table by columns, the last of which counts most."""
+def sort_rows(table: Table, keys: tuple[str, ...]) -> Table:
+    """Sort the rows of a table.
+
+    Args:
+        table: Values by column.
+        keys: The columns to sort by, the last of which counts most.
+
+    Returns:
+        The sorted table.
+    """
     order = np.lexsort([table[key] for key in keys])
     return {name: values[order] for name, values in table.items()}
 
@@ -421,7 +557,7 @@ def pack(trained: Trained) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Convert a trained shard to what a file can hold.
 
     Args:
-        trained: The shard.
+        trained: The shard, whose states are left out.
 
     Returns:
         Arrays by name, and what JSON can hold.
@@ -432,6 +568,7 @@ def pack(trained: Trained) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "stats": trained.stats._asdict(),
         "params": trained.params,
         "best": trained.best,
+        "closing": trained.closing,
     }
     arrays = {"runs": trained.runs, "diverged": trained.diverged}
     if trained.best_return is not None:
@@ -472,4 +609,5 @@ def unpack(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Traine
         worker=facts["worker"],
         seconds=facts["seconds"],
         compile_seconds=facts["compile_seconds"],
+        closing=tables.get("closing"),
     )

@@ -25,7 +25,7 @@ from purejaxrl.storage.locking import lock
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FILES = (
+_FILES = (
     "config.json",
     "episodes.csv",
     "metrics.csv",
@@ -36,7 +36,11 @@ FILES = (
     "sweep.png",
     "*_histogram.png",
     "video.gif",
+    "tune.csv",
+    "tune.png",
+    "best.json",
     "shards/*.safetensors",
+    "states/*.safetensors",
     "params/last*.safetensors",
     "params/best*.safetensors",
     "export/policy.safetensors",
@@ -46,6 +50,10 @@ FILES = (
     "checkpoints/*/SHA256SUMS",
     "tensorboard/run_*/events.out.tfevents.*",
 )
+# In the folder of a tune, that of the run which judges its winner.
+CONFIRMATION = "confirm"
+FILES = (*_FILES, *(f"{CONFIRMATION}/{name}" for name in _FILES))
+FOLDERS = ("checkpoints", "params", "shards", "states", "export", "tensorboard", CONFIRMATION)
 # Files that operating systems put into folders which they show or share. They belong to no run and disturb none.
 SYSTEM_FILES = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".nfs*")
 
@@ -106,17 +114,26 @@ class RunFolder:
         """Write arrays by name, and metadata as JSON holds it, to params/NAME.safetensors, whole or not at all."""
         write_params(self.path / "params" / f"{name}.safetensors", params, metadata)
 
-    def write_shard(self, name: str, arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
-        """Write arrays by name, and metadata as JSON holds it, to shards/NAME.safetensors, whole or not at all."""
-        write_params(self.path / "shards" / f"{name}.safetensors", arrays, metadata)
+    def write_shard(
+        self, name: str, arrays: dict[str, np.ndarray], metadata: dict[str, Any], kind: str = "shards"
+    ) -> None:
+        """Write arrays by name, and metadata as JSON holds it, to shards/NAME.safetensors, whole or not at all.
 
-    def remove_shards(self, names: Iterable[str]) -> None:
-        """Remove shards that are not needed any more, and their folder with the last of them."""
-        with writing(self.path / "shards"):
+        Args:
+            name: Name of the shard.
+            arrays: Arrays by name.
+            metadata: What JSON can hold.
+            kind: `shards`, or `states` from which runs go on.
+        """
+        write_params(self.path / kind / f"{name}.safetensors", arrays, metadata)
+
+    def remove_shards(self, names: Iterable[str], kind: str = "shards") -> None:
+        """Remove shards, or states, that are not needed any more, and their folder with the last of them."""
+        with writing(self.path / kind):
             for name in names:
-                (self.path / "shards" / f"{name}.safetensors").unlink(missing_ok=True)
-            if (self.path / "shards").is_dir() and not any((self.path / "shards").iterdir()):
-                (self.path / "shards").rmdir()
+                (self.path / kind / f"{name}.safetensors").unlink(missing_ok=True)
+            if (self.path / kind).is_dir() and not any((self.path / kind).iterdir()):
+                (self.path / kind).rmdir()
 
     def write_figure(self, name: str, figure: Figure) -> None:
         """Write a matplotlib figure to the image file of that name; equal figures become equal files."""
@@ -149,7 +166,7 @@ def create(path: Path, *, overwrite: bool, name: str = "--out") -> RunFolder:
         folder = RunFolder(path)
         for file in check_free(path, overwrite=overwrite, name=name):
             file.unlink()
-        for rest in ("checkpoints", "params", "shards", "export", "tensorboard"):
+        for rest in FOLDERS:
             if (path / rest).exists():
                 shutil.rmtree(path / rest)
         probe = path / ".writable"
@@ -431,25 +448,25 @@ def read_params(path: Path, name: str) -> dict[str, np.ndarray]:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
-def find_shards(path: Path) -> list[str]:
-    """List the names of the shards in a run folder, in order.
+def find_shards(path: Path, kind: str = "shards") -> list[str]:
+    """List the names of the shards, or states, in a run folder, in order.
 
     Raises:
         InputError: If they cannot be listed.
     """
     try:
-        return sorted(file.stem for file in (path / "shards").glob("*.safetensors"))
+        return sorted(file.stem for file in (path / kind).glob("*.safetensors"))
     except OSError as error:
-        raise InputError(f"cannot read {path / 'shards'}: {reason(error)}") from error
+        raise InputError(f"cannot read {path / kind}: {reason(error)}") from error
 
 
-def read_shard(path: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read the arrays and the metadata of shards/NAME.safetensors of a run folder.
+def read_shard(path: Path, name: str, kind: str = "shards") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read the arrays and the metadata of shards/NAME.safetensors, or states/, of a run folder.
 
     Raises:
         InputError: If the file is missing or damaged.
     """
-    with _reading(path / "shards" / f"{name}.safetensors") as file:
+    with _reading(path / kind / f"{name}.safetensors") as file:
         arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         return arrays, json.loads((file.metadata() or {}).get("purejaxrl", "{}"))
 

@@ -62,7 +62,7 @@ class Chunk(NamedTuple):
         eval_return: Mean returns of greedy evaluations after the runs' last iterations [runs], NaN for runs that were
             not due; None where no run was.
         has_ended: Whether each run has ended by itself, [runs]: by a budget of episodes, or because it is solved.
-        is_last: Whether nothing follows, because the budget or all runs have ended.
+        is_last: Whether nothing can follow, because the budget or all runs have ended.
         state: The states after it on the devices, padded; the next chunk consumes them.
         best: The best params after it, likewise.
         final: With the last chunk, evaluations of runs that the budget ends.
@@ -88,8 +88,10 @@ def fit(
     resume_point: ResumePoint | None = None,
     chunk_seconds: float = CHUNK_SECONDS,
     first_length: int = 1,
+    end: int | None = None,
+    is_active: np.ndarray | None = None,
 ) -> Iterator[Chunk]:
-    """Train runs, chunk after chunk, until all have ended.
+    """Train runs, chunk after chunk, until all have ended or come to a given iteration.
 
     The division into chunks of about `chunk_seconds` never changes a result; stop iterating to stop earlier.
 
@@ -101,6 +103,9 @@ def fit(
         resume_point: Where to continue, None for the beginning.
         chunk_seconds: How long a chunk should take.
         first_length: Number of iterations of the first chunk, where it is known how many fit that time.
+        end: Iteration before which to stop, None for that of the budget, which schedules depend on all the same.
+        is_active: Whether each run trains, [runs]; the others only fill their places, and are over at once. None for
+            all.
 
     Yields:
         Chunks, in order.
@@ -111,8 +116,14 @@ def fit(
         state, best = program.start(configs, seeds)
     else:
         state, best = _place_resume_point(program, resume_point)
+    if runs < program.width or is_active is not None:
+        # A group of runs none of which is active takes no time.
+        counts = np.arange(program.width) < runs
+        counts[:runs] &= True if is_active is None else is_active
+        state = state._replace(active=devices.place(np.asarray(state.active) & counts, program.mesh))
     amount = program.budget.amount
     limit = min(iterations_of(program.budget, program.shape, program.env.max_episode_steps), MAX_ENV_STEPS // steps)
+    end = limit if end is None else min(end, limit)
     iteration, length = 0 if resume_point is None else resume_point.iteration, first_length
     # Evaluations stand at the multiples of eval_every.
     next_eval = (iteration * steps // eval_every + 1) * eval_every if eval_every else 0
@@ -126,9 +137,9 @@ def fit(
         eval_return, best = program.evaluate(configs, state.learner.params, best, state.key, *who)
         return np.asarray(eval_return)[:runs], best
 
-    while iteration < limit:
+    while iteration < end:
         until_eval = -(-next_eval // steps) - iteration if eval_every else limit
-        length = max(1, min(length, program.capacity, until_eval, limit - iteration))
+        length = max(1, min(length, program.capacity, until_eval, end - iteration))
 
         started = time.perf_counter()
         state, log = program.chunk(configs, state, span_of(iteration, length, amount))

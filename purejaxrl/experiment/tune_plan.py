@@ -1,0 +1,270 @@
+"""Plans of `purejaxrl.tune`: the settings, the search, and what the winner is compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from purejaxrl.components.hyperparameters import BUDGETS, budget_names, check_value, field_specs, with_whole_numbers
+from purejaxrl.envs import env_name
+from purejaxrl.errors import InputError, warn
+from purejaxrl.experiment import presets
+from purejaxrl.experiment.options import Options
+from purejaxrl.experiment.plan import Plan, agent_of, plan_settings, plan_sweep, recorded
+from purejaxrl.experiment.plan_from_config import replan
+from purejaxrl.experiment.run import check_nothing_is_lost
+from purejaxrl.experiment.run_config import as_tuple
+from purejaxrl.experiment.search import Search, SearchSpec, check_search
+from purejaxrl.experiment.settings import Range, Setting, count_settings
+from purejaxrl.storage import run_folder
+from purejaxrl.types import Agent
+
+# Env steps of a run where neither the user nor a preset says how many, by algorithm.
+ENV_STEPS = {"vpg": 500_000, "a3c": 500_000, "dqn": 200_000}
+
+
+class TunePlan(NamedTuple):
+    """Search that has been checked and not yet started.
+
+    Attributes:
+        plan: The sweep of all settings and seeds, of which the search trains a part.
+        search: The options of the search.
+        space: What the settings were drawn from: lists of alternatives and ranges by name.
+        baseline: The Config of the preset with the hyperparameters that the user has fixed.
+    """
+
+    plan: Plan
+    search: Search
+    space: dict[str, list[Any] | Range]
+    baseline: Any
+
+    @property
+    def spec(self) -> SearchSpec:
+        """Constants on which the search depends."""
+        plan, search = self.plan, self.search
+        return SearchSpec(
+            search.method,
+            search.objective,
+            len(plan.settings),
+            plan.options.seeds,
+            plan.settings[0].budget.amount,
+            max(setting.steps for setting in plan.settings),
+            search.eta,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content of config.json, from which `replan_tune` restores the plan."""
+        agent, first = self.plan.agent, self.plan.settings[0]
+        differing = {
+            name: value
+            for name, value in presets.as_dict(self.baseline).items()
+            if name in first.values or value != getattr(first.config, name)
+        }
+        sources = {
+            name: source._asdict()
+            if isinstance(source, Range)
+            else [recorded(agent, {name: value})[name] for value in source]
+            for name, source in self.space.items()
+        }
+        asked = dataclasses.asdict(self.search)
+        return self.plan.as_dict() | {"tune": asked | {"space": sources, "preset": recorded(agent, differing)}}
+
+
+def plan_tune(algorithm: str | Agent, **arguments: Any) -> TunePlan:
+    """Check the arguments of `purejaxrl.tune` and plan the search.
+
+    Args:
+        algorithm: Name of an algorithm, or an Agent.
+        **arguments: Options and hyperparameters, as for `purejaxrl.tune`.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InputError: If an argument is not allowed.
+    """
+    agent = agent_of(algorithm)
+    arguments = {
+        name: value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
+        for name, value in arguments.items()
+    }
+    search = make_search({name: value for name, value in arguments.items() if name in field_specs(Search)})
+    options = {name: value for name, value in arguments.items() if name in field_specs(Options)}
+    given = {
+        name: value
+        for name, value in arguments.items()
+        if name not in field_specs(Search) and name not in options and value is not None
+    }
+    if search.objective == "steps_to_solve":
+        options["stop_when_solved"] = True
+    _check_budget(agent, given)
+    name, preset = env_name(options.get("env", Options.env)), options.get("preset", Options.preset)
+    observation_type = presets.observation_type_of(agent, preset, options.get("observation_type"))
+    space = {name: value for name, value in given.items() if isinstance(value, list | Range)}
+    fixed = {name: value for name, value in given.items() if name not in space}
+    if not space:
+        defaults = default_space(agent, name, observation_type)
+        space = {name: source for name, source in defaults.items() if name not in fixed}
+    if not space:
+        raise InputError(f"--settings: {search.settings} settings of what? give a list or a range for a hyperparameter")
+    if "env_steps" not in fixed:
+        fixed["env_steps"] = _usual_env_steps(agent, name, observation_type, preset, fixed)
+    # All combinations of lists, if these are no more.
+    is_grid = not any(isinstance(source, Range) for source in space.values())
+    is_whole = is_grid and count_settings(space, None) <= search.settings
+    random = None if is_whole else search.settings
+    plan = plan_sweep(agent, **options, **fixed, **space, random=random)
+    if len(plan.settings) < 2:
+        raise InputError("--settings: 1 setting is nothing to choose from; give more alternatives, or a range")
+    baseline = presets.resolve(agent, name, observation_type, preset, fixed)
+    tune = TunePlan(plan, search, space, baseline)
+    check_search(tune.spec)
+    last = plan.options.seed + plan.options.seeds + search.confirm_seeds
+    if last > 2**32:
+        raise InputError(
+            f"--confirm_seeds: {search.confirm_seeds} fresh seeds would go up to {last - 1}, over 2^32 - 1"
+        )
+    return tune
+
+
+def make_search(values: dict[str, Any]) -> Search:
+    """Make the options of a search and check their values.
+
+    Args:
+        values: Values by name; what is not given has its default, and whole numbers may be written as 1e5.
+
+    Returns:
+        The options.
+
+    Raises:
+        InputError: If a value is not allowed.
+    """
+    specs = field_specs(Search)
+    search = Search(**with_whole_numbers(values, specs))
+    for name, spec in specs.items():
+        check_value(name, getattr(search, name), spec)
+    return search
+
+
+def _check_budget(agent: Agent, given: dict[str, Any]) -> None:
+    """Check that the budget is one number of env steps, of which rungs take a part."""
+    for name in BUDGETS:
+        if name in given and name != "env_steps":
+            raise InputError(f"--{name}: tune divides a budget of env steps; give --env_steps")
+    if "env_steps" not in budget_names(agent.Config):
+        raise InputError(f"--env_steps: {agent.name} has no such budget, and tune divides it into rungs")
+    if isinstance(given.get("env_steps"), list | Range):
+        raise InputError("--env_steps: it is the budget of every run of a tune, and takes one value")
+
+
+def _usual_env_steps(agent: Agent, env: str, observation_type: str, preset: str, fixed: dict[str, Any]) -> int:
+    """Return the budget of a run where the user gives none: the preset's, that of `tuned`, or that of the algorithm."""
+    config = presets.resolve(agent, env, observation_type, preset, fixed)
+    tuned = presets.TUNED.get(presets.tuned_key(agent, env, observation_type, fixed), {})
+    family = presets.family_of(agent)
+    return int(config.env_steps or tuned.get("env_steps") or ENV_STEPS.get(family, max(ENV_STEPS.values())))
+
+
+def default_space(agent: Agent, env: str, observation_type: str) -> dict[str, list[Any] | Range]:
+    """Return what settings are drawn from where the user gives no list and no range.
+
+    Args:
+        agent: The algorithm.
+        env: Name of the environment.
+        observation_type: `default` or `img`.
+
+    Returns:
+        Lists of alternatives and ranges by name.
+    """
+    rates = {"vpg": ("pi_lr", "v_lr"), "a3c": ("lr",), "dqn": ("lr",)}.get(presets.family_of(agent), ())
+    space: dict[str, list[Any] | Range] = {name: Range(1e-4, 3e-2, log=True) for name in rates}
+    return space | ({"gamma": Range(0.95, 0.999)} if rates else {})
+
+
+def replan_tune(content: dict[str, Any], **arguments: Any) -> TunePlan:
+    """Restore the plan from the content of a config.json.
+
+    Args:
+        content: Content of config.json, with what `TunePlan.as_dict` adds.
+        **arguments: As for `plan_from_config.replan`.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InputError: If the content or an argument is not allowed.
+    """
+    if arguments.get("extend") is not None:
+        raise InputError("--extend: the rungs of a tune are parts of its budget, which cannot change")
+    found = content["tune"]
+    names = field_specs(Search)
+    is_sound = isinstance(found, dict) and {*names, "space", "preset"} <= found.keys()
+    if not is_sound or not isinstance(found["space"], dict) or not isinstance(found["preset"], dict):
+        raise InputError("config.json: tune does not say how to search")
+    plan = replan({name: value for name, value in content.items() if name != "tune"}, **arguments)
+    search = make_search({name: found[name] for name in names})
+    space: dict[str, list[Any] | Range] = {
+        name: Range(**source) if isinstance(source, dict) else [as_tuple(value) for value in source]
+        for name, source in found["space"].items()
+    }
+    differing = {name: as_tuple(value) for name, value in found["preset"].items()}
+    try:
+        baseline = dataclasses.replace(plan.settings[0].config, **differing)
+    except TypeError as error:
+        raise InputError(f"config.json: {plan.agent.name} has no such hyperparameters: {error}") from error
+    return TunePlan(plan, search, space, baseline)
+
+
+def plan_tune_resumption(path: Path, content: dict[str, Any], *, restart: bool = False, **arguments: Any) -> TunePlan:
+    """Plan what `purejaxrl.resume` would do in the run folder of a search, without changing any file.
+
+    Args:
+        path: The run folder.
+        content: Content of its config.json.
+        restart: As for `purejaxrl.resume`.
+        **arguments: As for `replan_tune`.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InputError: If an argument is not allowed, or results would be lost.
+    """
+    tune = replan_tune(content, **arguments)
+    has_shards = bool(run_folder.find_shards(path))
+    if restart and has_shards:
+        raise InputError(f"--restart: {path} has shards to go on from; leave --restart out")
+    if not restart and not has_shards and not run_folder.has_ended(path):
+        check_nothing_is_lost(path)
+        warn(f"{path} holds no shards and no results; the search begins anew", stacklevel=3)
+    return tune
+
+
+def plan_confirmation(tune: TunePlan, winner: int) -> Plan:
+    """Plan the training that judges the winner of a search beside the preset, on seeds that the search has not seen.
+
+    Args:
+        tune: The search.
+        winner: The setting that won.
+
+    Returns:
+        A sweep of two settings.
+
+    Raises:
+        InputError: If the preset does not fit the environment.
+    """
+    plan, best = tune.plan, tune.plan.settings[winner]
+    options = dataclasses.replace(
+        plan.options,
+        seeds=tune.search.confirm_seeds,
+        seed=plan.options.seed + plan.options.seeds,
+        episodes_log="auto",
+        random=None,
+    )
+    preset = {name: getattr(tune.baseline, name) for name in best.values}
+    return plan_settings(
+        plan.agent, options, [Setting(best.values, best.config), Setting(preset, tune.baseline)], is_sweep=True
+    )
