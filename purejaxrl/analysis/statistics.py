@@ -287,7 +287,7 @@ def evaluation_table(settings: pd.DataFrame, width: int | None = None) -> str:
     shown = settings[:TABLE_ROWS]
     columns = [
         ("", "runs", [str(runs) for runs in shown["runs"]]),
-        ("return", "mean [95%]", _with_intervals(shown, ("mean", "low", "high"))),
+        ("return", "mean [95%]", with_intervals(shown, ("mean", "low", "high"))),
     ]
     return "\n".join(settings_table(shown["label"].tolist(), columns, len(settings), width))
 
@@ -361,9 +361,9 @@ def table_columns(shown: pd.DataFrame) -> list[tuple[str, str, list[str]]]:
     marks = np.where(is_partial, "*", " " if is_partial.any() else "")
     return [
         ("runs", "ok", [f"{ok} of {runs}" for ok, runs in zip(shown["runs_ok"], shown["runs"], strict=True)]),
-        ("final return", "IQM [95%]", [a + b for a, b in zip(_with_intervals(shown, FINAL), marks, strict=True)]),
+        ("final return", "IQM [95%]", [a + b for a, b in zip(with_intervals(shown, FINAL), marks, strict=True)]),
         ("median", "return", _numbers(shown["final_return_median"])),
-        ("area under curve", "IQM [95%]", _with_intervals(shown, AREA)),
+        ("area under curve", "IQM [95%]", with_intervals(shown, AREA)),
         ("", "solved", ["-" if math.isnan(share) else f"{share:.0%}" for share in shown["solved_fraction"]]),
         ("env steps", "to solve", _env_steps(shown)),
         ("P(best", "improves)", ["-" if math.isnan(share) else f"{share:.2f}" for share in shown["best_improves"]]),
@@ -401,8 +401,16 @@ def _median(values: np.ndarray) -> float:
     return float(np.median(values)) if len(values) else math.nan
 
 
-def _with_intervals(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Three columns as `mean [low, high]`, the parts below one another."""
+def with_intervals(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Format three columns as `mean [low, high]`, the parts below one another.
+
+    Args:
+        frame: A table with the columns.
+        columns: Names of the columns of means, lower and upper ends.
+
+    Returns:
+        A text for each row; without an interval where the lower end is NaN.
+    """
     values = frame[list(columns)].to_numpy()
     numbers = np.array(_numbers(values.ravel())).reshape(values.shape)
     width = max(map(len, numbers.ravel()))

@@ -112,7 +112,7 @@ def read_tuning(path: Path) -> Tuning:
         confirmed = found_by["confirmed"]
         return Tuning(
             path,
-            {name: as_tuple(hyperparameters[name]) for name in found_by["swept"]},
+            {name: as_tuple(hyperparameters[name]) for name in found_by["values"]},
             {name: as_tuple(value) for name, value in hyperparameters.items()},
             found_by["objective"],
             _judgement(found_by),

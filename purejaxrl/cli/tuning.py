@@ -41,16 +41,14 @@ def describe_tuning(result: Result) -> list[str]:
 
 def _best_settings(result: Result, tuning: Tuning) -> list[str]:
     """A table of the settings that have trained for the full budget, best first."""
-    from purejaxrl.analysis.statistics import settings_table
-    from purejaxrl.analysis.tuned import Judgement
+    from purejaxrl.analysis.statistics import settings_table, with_intervals
     from purejaxrl.experiment.labels import terminal_columns
 
     rows = tuning.finalists()
-    scores = [Judgement(*figures) for figures in rows[["score", "low", "high"]].itertuples(index=False)]
     shown, labels = rows[:SHOWN], result.config.labels
     columns = [
         ("", "seeds", [str(seeds) for seeds in shown["seeds"]]),
-        (MEASURES[tuning.objective], "IQM [95%]", [_figures(one) for one in scores[:SHOWN]]),
+        (MEASURES[tuning.objective], "IQM [95%]", with_intervals(shown, ("score", "low", "high"))),
     ]
     names = [labels[setting] for setting in shown["setting"]]
     return settings_table(names, columns, len(rows), terminal_columns(sys.stdout))

@@ -27,6 +27,7 @@ from purejaxrl.experiment.shards import Leg, Shard, ShardError, Trained, describ
 from purejaxrl.experiment.tracker import BatchPosition
 from purejaxrl.training.batches import Batch, batch_of, cut, group_settings, take
 from purejaxrl.training.compilation import StopRequestedError, plan_layout
+from purejaxrl.training.metrics import RunStats
 
 # A shard should take about this long: losing one costs no more, and handing one out costs next to nothing of it.
 SHARD_SECONDS = 60.0
@@ -232,6 +233,7 @@ def train_shards(
     should_stop: Callable[[], bool],
     *,
     is_here: bool = False,
+    report: Callable[[np.ndarray, RunStats], None] | None = None,
 ) -> Generator[tuple[Work, Shard, Trained | None]]:
     """Train shards by the workers of an Executor.
 
@@ -241,6 +243,7 @@ def train_shards(
         executor: The Executor.
         should_stop: Whether to stop.
         is_here: Whether its workers are threads of this process, which can be asked to stop.
+        report: Where they are, what such a thread calls with numbers and statistics of runs while they train.
 
     Yields:
         Shards as they come in, each with its batch and what was trained, None for those that have failed three times.
@@ -258,7 +261,7 @@ def train_shards(
     # submitit's jobs call nobody back.
     asked: list[Any] = []
     started = time.monotonic()
-    options = {"should_stop": should_stop} if is_here else {}
+    options: dict[str, Any] = {"should_stop": should_stop, "report": report} if is_here else {}
 
     def hand_out(piece: _Piece, attempt: int) -> None:
         _, first, stop = piece.shard

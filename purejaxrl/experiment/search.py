@@ -357,8 +357,9 @@ def score(spec: SearchSpec, result: RungResult) -> list[Score]:
     mean = interquartile_mean(result.worth)
     # The ends are not known where a resample may hold nothing but diverged runs.
     with np.errstate(invalid="ignore"):
-        ends = np.sort(sign * np.stack(interval(result.worth), axis=-1), axis=-1)
-    figures = np.concatenate([sign * mean[:, None], ends], axis=1)
+        low, high = interval(result.worth)
+    low, high = (-high, -low) if spec.objective == "steps_to_solve" else (low, high)
+    figures = np.stack([sign * mean, low, high], axis=1)
     return [Score(*row) for row in np.where(np.isfinite(figures), figures, np.nan).tolist()]
 
 

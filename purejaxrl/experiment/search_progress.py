@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tqdm import tqdm
 
+from purejaxrl.errors import in_one_line, warn
 from purejaxrl.experiment.labels import counted, terminal_columns
 from purejaxrl.experiment.progress import (
     GRAPHIC,
@@ -17,7 +18,6 @@ from purejaxrl.experiment.progress import (
     SWEEP_BAR,
     USUAL_ROWS,
     Reporter,
-    SafeReporter,
     is_watched,
     reporter_of,
     terminal_of,
@@ -74,11 +74,55 @@ class SearchReporter(Protocol):
         """Handle the end of the search."""
 
 
+class SafeSearchReporter:
+    """Wrapper of a SearchReporter that cannot harm a search: if it fails, it causes a warning and is called no more."""
+
+    def __init__(self, reporter: SearchReporter) -> None:
+        self.reporter = reporter
+        self.has_failed = False
+
+    def start(self) -> None:
+        """Call `start` of the wrapped reporter."""
+        self._tell("start")
+
+    def begin_rung(self, standing: Standing) -> None:
+        """Call `begin_rung` of the wrapped reporter.
+
+        Args:
+            standing: What has been found so far, and what trains next.
+        """
+        self._tell("begin_rung", standing)
+
+    def advance(self, stats: RunStats, seconds: float) -> None:
+        """Call `advance` of the wrapped reporter.
+
+        Args:
+            stats: Statistics of all runs so far.
+            seconds: Seconds since the search began.
+        """
+        self._tell("advance", stats, seconds)
+
+    def close(self) -> None:
+        """Call `close` of the wrapped reporter, once."""
+        self._tell("close")
+        self.has_failed = True
+
+    def _tell(self, method: str, *arguments: Any) -> None:
+        if self.has_failed:
+            return
+        try:
+            getattr(self.reporter, method)(*arguments)
+        except Exception as error:
+            self.has_failed = True
+            name = f"{type(self.reporter).__name__}.{method}"
+            warn(f"{name} failed, and the search goes on without it: {in_one_line(error)}", stacklevel=4)
+
+
 class Relay:
     """SearchReporter that shows a search with a Reporter of a training: each rung is a message."""
 
     def __init__(self, reporter: Reporter) -> None:
-        self.reporter = SafeReporter(reporter)
+        self.reporter = reporter
 
     def start(self) -> None:
         """Call `start` of the reporter."""
@@ -134,7 +178,7 @@ class SearchTerminal:
             print(self.title, file=self.stream, flush=True)
         self.bar = tqdm(
             total=self.planned,
-            desc=self.label,
+            desc=f"{self.label}, starting",
             file=self.stream,
             disable=not self.is_live,
             bar_format=SWEEP_BAR,
@@ -164,6 +208,7 @@ class SearchTerminal:
         """
         done = int(stats.env_steps.sum())
         if self.is_live and self.bar is not None:
+            self.bar.set_description_str(self.label, refresh=False)
             self.bar.start_t = self.bar.last_print_t = time.time() - seconds
             self._redraw(done)
         elif time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES and self.standing is not None:

@@ -131,6 +131,13 @@ class Leg(NamedTuple):
 WHOLE = Leg(0, None, returns_states=False)
 
 
+class Watch(NamedTuple):
+    """What a thread of the client's own process asks and tells while it trains, as `train_shard` takes them."""
+
+    should_stop: Callable[[], bool]
+    report: Callable[[np.ndarray, RunStats], None] | None
+
+
 class Prepared(NamedTuple):
     """A program that a worker has at hand.
 
@@ -227,7 +234,10 @@ def slice_of(batch: Batch) -> dict[str, Any]:
 
 
 def train_shard(
-    shard: Mapping[str, Any], objects: Mapping[str, Any], should_stop: Callable[[], bool] = bool
+    shard: Mapping[str, Any],
+    objects: Mapping[str, Any],
+    should_stop: Callable[[], bool] = bool,
+    report: Callable[[np.ndarray, RunStats], None] | None = None,
 ) -> Trained:
     """Train the runs of a shard to their end.
 
@@ -236,6 +246,7 @@ def train_shard(
             `leg`.
         objects: The user's own agent, networks and environment, as `plan_from_config.objects_of` returns them.
         should_stop: Whether to stop.
+        report: Called with numbers and statistics of runs after every chunk; None for no reports.
 
     Returns:
         The trained runs.
@@ -251,7 +262,7 @@ def train_shard(
         _prepare_process(content["device"], shard["devices"])
         with standard_jax():
             prepared, compile_seconds = _prepare(shard, content, objects, should_stop)
-            return _train(prepared, shard, compile_seconds, should_stop)
+            return _train(prepared, shard, compile_seconds, Watch(should_stop, report))
     except (PurejaxrlError, StopRequestedError):
         raise
     except Exception as error:
@@ -339,9 +350,7 @@ def _find_or_compile(plan: Plan, shard: Mapping[str, Any], should_stop: Callable
     return Prepared(plan, config, keep(kept, program, width))
 
 
-def _train(
-    prepared: Prepared, shard: Mapping[str, Any], compile_seconds: float, should_stop: Callable[[], bool]
-) -> Trained:
+def _train(prepared: Prepared, shard: Mapping[str, Any], compile_seconds: float, watch: Watch) -> Trained:
     """Train the runs of a shard, as many side by side as its program takes."""
     started = time.perf_counter()
     configs = dataclasses.replace(prepared.config, **shard["leaves"])
@@ -349,7 +358,7 @@ def _train(
     parts, length, width = [], 1, prepared.program.width
     for first in range(0, len(batch.runs), width):
         which = slice(first, first + width)
-        part, length = _train_batch(prepared, take(batch, which), leg.take(which), length, should_stop)
+        part, length = _train_batch(prepared, take(batch, which), leg.take(which), length, watch)
         parts.append(part)
     seconds = time.perf_counter() - started
     return join(parts)._replace(seconds=seconds, compile_seconds=compile_seconds)
@@ -396,7 +405,7 @@ def _advance(
     places: np.ndarray,
     leg: Leg,
     length: int,
-    should_stop: Callable[[], bool],
+    watch: Watch,
 ) -> _Advanced:
     """Train runs, which have their places in the program, side by side through a leg."""
     program, spec = prepared.program, metrics_spec(prepared.setting, batch)
@@ -422,12 +431,14 @@ def _advance(
         end=leg.end,
         is_active=is_active,
     ):
-        if should_stop():
+        if watch.should_stop():
             raise StopRequestedError
         log: Any = jax.tree.map(lambda leaf: leaf[:, places], chunk.log)
         eval_return = None if chunk.eval_return is None else chunk.eval_return[places]
         state, new = metrics.record(spec, state, chunk.start, log, eval_return, chunk.has_ended[places])
         rows.append(new)
+        if watch.report is not None:
+            watch.report(batch.runs, metrics.stats(state))
         length = next_length(max(length, chunk.length), time.perf_counter() - started, CHUNK_SECONDS)
         started = time.perf_counter()
     final, is_over = chunk.final, np.ones(len(places), bool) if chunk.is_last else None
@@ -438,16 +449,14 @@ def _advance(
     return _Advanced(chunk, closed, metrics.stats(closed), [*rows, last], None, length)
 
 
-def _train_batch(
-    prepared: Prepared, batch: Batch, leg: Leg, length: int, should_stop: Callable[[], bool]
-) -> tuple[Trained, int]:
+def _train_batch(prepared: Prepared, batch: Batch, leg: Leg, length: int, watch: Watch) -> tuple[Trained, int]:
     """Train runs side by side, and return a good length for the first chunk of those that follow."""
     program = prepared.program
     places = places_of(len(batch.runs), program.width, program.mesh.size)
     if leg.start and leg.arrays is None:
-        earlier = _advance(prepared, batch, places, Leg(0, leg.start, returns_states=True), length, should_stop)
+        earlier = _advance(prepared, batch, places, Leg(0, leg.start, returns_states=True), length, watch)
         leg, length = leg._replace(arrays=_states_after(earlier.chunk, earlier.state, places)), earlier.length
-    chunk, state, stats, rows, closing, length = _advance(prepared, batch, places, leg, length, should_stop)
+    chunk, state, stats, rows, closing, length = _advance(prepared, batch, places, leg, length, watch)
     learner = jax.tree.map(lambda leaf: leaf[places], chunk.state.learner._replace(memory=None))
     best = chunk.best if chunk.final is None else chunk.final.best
     return Trained(

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ from purejaxrl.experiment.cluster import (
     train_shards,
 )
 from purejaxrl.experiment.kept_programs import memory_limit
-from purejaxrl.experiment.labels import column_name, columns_of, name_runs
+from purejaxrl.experiment.labels import column_name, columns_of, label_of, name_runs
 from purejaxrl.experiment.loggers import Listeners, Logger
 from purejaxrl.experiment.options import FOR_RESUMING
 from purejaxrl.experiment.plan import Plan, Training, recorded
@@ -53,7 +54,7 @@ from purejaxrl.experiment.search import (
     ranking,
     score,
 )
-from purejaxrl.experiment.search_progress import SearchReporter, Standing
+from purejaxrl.experiment.search_progress import SafeSearchReporter, SearchReporter, Standing
 from purejaxrl.experiment.shards import Leg, Shard, Trained, concatenate, describe, join, pack, sort_rows, unpack
 from purejaxrl.experiment.tracker import BatchPosition, RunTracker, summarize
 from purejaxrl.experiment.tune_plan import TunePlan, plan_confirmation
@@ -119,6 +120,51 @@ class Record(NamedTuple):
     goes_on: int
 
 
+class Setup(NamedTuple):
+    """What the rungs of a search are trained with.
+
+    Attributes:
+        tune: The search.
+        groups: Its runs by programs.
+        folder: The run folder.
+        workers: What gives work to workers.
+        is_here: Whether workers are threads of this process.
+        returns_states: Whether states are kept from which runs go on.
+        should_stop: Whether to stop.
+        report: Called with numbers and statistics of runs while they train, (runs, RunStats); None for no reports.
+    """
+
+    tune: TunePlan
+    groups: list[Group]
+    folder: RunFolder
+    workers: Workers
+    is_here: bool
+    returns_states: bool
+    should_stop: Callable[[], bool]
+    report: Callable[[np.ndarray, RunStats], None] | None
+
+
+class Searched(NamedTuple):
+    """What the rungs of a search have led to.
+
+    Attributes:
+        results: The rungs that are complete.
+        trained: All that has come in, without rows.
+    """
+
+    results: list[RungResult]
+    trained: list[Trained]
+
+
+class Output(NamedTuple):
+    """Where a search is recorded and shown."""
+
+    tracker: RunTracker
+    writer: FileWriter
+    logging: Logging
+    reporter: SearchReporter
+
+
 @standard_jax()
 def run_tune(
     tune: TunePlan,
@@ -151,99 +197,109 @@ def run_tune(
         DivergedError: If a run diverges, with `fail_on_nan` or `debug`.
         ClusterError: If the workers of the Executor are gone, or could not train some runs.
     """
-    plan, spec = tune.plan, tune.spec
+    plan, reporter = tune.plan, SafeSearchReporter(reporter)
     local = devices_at_hand(plan, executor)
     used = min(len(local), plan.runs)
-    tracker = RunTracker(plan, used, local[0].device_kind)
     config = plain({**tune.as_dict(), "devices": used})
     if run_folder.has_ended(folder.path):
         summary = read_json(folder.path / "summary.json")
+        # The process may have ended before these were written.
         write_results(folder, config, summary)
         return Outcome(folder.path, config, summary, plan)
     groups = group_runs(tune, local, is_here=executor is None)
-    returns_states = are_states_kept(plan, spec, groups, local)
+    returns_states = are_states_kept(plan, tune.spec, groups, local)
     log("run folder: %s", folder.path)
     log("devices: %s, %d of %d used", local[0].device_kind, used, len(local))
     log("states of runs that wait: %s", "kept" if returns_states else "too large to be kept")
-    signals, writer, logging = StopSignals(), FileWriter(folder, {}), Logging(folder, Listeners(loggers))
-    results: list[RungResult] = []
-    records: list[Record] = []
-    arrivals: list[Arrival] = []
-    everything: list[Trained] = []
-    planned = plan_rungs(spec)
-    confirmed: dict[str, Any] | None = None
+    tracker, signals = RunTracker(plan, used, local[0].device_kind), StopSignals()
+    output = Output(tracker, FileWriter(folder, {}), Logging(folder, Listeners(loggers)), reporter)
+    live = RunStats(*(values.copy() for values in tracker.stats))
     with signals, ExitStack() as closing:
         closing.callback(reporter.close)
-        closing.callback(logging.on_close)
-        writer.on_start(tracker, config)
-        logging.on_start(tracker, config)
+        closing.callback(output.logging.on_close)
+        for callback in (output.writer, output.logging):
+            callback.on_start(tracker, config)
         reporter.start()
         workers = executor or closing.enter_context(ThreadPoolExecutor(1))
-        while (rung := next_rung(spec, results)) is not None:
-            reporter.begin_rung(_standing(plan, spec, planned, rung, results))
-            before, waiting = arrivals, _open_rows(arrivals)
-            arrivals = []
-            for arrival in train_rung(
-                tune, groups, rung, results, before, folder, workers, signals.is_stopping,
-                is_here=executor is None, returns_states=returns_states,
-            ):  # fmt: skip
-                arrivals.append(arrival)
-                _add(tracker, arrival)
-                everything.append(arrival.trained._replace(episodes={}, metrics={}, closing=None))
-                reporter.advance(tracker.stats, tracker.seconds())
-            del before
-            runs = runs_of(plan, rung)
-            is_whole = sum(len(arrival.trained.runs) for arrival in arrivals) == len(runs)
-            if arrivals:
-                whole = join([arrival.trained for arrival in arrivals])
-                _count(tracker, whole)
-            else:
-                whole = None
-            if not is_whole or whole is None:
-                # Rows of runs that were under way are closed, as if they did not go on.
-                waiting = None if waiting is None else _select(waiting, np.isin(waiting["run"], runs))
-                rows = _rows(whole, whole.runs if whole else np.empty(0, int), waiting)
-                _write_rows(writer, logging, tracker, rows)
-                break
-            order = np.argsort(whole.runs)
-            stats = RunStats(*(values[order] for values in whole.stats))
-            results.append(evaluate(spec, rung, stats, np.isin(runs, whole.diverged)))
-            following = next_rung(spec, results)
-            goes_on = np.empty(0, int) if following is None else runs_of(plan, following)
-            _write_rows(writer, logging, tracker, _rows(whole, np.setdiff1d(runs, goes_on), None))
-            records += _records(spec, results, following, tracker.stats, records, returns_states, plan.options.seeds)
-            folder.write_table("tune.csv", tune_table(plan, records))
-            _remove_states(folder, before=len(results) - 1)
-            if plan.options.fail_on_nan and len(whole.diverged):
-                shown = name_runs(sorted(whole.diverged.tolist()))
-                raise DivergedError(f"--fail_on_nan: the search stopped as runs diverged: {shown}; see {folder.path}")
-        is_searched = next_rung(spec, results) is None
-        write_params(folder, tracker, groups, everything)
+        report = partial(_report, output, live)
+        setup = Setup(tune, groups, folder, workers, executor is None, returns_states, signals.is_stopping, report)
+        searched = search(setup, output)
+        write_params(folder, tracker, groups, searched.trained)
         reporter.close()
-        stopped_by = signals.received if not is_searched else None
-        winner = None
-        if is_searched:
-            winner, best = find_winner(spec, results)
-            found_by = _found_by(tune, best, None)
+        stopped_by, found_by = signals.received, {}
+        if next_rung(tune.spec, searched.results) is None:
+            winner, best = find_winner(tune.spec, searched.results)
+            found_by = _found_by(tune, winner, best)
             folder.write_json("best.json", best_content(tune, winner, found_by))
+            stopped_by = None
             if tune.search.confirm_seeds:
                 outcome = confirm(tune, winner, folder, write_results, confirmation_reporter, executor, local)
                 stopped_by = outcome.stopped_by
-                if stopped_by is None:
-                    confirmed = judge(tune, outcome)
-            else:
-                stopped_by = None
-            found_by = _found_by(tune, best, confirmed)
-            folder.write_json("best.json", best_content(tune, winner, found_by))
-        best_found = {} if winner is None else found_by | {"best": recorded(plan.agent, plan.settings[winner].values)}
-        summary = _summary(tracker, spec, results, planned, stopped_by, best_found)
-        writer.on_end(summary)
-        logging.on_end(summary)
+                found_by["confirmed"] = None if stopped_by else judge(tune, outcome)
+                folder.write_json("best.json", best_content(tune, winner, found_by))
+        summary = _summary(tracker, tune.spec, len(searched.results), stopped_by, found_by)
+        output.writer.on_end(summary)
+        output.logging.on_end(summary)
         write_results(folder, config, summary)
         if stopped_by is None:
             for kind in ("shards", "states"):
                 folder.remove_shards(run_folder.find_shards(folder.path, kind), kind)
     return Outcome(folder.path, config, summary, plan, None, stopped_by, tracker.stats)
+
+
+def _report(output: Output, live: RunStats, runs: np.ndarray, stats: RunStats) -> None:
+    """Show the progress of runs that are training."""
+    for whole, part in zip(live, stats, strict=True):
+        whole[runs] = part
+    output.reporter.advance(live, output.tracker.seconds())
+
+
+def search(setup: Setup, output: Output) -> Searched:
+    """Train rung after rung, and write what each has led to, until the search has ended or is to stop.
+
+    Args:
+        setup: What the rungs are trained with.
+        output: Where they are recorded and shown.
+
+    Returns:
+        What they have led to.
+
+    Raises:
+        DivergedError: If a run diverges, with `fail_on_nan`.
+        ClusterError: If some runs could not be trained.
+    """
+    plan, spec, tracker = setup.tune.plan, setup.tune.spec, output.tracker
+    rungs, searched, arrivals = len(plan_rungs(spec)), Searched([], []), list[Arrival]()
+    records: list[Record] = []
+    while (rung := next_rung(spec, searched.results)) is not None:
+        output.reporter.begin_rung(_standing(setup.tune, rungs, rung, searched.results))
+        runs, waiting = runs_of(plan, rung), _closing(arrivals)
+        before, arrivals = arrivals, []
+        for arrival in train_rung(setup, rung, searched.results, before):
+            arrivals.append(arrival)
+            searched.trained.append(arrival.trained._replace(episodes={}, metrics={}, closing=None))
+            _add(tracker, arrival)
+            if setup.report is not None:
+                setup.report(arrival.trained.runs, arrival.trained.stats)
+        whole = join([arrival.trained for arrival in arrivals]) if arrivals else None
+        if whole is None or len(whole.runs) < len(runs):
+            # Runs that were under way are closed as if they did not go on.
+            rest = None if waiting is None else _select(waiting, np.isin(waiting["run"], runs))
+            _write_rows(output, _rows(whole, runs, rest))
+            break
+        _count(tracker, whole)
+        stats = RunStats(*(values[np.argsort(whole.runs)] for values in whole.stats))
+        searched.results.append(evaluate(spec, rung, stats, np.isin(runs, whole.diverged)))
+        following = next_rung(spec, searched.results)
+        ending = runs if following is None else np.setdiff1d(runs, runs_of(plan, following))
+        _write_rows(output, _rows(whole, ending, None))
+        records += _records(setup, searched.results, following, tracker.stats, records)
+        setup.folder.write_table("tune.csv", tune_table(plan, records))
+        _remove_states(setup.folder, before=len(searched.results) - 1)
+        if plan.options.fail_on_nan and len(whole.diverged):
+            shown = name_runs(sorted(whole.diverged.tolist()))
+            raise DivergedError(f"--fail_on_nan: the search stopped as runs diverged: {shown}; see {setup.folder.path}")
+    return searched
 
 
 def runs_of(plan: Plan, rung: Rung) -> np.ndarray:
@@ -343,31 +399,15 @@ def are_states_kept(plan: Plan, spec: SearchSpec, groups: list[Group], local: li
 
 
 def train_rung(
-    tune: TunePlan,
-    groups: list[Group],
-    rung: Rung,
-    results: Sequence[RungResult],
-    before: Sequence[Arrival],
-    folder: RunFolder,
-    workers: Workers,
-    should_stop: Callable[[], bool],
-    *,
-    is_here: bool,
-    returns_states: bool,
+    setup: Setup, rung: Rung, results: Sequence[RungResult], before: Sequence[Arrival]
 ) -> Generator[Arrival]:
     """Train the runs of a rung, but for those of which the run folder has the shards.
 
     Args:
-        tune: The search.
-        groups: Its runs by programs.
+        setup: What it is trained with.
         rung: The rung.
         results: The rungs before.
         before: The runs of the last of them, with their states.
-        folder: The run folder.
-        workers: What gives work to workers.
-        should_stop: Whether to stop.
-        is_here: Whether workers are threads of this process.
-        returns_states: Whether states are kept from which runs go on.
 
     Yields:
         Runs as they come in; not all where it has stopped.
@@ -375,16 +415,17 @@ def train_rung(
     Raises:
         ClusterError: If some runs could not be trained.
     """
-    plan, is_last = tune.plan, rung.env_steps == tune.spec.env_steps
+    plan, folder, is_last = setup.tune.plan, setup.folder, rung.env_steps == setup.tune.spec.env_steps
     left = runs_of(plan, rung)
     for arrival in _read_arrivals(folder, len(results), rung, left):
         left = np.setdiff1d(left, arrival.trained.runs)
         yield arrival
     earlier = results[-1].rung if results else Rung((), 0, 0)
     saved = [arrival.saved for arrival in before if arrival.saved is not None]
-    returns_states = returns_states and not is_last
-    works = plan_legs(groups, left, rung, runs_of(plan, earlier), earlier, saved, is_last, returns_states)
-    arriving = train_shards(plan, [(work, work.shard) for work in works], workers, should_stop, is_here=is_here)
+    returns_states = setup.returns_states and not is_last
+    works = plan_legs(setup.groups, left, rung, runs_of(plan, earlier), earlier, saved, is_last, returns_states)
+    pieces = [(work, work.shard) for work in works]
+    arriving = train_shards(plan, pieces, setup.workers, setup.should_stop, is_here=setup.is_here, report=setup.report)
     with ExitStack() as closing:
         closing.callback(arriving.close)
         for work, _, trained in arriving:
@@ -512,12 +553,13 @@ def _add(tracker: RunTracker, arrival: Arrival) -> None:
 def _count(tracker: RunTracker, whole: Trained) -> None:
     """Record what a tracker knows of whole rungs."""
     tracker.batches += 1
+    # What comes later counts.
     tracker.failed = sorted({*tracker.failed} - {*whole.runs.tolist()} | {*whole.diverged.tolist()})
     for name, tally in whole.tallies.items():
         tracker.tallies[name] = metrics.merge_tallies(tracker.tallies.get(name, metrics.EMPTY_TALLY), tally)
 
 
-def _open_rows(arrivals: Sequence[Arrival]) -> Table | None:
+def _closing(arrivals: Sequence[Arrival]) -> Table | None:
     """The last rows of runs in case that they do not go on."""
     tables = [arrival.trained.closing for arrival in arrivals if arrival.trained.closing is not None]
     return concatenate(tables) if tables else None
@@ -539,26 +581,25 @@ def _select(table: Table, which: np.ndarray) -> Table:
     return {name: values[which] for name, values in table.items()}
 
 
-def _write_rows(writer: FileWriter, logging: Logging, tracker: RunTracker, rows: Rows) -> None:
+def _write_rows(output: Output, rows: Rows) -> None:
     """Write rows to the CSV files, and pass them to the loggers."""
-    writer.append(tracker, rows)
+    output.writer.append(output.tracker, rows)
     if len(rows.metrics["run"]):
-        logging.listeners.log(tracker.add_swept(rows.metrics))
+        output.logging.listeners.log(output.tracker.add_swept(rows.metrics))
 
 
 def _records(
-    spec: SearchSpec,
+    setup: Setup,
     results: Sequence[RungResult],
     following: Rung | None,
     stats: RunStats,
     records: Sequence[Record],
-    are_continued: bool,
-    seeds: int,
 ) -> list[Record]:
     """The rows of tune.csv for a rung that is complete."""
-    result, going = results[-1], () if following is None else following.settings
-    earlier = {} if are_continued else {record.setting: record.env_steps for record in records}
-    spent = stats.env_steps.reshape(-1, seeds).sum(axis=1)
+    spec, result, going = setup.tune.spec, results[-1], () if following is None else following.settings
+    # Runs that cannot go on where they were have trained anew.
+    earlier = {} if setup.returns_states else {record.setting: record.env_steps for record in records}
+    spent = stats.env_steps.reshape(spec.settings, -1).sum(axis=1)
     return [
         Record(
             setting,
@@ -618,16 +659,15 @@ def write_params(folder: RunFolder, tracker: RunTracker, groups: list[Group], tr
             folder.write_params(f"best{suffix}", best, facts | {"eval_return": returns})
 
 
-def _standing(
-    plan: Plan, spec: SearchSpec, planned: Sequence[Rung], rung: Rung, results: Sequence[RungResult]
-) -> Standing:
+def _standing(tune: TunePlan, rungs: int, rung: Rung, results: Sequence[RungResult]) -> Standing:
     """Describe a search before a rung."""
     label, found = "", None
     if results:
         last = results[-1]
         place = int(ranking(last)[0])
-        label, found = plan.labels[last.rung.settings[place]], score(spec, last)[place]
-    return Standing(len(results) + 1, len(planned), len(rung.settings), rung.seeds, rung.env_steps, label, found)
+        setting = tune.plan.settings[last.rung.settings[place]]
+        label, found = label_of(setting.values), score(tune.spec, last)[place]
+    return Standing(len(results) + 1, rungs, len(rung.settings), rung.seeds, rung.env_steps, label, found)
 
 
 def best_content(tune: TunePlan, winner: int, found_by: dict[str, Any]) -> dict[str, Any]:
@@ -648,22 +688,24 @@ def best_content(tune: TunePlan, winner: int, found_by: dict[str, Any]) -> dict[
         "env": plan.env,
         "observation_type": plan.options.observation_type,
         "hyperparameters": recorded(plan.agent, presets.as_dict(best.config)),
-        "found_by": found_by | {"setting": winner, "swept": list(best.values)},
+        "found_by": found_by,
     }
 
 
-def _found_by(tune: TunePlan, best: Score, confirmed: dict[str, Any] | None) -> dict[str, Any]:
-    """Say how a search has found its winner."""
-    search = tune.search
+def _found_by(tune: TunePlan, winner: int, best: Score) -> dict[str, Any]:
+    """Say how a search has found its winner, before that is confirmed."""
+    plan, values = tune.plan, tune.plan.settings[winner].values
     return {
-        "method": search.method,
-        "objective": search.objective,
-        "settings": len(tune.plan.settings),
-        "seeds": tune.plan.options.seeds,
+        "method": tune.search.method,
+        "objective": tune.search.objective,
+        "settings": len(plan.settings),
+        "seeds": plan.options.seeds,
+        "setting": winner,
+        "values": recorded(plan.agent, values),
         "score": best.value,
         "low": best.low,
         "high": best.high,
-        "confirmed": confirmed,
+        "confirmed": None,
     }
 
 
@@ -733,17 +775,12 @@ def judge(tune: TunePlan, outcome: Outcome) -> dict[str, Any]:
 
 
 def _summary(
-    tracker: RunTracker,
-    spec: SearchSpec,
-    results: Sequence[RungResult],
-    planned: Sequence[Rung],
-    stopped_by: int | None,
-    found_by: dict[str, Any],
+    tracker: RunTracker, spec: SearchSpec, rungs: int, stopped_by: int | None, found_by: dict[str, Any]
 ) -> dict[str, Any]:
     """The content of summary.json. A search is done although most runs end early."""
-    spent = int(tracker.stats.env_steps.sum())
+    spent, planned = int(tracker.stats.env_steps.sum()), plan_rungs(spec)
     share = 1.0 if stopped_by is None else min(spent / count_env_steps(planned), 0.99)
     full = spec.settings * spec.seeds * spec.env_steps
-    found = {"rungs": len(results), "planned_rungs": len(planned), "full_env_steps": full, **found_by}
+    found = {"rungs": rungs, "planned_rungs": len(planned), "full_env_steps": full, **found_by}
     content: dict[str, Any] = plain(summarize(tracker, stopped_by) | {"fraction_done": share, "tune": found})
     return content
