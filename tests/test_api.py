@@ -20,6 +20,7 @@ from purejaxrl.errors import DivergedError, InputError, PurejaxrlError
 from purejaxrl.experiment.options import FOR_RESUMING, FOR_SWEEPS, Options
 from purejaxrl.experiment.plan import plan_train
 from purejaxrl.experiment.plan_from_config import extend_budget
+from purejaxrl.experiment.search import SEEDS, Search
 from purejaxrl.storage.run_folder import read_metadata, read_params
 
 TINY = {"episodes": 6, "batch_size": 16, "memory_size": 64, "hidden_sizes": (8,)}
@@ -217,6 +218,7 @@ def test_the_public_names():
         "static",
         "sweep",
         "train",
+        "tune",
     ]
     for name in purejaxrl.__all__:
         assert getattr(purejaxrl, name) is not None
@@ -244,12 +246,19 @@ def test_every_option_is_an_argument_with_its_type_and_default():
     options = {field.name: field for field in dataclasses.fields(Options)}
     assert keywords_of(purejaxrl.train).keys() == options.keys() - {*FOR_SWEEPS} | of_output
     assert keywords_of(purejaxrl.sweep).keys() == options.keys() | of_output | {"executor"}
-    for function in (purejaxrl.train, purejaxrl.sweep):
+    searching = {field.name: field for field in dataclasses.fields(Search)}
+    others = {*searching, *of_output, "executor"}
+    assert keywords_of(purejaxrl.tune).keys() == options.keys() - {"random"} | others
+    # A search has more than one seed.
+    searching["seeds"] = dataclasses.field(default=SEEDS)
+    searching["seeds"].type = "int"
+    for function, known in ((purejaxrl.train, {}), (purejaxrl.sweep, {}), (purejaxrl.tune, searching)):
+        known = options | known
         for name, argument in keywords_of(function).items():
-            if name in options:
+            if name in known:
                 # In Python a preset may be a Path; its text is the option.
-                type_ = "str | Path" if name == "preset" else options[name].type
-                assert (argument.default, argument.annotation) == (options[name].default, type_), name
+                type_ = "str | Path" if name == "preset" else known[name].type
+                assert (argument.default, argument.annotation) == (known[name].default, type_), name
     # What a training may be resumed with instead, and nothing by default.
     for name in FOR_RESUMING:
         argument = keywords_of(purejaxrl.resume)[name]
@@ -257,7 +266,7 @@ def test_every_option_is_an_argument_with_its_type_and_default():
         assert argument.annotation == f"{options[name].type.removesuffix(' | None')} | None"
 
 
-@pytest.mark.parametrize("function", ["train", "sweep", "resume", "make_train", "evaluate", "export", "load"])
+@pytest.mark.parametrize("function", ["train", "sweep", "tune", "resume", "make_train", "evaluate", "export", "load"])
 def test_everything_public_has_types_and_says_what_it_takes(function):
     signature = inspect.signature(getattr(purejaxrl, function))
     assert inspect.Signature.empty not in (
@@ -271,16 +280,17 @@ def test_everything_public_has_types_and_says_what_it_takes(function):
     assert described == [*signature.parameters]
 
 
-@pytest.mark.parametrize(("function", "planning"), [("train", "plan_train"), ("sweep", "plan_sweep")])
-def test_every_option_arrives(function, planning, monkeypatch):
+@pytest.mark.parametrize("function", ["train", "sweep", "tune"])
+def test_every_option_arrives(function, monkeypatch):
     class PlannedError(Exception):
         """Carries what a Plan was to be made of."""
 
     def plan(agent, **arguments):
         raise PlannedError(arguments)
 
-    monkeypatch.setattr(f"purejaxrl.api.{planning}", plan)
-    given = {name: object() for name in keywords_of(getattr(purejaxrl, function)) if name in Options.__annotations__}
+    monkeypatch.setattr(f"purejaxrl.api.plan_{function}", plan)
+    options = {**Options.__annotations__, **(Search.__annotations__ if function == "tune" else {})}
+    given = {name: object() for name in keywords_of(getattr(purejaxrl, function)) if name in options}
     with pytest.raises(PlannedError) as caught:
         getattr(purejaxrl, function)("dqn", **given, lr=0.5)
     assert caught.value.args[0] == {**given, "lr": 0.5}
@@ -306,6 +316,7 @@ def test_every_change_of_a_resumed_training_arrives(monkeypatch):
         ("train", "overwrit", "unknown argument overwrit; did you mean overwrite?"),
         ("sweep", "randm", "unknown argument randm; did you mean random?"),
         ("sweep", "batchsize", "unknown argument batchsize; did you mean batch_size?"),
+        ("tune", "confirm_seed", "unknown argument confirm_seed; did you mean confirm_seeds?"),
         ("resume", "extent", "unknown argument extent; did you mean extend?"),
         ("resume", "seeds", "unknown argument seeds; "),
         ("evaluate", "episode", "unknown argument episode; did you mean episodes?"),
@@ -315,7 +326,7 @@ def test_every_change_of_a_resumed_training_arrives(monkeypatch):
 )
 def test_an_unknown_argument_is_refused_with_the_closest_there_is(function, wrong, said, tmp_path, monkeypatch):
     monkeypatch.setattr("purejaxrl.experiment.run.compile_fitting", lambda *_, **__: pytest.fail("compiled"))
-    first = "dqn" if function in ("train", "sweep") else tmp_path
+    first = "dqn" if function in ("train", "sweep", "tune") else tmp_path
     with pytest.raises(InputError) as caught:
         getattr(purejaxrl, function)(first, **{wrong: 3})
     assert str(caught.value).startswith(said)

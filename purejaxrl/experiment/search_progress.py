@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
@@ -49,6 +49,7 @@ class Standing(NamedTuple):
     score: Score | None
 
 
+@runtime_checkable
 class SearchReporter(Protocol):
     """Protocol of objects that display the progress of a search."""
 

@@ -124,9 +124,7 @@ def plan_tune(algorithm: str | Agent, **arguments: Any) -> TunePlan:
     check_search(tune.spec)
     last = plan.options.seed + plan.options.seeds + search.confirm_seeds
     if last > 2**32:
-        raise InputError(
-            f"--confirm_seeds: {search.confirm_seeds} fresh seeds would go up to {last - 1}, over 2^32 - 1"
-        )
+        raise InputError(f"--confirm_seeds: {search.confirm_seeds} is not allowed; its last seed would be {last - 1}")
     return tune
 
 
