@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any, TypeAlias
 
 from purejaxrl.analysis.pickling import LazyPlan, TemporaryFolder
@@ -34,12 +35,13 @@ from purejaxrl.experiment.progress import Reporter, reporter_of
 from purejaxrl.experiment.run import Outcome, devices_at_hand, plan_resumption, run_experiment
 from purejaxrl.experiment.search import Search
 from purejaxrl.experiment.search_progress import search_reporter_of
-from purejaxrl.experiment.tune import run_tune
+from purejaxrl.experiment.tune import Deadline, run_tune
 from purejaxrl.experiment.tune_plan import TunePlan, plan_tune, plan_tune_resumption
+from purejaxrl.experiment.tune_time import plan_in_time
 from purejaxrl.experiment.validation import check_agent, check_record
 from purejaxrl.storage.cache import hash_of_source
 from purejaxrl.storage.files import absolute_path, read_json
-from purejaxrl.storage.run_folder import RunFolder, create, open_existing
+from purejaxrl.storage.run_folder import RunFolder, check_free, create, open_existing
 from purejaxrl.training import loop
 from purejaxrl.training.compilation_cache import use_compilation_cache
 from purejaxrl.training.devices import ask_for_cpu_devices, warn_about_idle_cores
@@ -268,11 +270,12 @@ def sweep(
 def tune(
     algorithm: str | Agent,
     *,
-    settings: int = 256,
+    settings: int | None = None,
     objective: str = "final_return",
     method: str = "halving",
     eta: int = 3,
     confirm_seeds: int = 32,
+    time: str | None = None,
     env: Any = "CartPole-v0",
     env_params: Any = None,
     observation_type: str | None = None,
@@ -312,13 +315,15 @@ def tune(
 
     Args:
         algorithm: `vpg`, `a3c`, `dqn`, or an Agent.
-        settings: Number of settings; of lists alone all combinations, if they are no more.
+        settings: Number of settings, by default 256; of lists alone all combinations, if they are no more.
         objective: `final_return`, the mean return of the last 100 episodes; `area`, the mean return per env step; or
             `steps_to_solve`, env steps until a run is solved, where those that are not count as twice the budget.
         method: `halving`: the best train on with more seeds; `hyperband`: halving from several first budgets;
             `racing`: settings are dropped once they are worse than the best; `random`: all train to their end.
         eta: Of so many settings one goes on, with so many times the budget.
         confirm_seeds: Fresh seeds with which the winner and the preset train once more; 0 for none.
+        time: How long all of it may take, as `"90s"`, `"2m"` or `"1h"`, in place of `settings` and, unless it is given,
+            `env_steps`. What there is time for is measured, so another search with the same `seed` may differ.
         env: Name of an environment, gymnax environment object, or Env.
         env_params: Parameters of a gymnax environment where they are not its defaults: all, or a dict of those changed.
         observation_type: `default` for state vectors, `img` for images; by default what the preset has.
@@ -358,14 +363,21 @@ def tune(
         DivergedError: If a run diverges, with `fail_on_nan` or `debug`.
         ClusterError: If the workers of the Executor are gone, or could not train a run.
     """
-    arguments = {**locals()}
+    arguments, started = {**locals()}, perf_counter()
     agent = agent_of(algorithm)
     refuse_unknown(tune, hyperparameters, field_specs(agent.Config))
     ask_for_cpu_devices()
     use_compilation_cache()
-    chosen = {name: arguments[name] for name in field_specs(Search)}
-    planned = plan_tune(agent, **_pick_options(arguments), **chosen, **hyperparameters)
-    return run_new_tune(planned, out, overwrite=overwrite, progress=progress, loggers=loggers, executor=executor)
+    chosen = {name: arguments[name] for name in field_specs(Search)} | _pick_options(arguments) | hyperparameters
+    return run_new_tune(
+        partial(plan_tune, agent, **chosen),
+        out,
+        overwrite=overwrite,
+        progress=progress,
+        loggers=loggers,
+        executor=executor,
+        started=started,
+    )
 
 
 def resume(
@@ -528,35 +540,46 @@ def run_new(
 
 
 def run_new_tune(
-    planned: TunePlan,
+    make_plan: partial[TunePlan],
     out: str | Path | None,
     *,
     overwrite: bool,
     progress: Any,
     loggers: Sequence[Logger],
     executor: Workers | None,
+    started: float,
 ) -> Result:
     """Search in a new run folder.
 
     Args:
-        planned: What to search.
+        make_plan: Makes the plan of the search; keyword arguments replace those of `tune`.
         out: The run folder; None for one that lives as long as the Result.
         overwrite: Whether to replace an earlier run in that folder.
         progress: As for `tune`.
         loggers: Additional destinations for metrics.
         executor: An Executor whose workers train, None to train in this process.
+        started: When the command began, as `time.perf_counter` had it, from which a time limit counts.
 
     Returns:
         The Result.
     """
+    planned, deadline = make_plan(), None
+    if planned.search.time is not None:
+        check_free(absolute_path(out or "."), overwrite=overwrite or out is None)
+        planned, deadline = plan_in_time(make_plan, planned, executor, started)
     with new_run(planned.plan, out, overwrite=overwrite, loggers=loggers, executor=executor) as opened:
         plan, folder, temporary = opened
-        outcome = _search(planned._replace(plan=plan), folder, progress, loggers, executor)
+        outcome = _search(planned._replace(plan=plan), folder, progress, loggers, executor, deadline)
     return make_result_of(outcome, temporary)
 
 
 def _search(
-    planned: TunePlan, folder: RunFolder, progress: Any, loggers: Sequence[Logger], executor: Workers | None
+    planned: TunePlan,
+    folder: RunFolder,
+    progress: Any,
+    loggers: Sequence[Logger],
+    executor: Workers | None,
+    deadline: Deadline | None = None,
 ) -> Outcome:
     """Search in a run folder, and show the progress as asked for."""
     return run_tune(
@@ -567,6 +590,7 @@ def _search(
         confirmation_reporter=partial(reporter_of, progress),
         loggers=loggers,
         executor=executor,
+        deadline=deadline,
     )
 
 

@@ -388,14 +388,15 @@ def test_runs_that_are_solved_end_within_their_rung(tmp_path):
     ],
 )  # fmt: skip
 def test_every_algorithm_goes_on_as_it_would_alone(algorithm, options, tmp_path, crashing):
-    options = {"devices": 2, **options, "seeds": 3}
+    # As many seeds as make devices compute as many runs side by side in the sweep.
+    options = {"devices": 2, **options, "seeds": 8}
     result = purejaxrl.tune(algorithm, settings=6, confirm_seeds=2, out=tmp_path / "run", **options)
     random = None if algorithm == "vpg" else 6
     alone = purejaxrl.sweep(algorithm, random=random, **options)
     last = result.tuning.finalists()["setting"]
     assert len(last) == 2
     for setting in last:
-        for run in range(3 * setting, 3 * setting + 3):
+        for run in range(8 * setting, 8 * setting + 8):
             for name in ("frame", "episodes"):
                 pd.testing.assert_frame_equal(*(rows_of(one, name, run) for one in (result, alone)), check_exact=True)
     for after in (1, 2, 3):

@@ -37,11 +37,12 @@ NO_PROFILE = "export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False"
 SETTINGS = {"distributed.worker.profile.enabled": False, "logging": {"distributed": "error", "bokeh": "error"}}
 
 
-def take_flags(flags: dict[str, Any]) -> dict[str, Any]:
+def take_flags(flags: dict[str, Any], time: str = "time") -> dict[str, Any]:
     """Take the flags of a cluster out of those of a command, and check them.
 
     Args:
         flags: The flags that were given; those of a cluster are removed.
+        time: Name of the flag for the time limit of a job.
 
     Returns:
         The flags of a cluster by name, None where one was not given.
@@ -49,11 +50,11 @@ def take_flags(flags: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: If one is not allowed.
     """
-    own = {name: flags.pop(name, None) for name, _ in FLAGS}
+    own = {name: flags.pop(time if name == "time" else name, None) for name, _ in FLAGS}
     cluster = own["cluster"]
     for name in FOR_SLURM:
         if own[name] is not None and cluster != "slurm":
-            raise InputError(f"--{name}: {own[name]} is for --cluster slurm")
+            raise InputError(f"--{time if name == 'time' else name}: {own[name]} is for --cluster slurm")
     for name, least in (("gpus_per_worker", 0), ("workers", 1)):
         if own[name] is not None:
             own[name] = convert_count(name, own[name])

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 VERBOSE_HELP = "say more: devices, folders, and of each program its memory, its width and how long it took to compile"
 
 
+# What a time limit of a job is called where there is one for the whole command.
+JOB_TIME = "job_time"
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are exceptions."""
 
@@ -64,7 +68,7 @@ def training_parser(command: str, agent: Agent) -> Parser:
         for name, spec in field_specs(Search).items():
             _add_option(searching, name, spec, _default(getattr(Search, name)))
         _add_option(searching, "yes", specs["yes"])
-        add_cluster_flags(parser)
+        add_cluster_flags(parser, time=JOB_TIME)
     if command == "sweep":
         sweeping = parser.add_argument_group("sweep", "hyperparameters take alternatives: --lr 1e-3,3e-4")
         for name in FOR_SWEEPS:
@@ -94,17 +98,18 @@ def training_parser(command: str, agent: Agent) -> Parser:
     return parser
 
 
-def add_cluster_flags(parser: Parser) -> None:
+def add_cluster_flags(parser: Parser, time: str = "time") -> None:
     """Add the flags that say where the runs of a sweep are trained.
 
     Args:
-        parser: The parser of `sweep` or `resume`.
+        parser: The parser of `sweep`, `tune` or `resume`.
+        time: Name of the flag for the time limit of a job.
     """
     from purejaxrl.cli.clusters import FLAGS
 
     group = parser.add_argument_group("cluster", "workers on several machines train the runs of a sweep")
     for name, text in FLAGS:
-        group.add_argument(f"--{name}", help=text, metavar="VALUE")
+        group.add_argument(f"--{time if name == 'time' else name}", help=text, metavar="VALUE")
 
 
 def _add_option(group: Any, name: str, spec: Spec, default: str = "") -> None:

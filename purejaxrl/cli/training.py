@@ -7,6 +7,7 @@ import logging
 import pkgutil
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import purejaxrl
 from purejaxrl.cli import clusters
-from purejaxrl.cli.flags import parse, parse_resumption, resume_parser, training_parser
+from purejaxrl.cli.flags import JOB_TIME, parse, parse_resumption, resume_parser, training_parser
 from purejaxrl.cli.streams import shorten_path
 from purejaxrl.errors import InputError
 from purejaxrl.storage.files import home_path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from purejaxrl.experiment.loggers import Logger
 
 LOG = logging.getLogger("purejaxrl")
+# Time limits count from here, before most is imported.
+STARTED = time.perf_counter()
 # One algorithm a file; importing them to know their names would take a second.
 ALGORITHMS = sorted(module.name for module in pkgutil.iter_modules([str(Path(purejaxrl.__file__).parent / "agents")]))
 TRAINING_HELP = "purejaxrl {0} ALGORITHM: ALGORITHM is one of {1}; purejaxrl {0} dqn --help shows its flags"
@@ -88,7 +91,7 @@ def _begin(command: str, words: list[str]) -> int:
         raise InputError(f"unknown algorithm {words[0]!r}; use one of {', '.join(AGENTS)}")
     agent = AGENTS[words[0]]
     flags = parse(training_parser(command, agent), agent, words[1:], is_sweep=command != "train")
-    cluster = clusters.take_flags(flags)
+    cluster = clusters.take_flags(flags, JOB_TIME if command == "tune" else "time")
     names = ("out", "overwrite", "quiet", "verbose", "json", "dry_run", "no_cache", "log_to")
     own = {name: flags.pop(name, None) for name in names}
     loggers = _make_loggers(own)
@@ -101,13 +104,15 @@ def _begin(command: str, words: list[str]) -> int:
     from purejaxrl.experiment.labels import preset_name
     from purejaxrl.experiment.plan import plan_sweep, plan_train
     from purejaxrl.experiment.progress import terminal_of
+    from purejaxrl.experiment.search import SEEDS
     from purejaxrl.experiment.tune_plan import plan_tune
     from purejaxrl.storage.files import plain
     from purejaxrl.storage.run_folder import check_free
     from purejaxrl.training.devices import local_devices
 
     with _warning_in_one_line():
-        tune = plan_tune(agent, **flags) if command == "tune" else None
+        make_plan = partial(plan_tune, agent, **{"seeds": SEEDS, **flags})
+        tune = make_plan() if command == "tune" else None
         plan = tune.plan if tune else plan_sweep(agent, **flags) if command == "sweep" else plan_train(agent, **flags)
         kind = "" if command == "train" else f"{command}-"
         out = home_path(own["out"] or f"results/{kind}{agent.name}-{plan.env}-{preset_name(plan.options.preset)}")
@@ -127,7 +132,10 @@ def _begin(command: str, words: list[str]) -> int:
                 "loggers": loggers,
                 "executor": executor,
             }
-            result = run_new_tune(tune, out, **settings) if tune else run_new(plan, out, **settings)
+            if tune:
+                result = run_new_tune(make_plan, out, started=STARTED, **settings)
+            else:
+                result = run_new(plan, out, **settings)
     return _print_result(result, own)
 
 

@@ -7,6 +7,7 @@ same results always lead to the same rung, so that an interrupted search is repe
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,7 +19,8 @@ from purejaxrl.errors import InputError
 from purejaxrl.experiment.intervals import interquartile_mean, interval, student_quantile
 from purejaxrl.training.metrics import RunStats
 
-# Seeds of a setting unless the user says how many.
+# Settings, and seeds of each, unless the user says how many.
+SETTINGS = 256
 SEEDS = 8
 OBJECTIVES = ("final_return", "area", "steps_to_solve")
 # A rung of no more settings is the last one.
@@ -36,7 +38,9 @@ class Search:
     `purejaxrl.tune` takes and describes them, with the same defaults.
     """
 
-    settings: int = static(256, "settings to try, drawn from the space of hyperparameters", at_least=2)
+    settings: int | None = static(
+        None, "settings to try, drawn from the space of hyperparameters, 256 unless given", at_least=2, optional=True
+    )
     objective: str = static(
         "final_return",
         "final_return: mean return of the last 100 episodes; area: mean return per env step; steps_to_solve: env steps",
@@ -50,6 +54,9 @@ class Search:
     )
     eta: int = static(3, "of so many settings one goes on, with so many times the budget", at_least=2)
     confirm_seeds: int = static(32, "fresh seeds that judge the winner and the preset; 0: none", at_least=0)
+    time: str | None = static(
+        None, "time for everything, as 90s, 2m or 1h, in place of --settings and a budget", kind=str, optional=True
+    )
 
 
 class SearchSpec(NamedTuple):
@@ -63,6 +70,8 @@ class SearchSpec(NamedTuple):
         env_steps: The full budget of a run.
         iteration: Env steps of the longest iteration of any setting.
         eta: Of so many settings one goes on.
+        kept: How many settings go on to each rung of halving after the first, where time has decided that; others
+            follow from eta.
     """
 
     method: str
@@ -72,6 +81,7 @@ class SearchSpec(NamedTuple):
     env_steps: int
     iteration: int
     eta: int
+    kept: tuple[int, ...] = ()
 
 
 class Rung(NamedTuple):
@@ -157,7 +167,7 @@ def next_rung(spec: SearchSpec, results: Sequence[RungResult]) -> Rung | None:
     """
     everything = tuple(range(spec.settings))
     if spec.method == "halving":
-        return halve(everything, ladder(spec), results)
+        return halve(spec, everything, ladder(spec), results)
     if spec.method == "hyperband":
         return hyperband(spec, results)
     if spec.method == "racing":
@@ -208,10 +218,13 @@ def steps_of(spec: SearchSpec, settings: int, rungs: int) -> list[Step]:
     ]
 
 
-def halve(settings: tuple[int, ...], steps: Sequence[Step], results: Sequence[RungResult]) -> Rung | None:
+def halve(
+    spec: SearchSpec, settings: tuple[int, ...], steps: Sequence[Step], results: Sequence[RungResult]
+) -> Rung | None:
     """Decide what trains next in successive halving: the best of the rung before.
 
     Args:
+        spec: The search.
         settings: The settings of its first rung.
         steps: Its rungs.
         results: Those so far, in order.
@@ -223,8 +236,9 @@ def halve(settings: tuple[int, ...], steps: Sequence[Step], results: Sequence[Ru
         return None
     step = steps[len(results)]
     if results:
-        last = results[-1]
-        settings = tuple(sorted(last.rung.settings[place] for place in ranking(last)[: step.settings].tolist()))
+        last, place = results[-1], len(results) - 1
+        count = spec.kept[place] if place < len(spec.kept) else -(-len(last.rung.settings) // spec.eta)
+        settings = tuple(sorted(last.rung.settings[best] for best in ranking(last)[:count].tolist()))
     return Rung(settings, step.seeds, step.env_steps)
 
 
@@ -263,7 +277,7 @@ def hyperband(spec: SearchSpec, results: Sequence[RungResult]) -> Rung | None:
         The next rung, None after the last bracket.
     """
     for settings, steps in brackets(spec):
-        rung = halve(settings, steps, results[: len(steps)])
+        rung = halve(spec, settings, steps, results[: len(steps)])
         if rung is not None:
             return rung
         results = results[len(steps) :]
@@ -397,6 +411,30 @@ def plan_rungs(spec: SearchSpec) -> list[Rung]:
         shape = (len(rung.settings), rung.seeds)
         results.append(RungResult(rung, np.zeros(shape), np.zeros(shape[0])))
     return [result.rung for result in results]
+
+
+def keep_in_time(spec: SearchSpec, results: Sequence[RungResult], env_steps: float) -> int:
+    """Compute how many settings of successive halving can go on.
+
+    Args:
+        spec: The search.
+        results: The rungs so far, not all.
+        env_steps: Env steps that all following rungs may take.
+
+    Returns:
+        The greatest number, at least 2 where there are two.
+    """
+    steps, last = ladder(spec)[len(results) - 1 :], len(results[-1].rung.settings)
+    # What a setting costs that trains on from one rung to the next.
+    costs = [
+        after.seeds * after.env_steps - before.seeds * before.env_steps for before, after in itertools.pairwise(steps)
+    ]
+    count = last
+    while count > min(2, last):
+        if sum(-(-count // spec.eta**rung) * cost for rung, cost in enumerate(costs)) <= env_steps:
+            break
+        count -= 1
+    return count
 
 
 def count_env_steps(rungs: Sequence[Rung]) -> int:

@@ -457,14 +457,15 @@ def _train_batch(prepared: Prepared, batch: Batch, leg: Leg, length: int, watch:
         earlier = _advance(prepared, batch, places, Leg(0, leg.start, returns_states=True), length, watch)
         leg, length = leg._replace(arrays=_states_after(earlier.chunk, earlier.state, places)), earlier.length
     chunk, state, stats, rows, closing, length = _advance(prepared, batch, places, leg, length, watch)
-    learner = jax.tree.map(lambda leaf: leaf[places], chunk.state.learner._replace(memory=None))
+    # Selected on the host: JAX would dispatch an operation for every array.
+    learner = jax.tree.map(lambda leaf: np.asarray(leaf)[places], chunk.state.learner._replace(memory=None))
     best = chunk.best if chunk.final is None else chunk.final.best
     return Trained(
         batch.runs,
         concatenate([part.episodes for part in rows]),
         concatenate([part.metrics for part in rows]),
         stats,
-        on_host(named_leaves(learner.params), np.arange(len(places))),
+        named_leaves(learner.params),
         None if best is None else on_host(named_leaves(best.params), places),
         None if best is None else np.asarray(best.eval_return)[places],
         batch.runs[find_diverged(learner, len(places))],

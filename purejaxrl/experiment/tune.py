@@ -6,6 +6,7 @@ search that was interrupted is repeated from its shards, and trains only what is
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,7 @@ from purejaxrl.experiment.search import (
     count_env_steps,
     evaluate,
     find_winner,
+    keep_in_time,
     next_rung,
     plan_rungs,
     ranking,
@@ -74,6 +76,47 @@ from purejaxrl.training.signals import StopSignals
 WIDTH = 64
 # Share of the memory that may hold states of runs that wait; beyond it runs train again from the beginning.
 STATES_SHARE = 0.25
+# Tables and figures, the import of what they need, and the end of the process; and for each setting.
+END_SECONDS, END_SECONDS_PER_SETTING = 3.0, 0.002
+# A rung that takes no longer says nothing about how fast training is.
+LEAST_SECONDS = 3.0
+
+
+class Deadline(NamedTuple):
+    """When a search is to end.
+
+    Attributes:
+        at: The time, as `time.perf_counter` has it.
+        rate: Env steps per second that training has taken so far.
+    """
+
+    at: float
+    rate: float
+
+    def env_steps_left(self, tune: TunePlan) -> float:
+        """Compute how many env steps there is time for until the search itself has to end.
+
+        Args:
+            tune: The search.
+
+        Returns:
+            The number of env steps, which may be negative.
+        """
+        spec = tune.spec
+        seconds = self.at - time.perf_counter() - end_seconds(spec.settings)
+        return seconds * self.rate - 2 * tune.search.confirm_seeds * spec.env_steps
+
+
+def end_seconds(settings: int) -> float:
+    """Estimate how long it takes to write tables and figures.
+
+    Args:
+        settings: Number of settings.
+
+    Returns:
+        The number of seconds.
+    """
+    return END_SECONDS + END_SECONDS_PER_SETTING * settings
 
 
 class Group(NamedTuple):
@@ -131,7 +174,8 @@ class Setup(NamedTuple):
         is_here: Whether workers are threads of this process.
         returns_states: Whether states are kept from which runs go on.
         should_stop: Whether to stop.
-        report: Called with numbers and statistics of runs while they train, (runs, RunStats); None for no reports.
+        report: Called with numbers and statistics of runs while they train, (runs, RunStats).
+        deadline: When the search is to end, None for no limit.
     """
 
     tune: TunePlan
@@ -141,7 +185,8 @@ class Setup(NamedTuple):
     is_here: bool
     returns_states: bool
     should_stop: Callable[[], bool]
-    report: Callable[[np.ndarray, RunStats], None] | None
+    report: Callable[[np.ndarray, RunStats], None]
+    deadline: Deadline | None = None
 
 
 class Searched(NamedTuple):
@@ -175,6 +220,7 @@ def run_tune(
     confirmation_reporter: Callable[[Plan], Reporter | None],
     loggers: Sequence[Logger] = (),
     executor: Workers | None = None,
+    deadline: Deadline | None = None,
 ) -> Outcome:
     """Search, judge the winner on fresh seeds, and write the run folder; what is there of the same search is used.
 
@@ -188,6 +234,7 @@ def run_tune(
         confirmation_reporter: Makes the Reporter of the training that judges the winner, or None.
         loggers: Additional destinations for metrics.
         executor: An Executor whose workers train, None to train in this process.
+        deadline: When the search is to end, None for no limit.
 
     Returns:
         The outcome of the search.
@@ -223,6 +270,7 @@ def run_tune(
         workers = executor or closing.enter_context(ThreadPoolExecutor(1))
         report = partial(_report, output, live)
         setup = Setup(tune, groups, folder, workers, executor is None, returns_states, signals.is_stopping, report)
+        setup = setup._replace(deadline=deadline)
         searched = search(setup, output)
         write_params(folder, tracker, groups, searched.trained)
         reporter.close()
@@ -269,6 +317,7 @@ def search(setup: Setup, output: Output) -> Searched:
         ClusterError: If some runs could not be trained.
     """
     plan, spec, tracker = setup.tune.plan, setup.tune.spec, output.tracker
+    started = time.perf_counter()
     rungs, searched, arrivals = len(plan_rungs(spec)), Searched([], []), list[Arrival]()
     records: list[Record] = []
     while (rung := next_rung(spec, searched.results)) is not None:
@@ -279,8 +328,7 @@ def search(setup: Setup, output: Output) -> Searched:
             arrivals.append(arrival)
             searched.trained.append(arrival.trained._replace(episodes={}, metrics={}, closing=None))
             _add(tracker, arrival)
-            if setup.report is not None:
-                setup.report(arrival.trained.runs, arrival.trained.stats)
+            setup.report(arrival.trained.runs, arrival.trained.stats)
         whole = join([arrival.trained for arrival in arrivals]) if arrivals else None
         if whole is None or len(whole.runs) < len(runs):
             # Runs that were under way are closed as if they did not go on.
@@ -290,6 +338,8 @@ def search(setup: Setup, output: Output) -> Searched:
         _count(tracker, whole)
         stats = RunStats(*(values[np.argsort(whole.runs)] for values in whole.stats))
         searched.results.append(evaluate(spec, rung, stats, np.isin(runs, whole.diverged)))
+        setup = _decide(setup, searched.results, time.perf_counter() - started)
+        spec, started = setup.tune.spec, time.perf_counter()
         following = next_rung(spec, searched.results)
         ending = runs if following is None else np.setdiff1d(runs, runs_of(plan, following))
         _write_rows(output, _rows(whole, ending, None))
@@ -300,6 +350,21 @@ def search(setup: Setup, output: Output) -> Searched:
             shown = name_runs(sorted(whole.diverged.tolist()))
             raise DivergedError(f"--fail_on_nan: the search stopped as runs diverged: {shown}; see {setup.folder.path}")
     return searched
+
+
+def _decide(setup: Setup, results: Sequence[RungResult], seconds: float) -> Setup:
+    """Decide how many settings go on, where there is a time limit, and record it."""
+    tune, deadline = setup.tune, setup.deadline
+    if deadline is None or len(tune.kept) >= len(results) or next_rung(tune.spec, results) is None:
+        return setup
+    if seconds > LEAST_SECONDS:
+        before = count_env_steps([result.rung for result in results[:-1]])
+        deadline = deadline._replace(rate=(count_env_steps([result.rung for result in results]) - before) / seconds)
+    count = keep_in_time(tune.spec, results, deadline.env_steps_left(tune))
+    tune = tune._replace(kept=(*tune.kept, count))
+    content = read_json(setup.folder.path / "config.json")
+    setup.folder.write_json("config.json", {**content, "tune": {**content["tune"], "kept": list(tune.kept)}})
+    return setup._replace(tune=tune, deadline=deadline)
 
 
 def runs_of(plan: Plan, rung: Rung) -> np.ndarray:

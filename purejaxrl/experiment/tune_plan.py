@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,13 @@ from purejaxrl.experiment.plan import Plan, agent_of, plan_settings, plan_sweep,
 from purejaxrl.experiment.plan_from_config import replan
 from purejaxrl.experiment.run import check_nothing_is_lost
 from purejaxrl.experiment.run_config import as_tuple
-from purejaxrl.experiment.search import Search, SearchSpec, check_search
+from purejaxrl.experiment.search import SETTINGS, Search, SearchSpec, check_search
 from purejaxrl.experiment.settings import Range, Setting, count_settings
 from purejaxrl.storage import run_folder
 from purejaxrl.types import Agent
 
 # Env steps of a run where neither the user nor a preset says how many, by algorithm.
+UNITS = {"s": 1, "m": 60, "h": 3600}
 ENV_STEPS = {"vpg": 500_000, "a3c": 500_000, "dqn": 200_000}
 
 
@@ -34,12 +36,14 @@ class TunePlan(NamedTuple):
         search: The options of the search.
         space: What the settings were drawn from: lists of alternatives and ranges by name.
         baseline: The Config of the preset with the hyperparameters that the user has fixed.
+        kept: How many settings go on to each rung after the first, as far as time has decided that.
     """
 
     plan: Plan
     search: Search
     space: dict[str, list[Any] | Range]
     baseline: Any
+    kept: tuple[int, ...] = ()
 
     @property
     def spec(self) -> SearchSpec:
@@ -53,6 +57,7 @@ class TunePlan(NamedTuple):
             plan.settings[0].budget.amount,
             max(setting.steps for setting in plan.settings),
             search.eta,
+            self.kept,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,7 +75,8 @@ class TunePlan(NamedTuple):
             for name, source in self.space.items()
         }
         asked = dataclasses.asdict(self.search)
-        return self.plan.as_dict() | {"tune": asked | {"space": sources, "preset": recorded(agent, differing)}}
+        found = {"space": sources, "preset": recorded(agent, differing), "kept": list(self.kept)}
+        return self.plan.as_dict() | {"tune": asked | found}
 
 
 def plan_tune(algorithm: str | Agent, **arguments: Any) -> TunePlan:
@@ -92,6 +98,10 @@ def plan_tune(algorithm: str | Agent, **arguments: Any) -> TunePlan:
         for name, value in arguments.items()
     }
     search = make_search({name: value for name, value in arguments.items() if name in field_specs(Search)})
+    if search.time is not None:
+        parse_duration(search.time)
+    if search.time is not None and search.method != "halving":
+        raise InputError(f"--time: it decides the rungs of halving, not those of --method {search.method}")
     options = {name: value for name, value in arguments.items() if name in field_specs(Options)}
     given = {
         name: value
@@ -109,13 +119,14 @@ def plan_tune(algorithm: str | Agent, **arguments: Any) -> TunePlan:
         defaults = default_space(agent, name, observation_type)
         space = {name: source for name, source in defaults.items() if name not in fixed}
     if not space:
-        raise InputError(f"--settings: {search.settings} settings of what? give a list or a range for a hyperparameter")
+        raise InputError("--settings: settings of what? give a list or a range for a hyperparameter")
     if "env_steps" not in fixed:
         fixed["env_steps"] = _usual_env_steps(agent, name, observation_type, preset, fixed)
     # All combinations of lists, if these are no more.
     is_grid = not any(isinstance(source, Range) for source in space.values())
-    is_whole = is_grid and count_settings(space, None) <= search.settings
-    random = None if is_whole else search.settings
+    settings = SETTINGS if search.settings is None else search.settings
+    is_whole = is_grid and count_settings(space, None) <= settings
+    random = None if is_whole else settings
     plan = plan_sweep(agent, **options, **fixed, **space, random=random)
     if len(plan.settings) < 2:
         raise InputError("--settings: 1 setting is nothing to choose from; give more alternatives, or a range")
@@ -126,6 +137,25 @@ def plan_tune(algorithm: str | Agent, **arguments: Any) -> TunePlan:
     if last > 2**32:
         raise InputError(f"--confirm_seeds: {search.confirm_seeds} is not allowed; its last seed would be {last - 1}")
     return tune
+
+
+def parse_duration(text: str) -> float:
+    """Convert the text of a time limit to seconds.
+
+    Args:
+        text: A number with its unit, as 90s, 2m or 1.5h.
+
+    Returns:
+        The number of seconds.
+
+    Raises:
+        InputError: If it is none.
+    """
+    found = re.fullmatch(r"(\d+|\d*\.\d+)\s*([smh])", text.strip().lower())
+    seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
+    if not seconds:
+        raise InputError(f"--time: {text!r} is not allowed; it takes a number of s, m or h, as 90s, 2m or 1h")
+    return seconds
 
 
 def make_search(values: dict[str, Any]) -> Search:
@@ -199,7 +229,7 @@ def replan_tune(content: dict[str, Any], **arguments: Any) -> TunePlan:
         raise InputError("--extend: the rungs of a tune are parts of its budget, which cannot change")
     found = content["tune"]
     names = field_specs(Search)
-    is_sound = isinstance(found, dict) and {*names, "space", "preset"} <= found.keys()
+    is_sound = isinstance(found, dict) and {*names, "space", "preset", "kept"} <= found.keys()
     if not is_sound or not isinstance(found["space"], dict) or not isinstance(found["preset"], dict):
         raise InputError("config.json: tune does not say how to search")
     plan = replan({name: value for name, value in content.items() if name != "tune"}, **arguments)
@@ -213,7 +243,7 @@ def replan_tune(content: dict[str, Any], **arguments: Any) -> TunePlan:
         baseline = dataclasses.replace(plan.settings[0].config, **differing)
     except TypeError as error:
         raise InputError(f"config.json: {plan.agent.name} has no such hyperparameters: {error}") from error
-    return TunePlan(plan, search, space, baseline)
+    return TunePlan(plan, search, space, baseline, tuple(found["kept"]))
 
 
 def plan_tune_resumption(path: Path, content: dict[str, Any], *, restart: bool = False, **arguments: Any) -> TunePlan:
