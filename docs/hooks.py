@@ -101,13 +101,14 @@ def learning(algorithm: str) -> str:
 
 
 def flags(command: str) -> str:
-    """The flags of a training command that are no hyperparameters, group by group."""
+    """The flags of a training command that are no hyperparameters, group by group; of tune those of the search."""
     from purejaxrl.agents import AGENTS
     from purejaxrl.cli.flags import training_parser
 
     lines = ["| flag | |", "|---|---|"]
+    groups = ("search",) if command == "tune" else ("what and how", "sweep", "output")
     for group in training_parser(command, AGENTS["dqn"])._action_groups:
-        if group.title in ("what and how", "sweep", "output"):
+        if group.title in groups:
             lines += [f"| `{action.option_strings[0]}` | {said(action)} |" for action in group._group_actions]
     return "\n".join(lines)
 
@@ -116,7 +117,7 @@ def reference(package: str) -> str:
     """The public names of the package, but for types, hyperparameters and errors, which are documented elsewhere."""
     import purejaxrl
 
-    first = ["train", "sweep", "resume", "load", "make_train", "Result"]
+    first = ["train", "sweep", "tune", "resume", "load", "make_train", "Result"]
     names = [name for name in first if name in purejaxrl.__all__]
     names += sorted(set(purejaxrl.__all__) - {"AGENTS", *first})
     homes = {name: purejaxrl.HOMES[name] for name in names}
