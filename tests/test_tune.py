@@ -19,6 +19,7 @@ from purejaxrl import Range
 from purejaxrl.cli import main
 from purejaxrl.errors import ClusterError, InputError
 from purejaxrl.experiment import tune as tuning
+from purejaxrl.experiment import tune_time
 from purejaxrl.experiment.shards import places_of
 from purejaxrl.experiment.tune_plan import plan_tune
 from purejaxrl.storage.files import read_json
@@ -428,13 +429,39 @@ def test_the_command_line(found, tmp_path, capsys):
     assert "--extend: the rungs of a tune are parts of its budget" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_search_with_a_time_limit_repeats_what_it_has_decided(crashing, tmp_path, monkeypatch):
+    """One that is fast enough keeps all; whoever resumes it does, too."""
+    monkeypatch.setattr(tune_time, "measure", lambda tune, local: (0.0, 1e6))
+    options = {**SMALL, **SPACE, "env_steps": 1080, "seeds": 3, "confirm_seeds": 2, "time": "60s"}
+    monkeypatch.setattr(tune_time, "MAX_SETTINGS", 8)
+    crashing(2)
+    with pytest.raises(CrashedError):
+        purejaxrl.tune("vpg", out=tmp_path / "run", **options)
+    crashing(0)
+    content = read_json(tmp_path / "run" / "config.json")
+    assert (content["tune"]["settings"], content["tune"]["kept"]) == (8, [8])
+    result = purejaxrl.resume(tmp_path / "run")
+    assert result.tuning.table["goes_on"].tolist() == [1] * 8 + [0] * 8
+    with ThreadPoolExecutor(1) as executor, pytest.raises(InputError, match="time: it is measured on this machine"):
+        purejaxrl.tune("vpg", executor=executor, **options)
+
+
+@pytest.mark.slow
+def test_a_time_limit_is_kept():
+    """From the call to the Result, within a tenth, with whatever this machine does besides."""
+    started = time.perf_counter()
+    purejaxrl.tune("a3c", env="CartPole-v1", t_max=20, lr=Range(1e-4, 1e-1, log=True), time="60s")
+    assert 54 < time.perf_counter() - started < 66
+
+
 def test_a_dry_run_shows_the_search(capsys, tmp_path):
     assert main([*words_of(), "--out", str(tmp_path / "run"), "--dry_run"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["tune"] == {
-        "settings": 7, "objective": "final_return", "method": "halving", "eta": 3, "confirm_seeds": 2,
+        "settings": 7, "objective": "final_return", "method": "halving", "eta": 3, "confirm_seeds": 2, "time": None,
         "space": {"gamma": [0.9, 0.99], "pi_lr": {"low": 1e-4, "high": 0.1, "log": True}},
-        "preset": {"gamma": 0.99, "pi_lr": 3e-4},
+        "preset": {"gamma": 0.99, "pi_lr": 3e-4}, "kept": [],
     }  # fmt: skip
     assert not (tmp_path / "run").exists()
 
@@ -455,6 +482,10 @@ def test_a_dry_run_shows_the_search(capsys, tmp_path):
         ("--pi_lr 1e-3..0", "--pi_lr: 0.001..0 is not a range"),
         ("--method racing --seeds 1", "--method: racing compares intervals over seeds; give --seeds 2 or more"),
         ("--random 3", "unknown flag --random"),
+        ("--time soon", "--time: 'soon' is not allowed; it takes a number of s, m or h, as 90s, 2m or 1h"),
+        ("--time 2m", "--time: it decides how many settings there are; leave --settings 7 out"),
+        ("--time 2m --method racing", "--time: it decides the rungs of halving, not those of --method racing"),
+        ("--job_time 01:00:00", "--job_time: 01:00:00 is for --cluster slurm"),
         ("--seed 4294967292", "--confirm_seeds: 2 is not allowed; its last seed would be 4294967296"),
         ("--env Pendulum-v1 --objective steps_to_solve", "--stop_when_solved: no threshold is agreed for Pendulum-v1"),
     ],

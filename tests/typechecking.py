@@ -6,6 +6,7 @@ from beartype import BeartypeConf, beartype
 LEFT_OUT = {
     ("purejaxrl.api", "train"),
     ("purejaxrl.api", "sweep"),
+    ("purejaxrl.api", "tune"),
     ("purejaxrl.api", "resume"),
     ("purejaxrl.analysis.evaluation", "evaluate"),
     ("purejaxrl.analysis.export", "export"),

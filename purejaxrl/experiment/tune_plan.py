@@ -116,7 +116,7 @@ def plan_tune(algorithm: str | Agent, **arguments: Any) -> TunePlan:
     space = {name: value for name, value in given.items() if isinstance(value, list | Range)}
     fixed = {name: value for name, value in given.items() if name not in space}
     if not space:
-        defaults = default_space(agent, name, observation_type)
+        defaults = default_space(agent)
         space = {name: source for name, source in defaults.items() if name not in fixed}
     if not space:
         raise InputError("--settings: settings of what? give a list or a range for a hyperparameter")
@@ -196,13 +196,11 @@ def _usual_env_steps(agent: Agent, env: str, observation_type: str, preset: str,
     return int(config.env_steps or tuned.get("env_steps") or ENV_STEPS.get(family, max(ENV_STEPS.values())))
 
 
-def default_space(agent: Agent, env: str, observation_type: str) -> dict[str, list[Any] | Range]:
+def default_space(agent: Agent) -> dict[str, list[Any] | Range]:
     """Return what settings are drawn from where the user gives no list and no range.
 
     Args:
         agent: The algorithm.
-        env: Name of the environment.
-        observation_type: `default` or `img`.
 
     Returns:
         Lists of alternatives and ranges by name.

@@ -10,6 +10,8 @@ from purejaxrl.errors import InputError
 from purejaxrl.experiment import search
 from purejaxrl.experiment.intervals import student_quantile
 from purejaxrl.experiment.search import Rung, RungResult, SearchSpec, Step
+from purejaxrl.experiment.tune_plan import parse_duration
+from purejaxrl.experiment.tune_time import choose
 from purejaxrl.training.metrics import RunStats
 
 INF, NAN = np.inf, np.nan
@@ -199,3 +201,56 @@ def test_what_cannot_be_divided_is_refused(options, said):
 @pytest.mark.parametrize("options", [{"settings": 5}, {"method": "random"}])
 def test_one_rung_takes_any_budget(options):
     search.check_search(spec_of(**{**options, "env_steps": 100}))
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("2m", 120), ("1.5h", 5400), (" .5M ", 30), ("10 s", 10)])
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2", "m", "0s", "-1m", "2 days", "1h30m", "inf s", "1e3s"])
+def test_what_is_no_duration(text):
+    with pytest.raises(
+        InputError, match=r"^time: .* is not allowed; it takes a number of s, m or h, as 90s, 2m or 1h$"
+    ):
+        parse_duration(text)
+
+
+def cost(spec, choice):
+    spec = spec._replace(settings=choice.settings, env_steps=choice.env_steps)
+    return search.count_env_steps(search.plan_rungs(spec)) + 2 * choice.confirm_seeds * choice.env_steps
+
+
+@pytest.mark.parametrize("env_steps", [3e6, 2e7, 1e8])
+def test_what_there_is_time_for(env_steps):
+    """As many settings as fit, of which one more step of the list would not."""
+    spec = spec_of(seeds=8, env_steps=500_000)
+    choice = choose(spec, 32, env_steps, is_budget_given=False)
+    assert choice.confirm_seeds == 32
+    assert cost(spec, choice) <= env_steps
+    assert choice.env_steps <= 500_000
+    if choice.settings < 256:
+        assert cost(spec, choice._replace(settings=int(choice.settings * 1.11) + 1)) > env_steps
+    given = choose(spec, 32, env_steps, is_budget_given=True)
+    assert given.env_steps == 500_000
+    # A third of the time.
+    assert given.confirm_seeds == min(32, int(env_steps / 3 / 1_000_000))
+    assert cost(spec, given) <= env_steps or given.settings == 6
+
+
+def test_settings_that_go_on_in_time():
+    """Of 27 settings nine would go on, each with two more seeds: 4 x 9000 - 2 x 3000 env steps for each."""
+    spec = spec_of(settings=27, seeds=4)
+    (first,) = [result_of(Rung(tuple(range(27)), 2, 3000), range(27))]
+    for count in (3, 9, 27):
+        assert search.keep_in_time(spec, [first], count * 30_000) == count
+        assert search.keep_in_time(spec, [first], count * 30_000 - 1) == count - 1
+    assert search.keep_in_time(spec, [first], -1.0) == 2
+    assert search.keep_in_time(spec, [first], 1e9) == 27
+    chosen = search.next_rung(spec._replace(kept=(4,)), [first])
+    assert chosen == Rung((23, 24, 25, 26), 4, 9000)
+    # With four rungs, what follows counts, too: 256, then c, c / 3 and c / 9 settings.
+    spec = spec_of(settings=256, seeds=8, env_steps=81_000)
+    first = result_of(Rung(tuple(range(256)), 1, 3000), range(256))
+    each = [2 * 9000 - 3000, 4 * 27_000 - 2 * 9000, 8 * 81_000 - 4 * 27_000]
+    assert search.keep_in_time(spec, [first], 18 * each[0] + 6 * each[1] + 2 * each[2]) == 18
