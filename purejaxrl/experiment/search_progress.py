@@ -223,9 +223,12 @@ class SearchTerminal:
         self.bar.n, self.bar.ncols = max(self.bar.n, min(done, self.planned)), terminal_columns(self.stream)
         place, best = f"rung {self.standing.rung}/{self.standing.rungs}", format_best(self.standing)
         left, spent = counted(self.standing.settings, "setting"), self._spent(int(self.bar.n))
+        score = self.standing.score
+        short = "" if score is None else f"best {format_score(score)}"
         candidates = [
             (SWEEP_BAR, [place, left, best, spent]),
-            (SWEEP_BAR, [place, left, best]),
+            (SWEEP_BAR, [place, left, short, spent]),
+            (SWEEP_BAR.replace(GRAPHIC, ""), [place, left, short, spent]),
             (SWEEP_BAR.replace(GRAPHIC, ""), [place, left, spent]),
             (SWEEP_BAR.replace(GRAPHIC, ""), [place]),
         ]

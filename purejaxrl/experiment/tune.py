@@ -57,6 +57,7 @@ from purejaxrl.experiment.search import (
     score,
 )
 from purejaxrl.experiment.search_progress import SafeSearchReporter, SearchReporter, Standing
+from purejaxrl.experiment.settings import Range
 from purejaxrl.experiment.shards import Leg, Shard, Trained, concatenate, describe, join, pack, sort_rows, unpack
 from purejaxrl.experiment.tracker import BatchPosition, RunTracker, summarize
 from purejaxrl.experiment.tune_plan import TunePlan, plan_confirmation
@@ -329,7 +330,9 @@ def search(setup: Setup, output: Output) -> Searched:
             searched.trained.append(arrival.trained._replace(episodes={}, metrics={}, closing=None))
             _add(tracker, arrival)
             setup.report(arrival.trained.runs, arrival.trained.stats)
-        whole = join([arrival.trained for arrival in arrivals]) if arrivals else None
+        # Params of several programs do not have the same shapes.
+        parts = [arrival.trained._replace(params={}, best=None, best_return=None) for arrival in arrivals]
+        whole = join(parts) if parts else None
         if whole is None or len(whole.runs) < len(runs):
             # Runs that were under way are closed as if they did not go on.
             rest = None if waiting is None else _select(waiting, np.isin(waiting["run"], runs))
@@ -730,8 +733,10 @@ def _standing(tune: TunePlan, rungs: int, rung: Rung, results: Sequence[RungResu
     if results:
         last = results[-1]
         place = int(ranking(last)[0])
-        setting = tune.plan.settings[last.rung.settings[place]]
-        label, found = label_of(setting.values), score(tune.spec, last)[place]
+        values = tune.plan.settings[last.rung.settings[place]].values
+        # A list of one value makes no difference.
+        searched = [name for name, source in tune.space.items() if isinstance(source, Range) or len(source) > 1]
+        label, found = label_of({name: values[name] for name in searched}), score(tune.spec, last)[place]
     return Standing(len(results) + 1, rungs, len(rung.settings), rung.seeds, rung.env_steps, label, found)
 
 
