@@ -565,7 +565,9 @@ def run_new_tune(
     """
     planned, deadline = make_plan(), None
     if planned.search.time is not None:
-        check_free(absolute_path(out or "."), overwrite=overwrite or out is None)
+        if out is not None:
+            # Rather than once it has been measured.
+            check_free(absolute_path(out), overwrite=overwrite)
         planned, deadline = plan_in_time(make_plan, planned, executor, started)
     with new_run(planned.plan, out, overwrite=overwrite, loggers=loggers, executor=executor) as opened:
         plan, folder, temporary = opened

@@ -425,6 +425,8 @@ def test_the_command_line(found, tmp_path, capsys):
     assert command in out.replace(str(Path("~").expanduser()), "~") or command in out
     assert main(["resume", str(tmp_path / "run"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tune"]["confirmed"]["seeds"] == 2
+    assert main(["resume", str(tmp_path / "run"), "--dry_run"]) == 0
+    assert json.loads(capsys.readouterr().out)["tune"]["settings"] == 7
     assert main(["resume", str(tmp_path / "run"), "--extend", "3000"]) == 2
     assert "--extend: the rungs of a tune are parts of its budget" in capsys.readouterr().err
 
@@ -517,6 +519,10 @@ def test_spaces():
         plan_tune("vpg", pi_lr=[1e-3])
     array = plan_tune("vpg", pi_lr=np.array([1e-3, 1e-2]))
     assert [setting.config.pi_lr for setting in array.plan.settings] == [1e-3, 1e-2]
+    # What is off is a choice, too.
+    tuned = {"preset": "tuned", "observation_type": "default", "lr": [1e-3, 1e-2]}
+    off = plan_tune("dqn", target_update_steps=None, target_update=5, **tuned)
+    assert {setting.config.target_update_steps for setting in off.plan.settings} == {None}
 
 
 def test_the_usual_budget():

@@ -51,9 +51,14 @@ def _resume(words: list[str]) -> int:
     from purejaxrl.api import resume_run
     from purejaxrl.experiment import run
     from purejaxrl.experiment.progress import terminal_of
+    from purejaxrl.experiment.tune_plan import plan_tune_resumption
 
     with _warning_in_one_line():
         if own["dry_run"]:
+            content = read_json(path / "config.json")
+            if "tune" in content:
+                print(json.dumps(plain(plan_tune_resumption(path, content, **flags).as_dict()), indent=2))
+                return 0
             plan, found = run.plan_resumption(path, **flags)
             print(json.dumps(plain(plan.as_dict() | {"checkpoint": str(found.path) if found else None}), indent=2))
             return 0

@@ -104,9 +104,7 @@ def plan_tune(algorithm: str | Agent, **arguments: Any) -> TunePlan:
         raise InputError(f"--time: it decides the rungs of halving, not those of --method {search.method}")
     options = {name: value for name, value in arguments.items() if name in field_specs(Options)}
     given = {
-        name: value
-        for name, value in arguments.items()
-        if name not in field_specs(Search) and name not in options and value is not None
+        name: value for name, value in arguments.items() if name not in field_specs(Search) and name not in options
     }
     if search.objective == "steps_to_solve":
         options["stop_when_solved"] = True
@@ -120,7 +118,7 @@ def plan_tune(algorithm: str | Agent, **arguments: Any) -> TunePlan:
         space = {name: source for name, source in defaults.items() if name not in fixed}
     if not space:
         raise InputError("--settings: settings of what? give a list or a range for a hyperparameter")
-    if "env_steps" not in fixed:
+    if fixed.get("env_steps") is None:
         fixed["env_steps"] = _usual_env_steps(agent, name, observation_type, preset, fixed)
     # All combinations of lists, if these are no more.
     is_grid = not any(isinstance(source, Range) for source in space.values())
@@ -180,7 +178,7 @@ def make_search(values: dict[str, Any]) -> Search:
 def _check_budget(agent: Agent, given: dict[str, Any]) -> None:
     """Check that the budget is one number of env steps, of which rungs take a part."""
     for name in BUDGETS:
-        if name in given and name != "env_steps":
+        if given.get(name) is not None and name != "env_steps":
             raise InputError(f"--{name}: tune divides a budget of env steps; give --env_steps")
     if "env_steps" not in budget_names(agent.Config):
         raise InputError(f"--env_steps: {agent.name} has no such budget, and tune divides it into rungs")
