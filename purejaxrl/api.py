@@ -280,7 +280,7 @@ def tune(
     env_params: Any = None,
     observation_type: str | None = None,
     renderer: Renderer | None = None,
-    preset: str = "original",
+    preset: str | Path = "original",
     device: str = "cpu",
     devices: int | None = None,
     max_memory: float | None = None,
@@ -328,7 +328,7 @@ def tune(
         env_params: Parameters of a gymnax environment where they are not its defaults: all, or a dict of those changed.
         observation_type: `default` for state vectors, `img` for images; by default what the preset has.
         renderer: How to draw the images of an environment of your own.
-        preset: What hyperparameters are that are not searched: `original`, or `tuned`.
+        preset: What hyperparameters are that are not searched: `original`, `tuned`, or the path of a best.json.
         device: `cpu`, `cuda` (or `gpu`), `tpu`, or `auto`.
         devices: How many devices to use, all by default; on a CPU every core is one.
         max_memory: GiB that may be used, by default 60% of what there is.

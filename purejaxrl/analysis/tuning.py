@@ -19,9 +19,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
 from purejaxrl.analysis.plots import COLORS, OTHER_COLOR, default_style
-from purejaxrl.analysis.statistics import Scores, interquartile_mean, interval
+from purejaxrl.analysis.statistics import Scores
 from purejaxrl.analysis.summary import parse_summary
 from purejaxrl.errors import InputError, reason
+from purejaxrl.experiment.intervals import interquartile_mean, interval
 from purejaxrl.experiment.labels import counted, show, wrap_label
 from purejaxrl.storage.files import home_path, read_json
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from tqdm import tqdm
 
 from purejaxrl.errors import in_one_line, warn
-from purejaxrl.experiment.labels import counted, terminal_columns
+from purejaxrl.experiment.labels import counted, preset_name, terminal_columns
 from purejaxrl.experiment.progress import (
     GRAPHIC,
     SECONDS_BETWEEN_LINES,
@@ -319,8 +319,9 @@ def search_terminal_of(tune: TunePlan) -> SearchTerminal:
     plan, spec = tune.plan, tune.spec
     rungs = plan_rungs(spec)
     title = (
-        f"{plan.agent.name} on {plan.env}, preset {plan.options.preset}: {counted(spec.settings, 'setting')} x up to "
-        f"{counted(spec.seeds, 'seed')} x {spec.env_steps:,} env steps, {spec.method} in {counted(len(rungs), 'rung')}"
+        f"{plan.agent.name} on {plan.env}, preset {preset_name(plan.options.preset)}: "
+        f"{counted(spec.settings, 'setting')} x up to {counted(spec.seeds, 'seed')} x {spec.env_steps:,} env steps, "
+        f"{spec.method} in {counted(len(rungs), 'rung')}"
     )
     return SearchTerminal(title, plan.agent.name, *_extent(spec, rungs))
 

@@ -20,6 +20,7 @@ from purejaxrl.experiment.run import check_nothing_is_lost
 from purejaxrl.experiment.run_config import as_tuple
 from purejaxrl.experiment.search import SETTINGS, Search, SearchSpec, check_search
 from purejaxrl.experiment.settings import Range, Setting, count_settings
+from purejaxrl.experiment.spaces import default_space
 from purejaxrl.storage import run_folder
 from purejaxrl.types import Agent
 
@@ -109,8 +110,9 @@ def plan_tune(algorithm: str | Agent, **arguments: Any) -> TunePlan:
     if search.objective == "steps_to_solve":
         options["stop_when_solved"] = True
     _check_budget(agent, given)
-    name, preset = env_name(options.get("env", Options.env)), options.get("preset", Options.preset)
-    observation_type = presets.observation_type_of(agent, preset, options.get("observation_type"))
+    name, preset = env_name(options.get("env", Options.env)), str(options.get("preset", Options.preset))
+    best = presets.read_best(preset, agent, given)
+    observation_type = presets.observation_type_of(agent, preset, options.get("observation_type"), best)
     space = {name: value for name, value in given.items() if isinstance(value, list | Range)}
     fixed = {name: value for name, value in given.items() if name not in space}
     if not space:
@@ -119,7 +121,7 @@ def plan_tune(algorithm: str | Agent, **arguments: Any) -> TunePlan:
     if not space:
         raise InputError("--settings: settings of what? give a list or a range for a hyperparameter")
     if fixed.get("env_steps") is None:
-        fixed["env_steps"] = _usual_env_steps(agent, name, observation_type, preset, fixed)
+        fixed["env_steps"] = _usual_env_steps(agent, name, observation_type, preset, fixed, best)
     # All combinations of lists, if these are no more.
     is_grid = not any(isinstance(source, Range) for source in space.values())
     settings = SETTINGS if search.settings is None else search.settings
@@ -128,7 +130,7 @@ def plan_tune(algorithm: str | Agent, **arguments: Any) -> TunePlan:
     plan = plan_sweep(agent, **options, **fixed, **space, random=random)
     if len(plan.settings) < 2:
         raise InputError("--settings: 1 setting is nothing to choose from; give more alternatives, or a range")
-    baseline = presets.resolve(agent, name, observation_type, preset, fixed)
+    baseline = presets.resolve(agent, name, observation_type, preset, fixed, best)
     tune = TunePlan(plan, search, space, baseline)
     check_search(tune.spec)
     last = plan.options.seed + plan.options.seeds + search.confirm_seeds
@@ -186,26 +188,19 @@ def _check_budget(agent: Agent, given: dict[str, Any]) -> None:
         raise InputError("--env_steps: it is the budget of every run of a tune, and takes one value")
 
 
-def _usual_env_steps(agent: Agent, env: str, observation_type: str, preset: str, fixed: dict[str, Any]) -> int:
+def _usual_env_steps(
+    agent: Agent,
+    env: str,
+    observation_type: str,
+    preset: str,
+    fixed: dict[str, Any],
+    best: presets.BestFile | None,
+) -> int:
     """Return the budget of a run where the user gives none: the preset's, that of `tuned`, or that of the algorithm."""
-    config = presets.resolve(agent, env, observation_type, preset, fixed)
+    config = presets.resolve(agent, env, observation_type, preset, fixed, best)
     tuned = presets.TUNED.get(presets.tuned_key(agent, env, observation_type, fixed), {})
     family = presets.family_of(agent)
     return int(config.env_steps or tuned.get("env_steps") or ENV_STEPS.get(family, max(ENV_STEPS.values())))
-
-
-def default_space(agent: Agent) -> dict[str, list[Any] | Range]:
-    """Return what settings are drawn from where the user gives no list and no range.
-
-    Args:
-        agent: The algorithm.
-
-    Returns:
-        Lists of alternatives and ranges by name.
-    """
-    rates = {"vpg": ("pi_lr", "v_lr"), "a3c": ("lr",), "dqn": ("lr",)}.get(presets.family_of(agent), ())
-    space: dict[str, list[Any] | Range] = {name: Range(1e-4, 3e-2, log=True) for name in rates}
-    return space | ({"gamma": Range(0.95, 0.999)} if rates else {})
 
 
 def replan_tune(content: dict[str, Any], **arguments: Any) -> TunePlan:
