@@ -45,7 +45,7 @@ def words_of(**changes):
 
 # They say when something was done, and by whom.
 TIMED = ("summary.json", "confirm/summary.json", "confirm/checkpoints")
-FIGURES = ("sweep.png", "confirm/sweep.png")
+FIGURES = ("sweep.png", "tune.png", "confirm/sweep.png")
 
 
 def files(path):
