@@ -11,7 +11,7 @@ NEWEST_PYTHON ?= $(shell for v in 3.14 3.13 3.12; do for p in python$$v $${PYENV
 	$$p -c '' 2>/dev/null && echo $$p && break 2; done; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-notebooks test-full test-oldest test-newest test-shipped coverage audit lint bench bench-quick bench-waiting bench-sweeps bench-clusters bench-scaling bench-learning bench-parity figures docs lock clean
+.PHONY: help demo test test-unit test-notebooks test-full test-oldest test-newest test-shipped coverage audit lint bench bench-quick bench-waiting bench-sweeps bench-clusters bench-tuning bench-scaling bench-learning bench-parity figures docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -119,6 +119,10 @@ bench-sweeps: $(INSTALLED) ## whole sweeps, from pressing Enter to the last file
 
 bench-clusters: $(INSTALLED) ## a sweep by two Dask workers beside one process, and what a shard costs; six minutes
 	$(BIN)/python benchmarks/clusters.py
+	$(BIN)/python benchmarks/report.py
+
+bench-tuning: $(INSTALLED) ## searches for hyperparameters, judged on fresh seeds; goes on where it was interrupted
+	$(BIN)/python benchmarks/tuning.py
 	$(BIN)/python benchmarks/report.py
 
 bench-scaling: $(INSTALLED) ## cost per seed against seeds, cores and actors; goes on where it was interrupted

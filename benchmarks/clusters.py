@@ -26,7 +26,7 @@ import machine
 from sweeps import command
 
 HERE = Path(__file__).parent
-WORDS = "sweep a3c --preset tuned --env CartPole-v1 --seeds 32 --lr 1e-3,2e-3 --env_steps 2000000"
+WORDS = "sweep a3c --preset tuned --env CartPole-v1 --seeds 256 --lr 1e-3,2e-3 --env_steps 500000"
 QUICK = "sweep a3c --preset tuned --env CartPole-v1 --seeds 8 --lr 1e-3,2e-3 --env_steps 300000"
 # As many shards as there are groups of runs side by side, as none takes long.
 SHARDS = 100

@@ -67,6 +67,8 @@ def main() -> None:
         "",
         *cluster_lines(json.loads((HERE / "clusters.json").read_text())),
         "",
+        *tuning_lines(json.loads((HERE / "tuning.json").read_text())),
+        "",
         *waiting_lines(json.loads((HERE / "waiting.json").read_text())),
         "",
         *checkpoint_lines(json.loads((HERE / "checkpoints.json").read_text())),
@@ -249,6 +251,41 @@ def cluster_lines(clusters: dict[str, Any]) -> list[str]:
         "",
         machine_line(clusters["machine"]),
     ]
+
+
+def tuning_lines(tuning: dict[str, Any]) -> list[str]:
+    """Searches for hyperparameters: what they took, and what fresh seeds say of their winners."""
+    rows = []
+    for found in tuning["searches"]:
+        share = found["env_steps"] / found["full_env_steps"]
+        confirmed, values = found["confirmed"], ", ".join(f"{name} {value}" for name, value in found["values"].items())
+        judged = [
+            f"{it['score']:.1f} [{it['low']:.1f}, {it['high']:.1f}]{_solved(it['solved'], confirmed['seeds'])}"
+            for it in (confirmed["winner"], confirmed["preset"])
+        ]
+        rows.append(
+            f"| `{found['command']}` | {found['seconds']:.1f} | {found['compile_seconds']:.1f} | "
+            f"{found['env_steps'] / 1e6:.1f} M ({100 * share:.1f}%) | {found['score']:.1f} | {judged[0]} | {judged[1]} | {values} |"
+        )
+    return [
+        "## Searches for hyperparameters",
+        "",
+        "`make bench-tuning`: seconds from pressing Enter to the prompt, the confirmation included; of them compilation, where a program was "
+        "trained for the first time; env steps of the search and their share of those that all settings and seeds would have taken; the final "
+        "return (interquartile mean) that the winner had in the search; and what fresh seeds say of the winner and the preset, with 95% "
+        "intervals and how many runs reached the threshold.",
+        "",
+        "| command | seconds | compiling | env steps | in the search | winner | preset | values of the winner |",
+        "|---|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        machine_line(tuning["machine"]),
+    ]
+
+
+def _solved(number: int | None, seeds: int) -> str:
+    """How many runs were solved, where there is a threshold."""
+    return "" if number is None else f", {number} of {seeds} solved"
 
 
 def sweep_lines(sweeps: dict[str, Any]) -> list[str]:
