@@ -452,7 +452,7 @@ def wait_for_shards(path, count=1):
     wait_until(lambda: len(find_shards(path)) >= count)
 
 
-def test_dask_trains_and_a_killed_worker_is_made_up_for(alone, dask, tmp_path, covered_processes):
+def test_dask_trains_and_a_killed_worker_is_made_up_for(alone, dask, tmp_path):
     """It is killed while it compiles or trains the first shard."""
     _, address = start_scheduler(dask, tmp_path)
     nanny = start_worker(dask, address)

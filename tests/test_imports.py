@@ -46,11 +46,10 @@ def test_what_only_prints_imports_nothing_slow(words, tmp_path):
 @pytest.mark.parametrize(
     "words",
     [
-        "train dqn --help",
         "list",
         *(
             pytest.param(words, marks=pytest.mark.slow)
-            for words in ("sweep a3c --help", "resume --help", "list --json")
+            for words in ("train dqn --help", "sweep a3c --help", "resume --help", "list --json")
         ),
     ],
 )

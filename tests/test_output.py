@@ -258,6 +258,7 @@ def test_a_terminal_that_goes_without_a_signal_takes_no_training_with_it(tmp_pat
     assert_complete(tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("covered_processes")
 def test_a_terminal_that_is_closed_ends_a_training_with_a_checkpoint(tmp_path):
     here, there = pty.openpty()

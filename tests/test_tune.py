@@ -229,10 +229,12 @@ def crashing(monkeypatch):
 @pytest.mark.parametrize(
     ("after", "spoil"),
     [
-        (1, "states"),
         (2, "shard"),
         (4, "nothing"),
-        *(pytest.param(*point, marks=pytest.mark.slow) for point in ((1, "nothing"), (2, "nothing"), (3, "states"))),
+        *(
+            pytest.param(*point, marks=pytest.mark.slow)
+            for point in ((1, "nothing"), (1, "states"), (2, "nothing"), (3, "states"))
+        ),
     ],
 )
 @pytest.mark.usefixtures("undrawn")
@@ -350,6 +352,7 @@ def test_every_method_trains_parts_of_the_same_sweep(whole, method, tmp_path):
         assert set(table["seeds"]) == {3}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_runs_that_are_solved_end_within_their_rung(tmp_path):
     """Whole rungs of them, so that the clock of the next rung begins later than they have ended."""

@@ -255,7 +255,7 @@ def _print_summary(result: Result) -> None:
         print(f"diverged (NaN): runs {name_runs(summary['failed_runs'])}")
     if result.curve.exists():
         print(f"curve{'s' if result.config.is_sweep else ''}: {shorten_path(result.curve)}")
-    if (result.path / "tune.png").exists():
+    if "tune" in summary and (result.path / "tune.png").exists():
         print(f"search: {shorten_path(result.path / 'tune.png')}")
 
 
