@@ -574,3 +574,25 @@ def test_a_killed_search_is_resumed(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert_same_search(tmp_path / "alone", path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
+def test_networks_of_several_depths_are_searched_together(tmp_path):
+    """Their programs have states of other names."""
+    settings = {**SEARCH, "hidden_sizes": [(8,), (8, 8)], "confirm_seeds": 0}
+    found = purejaxrl.tune("vpg", out=tmp_path / "run", **settings)
+    going = found.tuning.table.query("rung == 1")
+    assert len(going) == 3
+    assert set(found.tuning.table["hidden_sizes"]) == {"8", "8x8"}
+
+
+def test_what_a_default_space_has_gives_way_to_the_rule_that_the_user_gives():
+    tune = plan_tune("dqn", observation_type="default", target_update=5, settings=4)
+    assert {setting.config.target_update for setting in tune.plan.settings} == {5}
+    assert {setting.config.target_update_steps for setting in tune.plan.settings} == {None}
+
+
+def test_a_confirmation_is_planned_before_the_search():
+    with pytest.raises(InputError, match=r"^confirm_seeds: 60000 is not allowed; it takes up to 50000"):
+        plan_tune("vpg", settings=4, confirm_seeds=60_000)

@@ -53,6 +53,7 @@ class Tuning:
 
     Attributes:
         path: The run folder.
+        setting: Number of the setting that won.
         best: The hyperparameters that were searched, as the winner has them, by name.
         hyperparameters: All hyperparameters of the winner by name, as config.json records them.
         objective: What was compared.
@@ -61,6 +62,7 @@ class Tuning:
     """
 
     path: Path
+    setting: int
     best: dict[str, Any]
     hyperparameters: dict[str, Any]
     objective: str
@@ -86,9 +88,11 @@ class Tuning:
             raise InputError(f"cannot read {file}: {reason(error)}") from error
 
     def finalists(self) -> pd.DataFrame:
-        """Select the rows of `table` of settings that have trained for the full budget, best first."""
+        """Select the rows of `table` of settings that have trained for the full budget: the winner, then by score."""
         last = self.table[self.table["budget"] == self.table["budget"].max()]
-        return last.sort_values("score", ascending=self.objective == "steps_to_solve", kind="stable", ignore_index=True)
+        last = last.sort_values("score", ascending=self.objective == "steps_to_solve", kind="stable")
+        # Others may have its score: the mean return decided between them.
+        return last.sort_values("setting", key=lambda it: it != self.setting, kind="stable", ignore_index=True)
 
 
 def read_tuning(path: Path) -> Tuning:
@@ -112,6 +116,7 @@ def read_tuning(path: Path) -> Tuning:
         confirmed = found_by["confirmed"]
         return Tuning(
             path,
+            int(found_by["setting"]),
             {name: as_tuple(hyperparameters[name]) for name in found_by["values"]},
             {name: as_tuple(value) for name, value in hyperparameters.items()},
             found_by["objective"],

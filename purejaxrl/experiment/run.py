@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -76,6 +76,7 @@ def run_experiment(
     found: Checkpoint | None = None,
     executor: Workers | None = None,
     width: int | None = None,
+    signals: StopSignals | None = None,
 ) -> Outcome:
     """Train a Plan and write its run folder; a signal stops it, and everything learned so far is kept.
 
@@ -88,6 +89,7 @@ def run_experiment(
         found: The checkpoint to continue from, None for the beginning.
         executor: An Executor whose workers train, None to train in this process.
         width: Number of runs that a program has room for at least, None for as many as there are.
+        signals: Records signals already, None to do so while training.
 
     Returns:
         The outcome of the training.
@@ -121,32 +123,30 @@ def run_experiment(
     log("run folder: %s", folder.path)
     log("devices: %s, %d of %d used", local[0].device_kind, used, len(local))
     reporter = SafeReporter(progress) if progress else Silent()
-    signals = StopSignals()
+    stop = StopSignals() if signals is None else signals
     # Data first, then the checkpoint, then what can be made from the data again.
     callbacks = [
         FileWriter(folder, restored.tails),
         Logging(folder, Listeners(loggers)),
-        Checkpointer(
-            folder, plan.options.checkpoint_every, signals.deferring, restored.position if has_shards else None
-        ),
+        Checkpointer(folder, plan.options.checkpoint_every, stop.deferring, restored.position if has_shards else None),
         ProgressDisplay(reporter),
         Finisher(folder, write_results),
     ]
     is_finished = False
-    with signals, ExitStack() as closing:
+    with stop if signals is None else nullcontext(), ExitStack() as closing:
         for callback in callbacks:
             closing.callback(callback.on_close)
             callback.on_start(tracker, config)
         if has_shards:
             is_finished = _train_by_shards(
-                plan, local, executor, tracker, callbacks, folder, signals, restored.position, width
+                plan, local, executor, tracker, callbacks, folder, stop, restored.position, width
             )
         else:
             with suppress(StopRequestedError):
-                for stage in train_groups(plan, local, signals.is_stopping, reporter.note, restored):
+                for stage in train_groups(plan, local, stop.is_stopping, reporter.note, restored):
                     rows = tracker.record(stage)
                     has_diverged = plan.options.fail_on_nan and len(diverged_runs(stage)) > 0
-                    is_stopping = signals.is_stopping() or has_diverged
+                    is_stopping = stop.is_stopping() or has_diverged
                     for callback in callbacks:
                         callback.on_chunk(Event(tracker, stage, rows, is_stopping, has_diverged))
                     if stage.chunk.is_last or is_stopping:
@@ -161,7 +161,7 @@ def run_experiment(
         reporter.close()
         # Still within StopSignals: what has been learned is written whole. A signal that came with the last chunk has
         # stopped nothing.
-        stopped_by = None if is_finished else signals.received
+        stopped_by = None if is_finished else stop.received
         summary = plain(summarize(tracker, stopped_by))
         for callback in callbacks:
             callback.on_end(summary)

@@ -17,7 +17,7 @@ import numpy as np
 from purejaxrl.components.hyperparameters import config, static
 from purejaxrl.errors import InputError
 from purejaxrl.experiment.intervals import interquartile_mean, interval, student_quantile
-from purejaxrl.training.metrics import RunStats
+from purejaxrl.training.metrics import RunStats, area_until
 
 # Settings, and seeds of each, unless the user says how many.
 SETTINGS = 256
@@ -72,6 +72,7 @@ class SearchSpec(NamedTuple):
         eta: Of so many settings one goes on.
         kept: How many settings go on to each rung of halving after the first, where time has decided that; others
             follow from eta.
+        stop_at: Mean return at which a run ends as solved, None if it does not.
     """
 
     method: str
@@ -82,6 +83,7 @@ class SearchSpec(NamedTuple):
     iteration: int
     eta: int
     kept: tuple[int, ...] = ()
+    stop_at: float | None = None
 
 
 class Rung(NamedTuple):
@@ -309,15 +311,20 @@ def race(spec: SearchSpec, results: Sequence[RungResult]) -> Rung | None:
 
 
 def _is_in_the_race(worth: np.ndarray, slices: int) -> np.ndarray:
-    """Whether each setting's interval reaches that of the best, [settings]; the best itself always is."""
+    """Whether each setting's interval reaches that of the best, [settings]; the best itself always is.
+
+    A setting of which a seed has no value has no interval, and stays as long as it has an interquartile mean.
+    """
     count, seeds = worth.shape
-    is_known = np.isfinite(worth).all(axis=1)
+    is_known, has_value = np.isfinite(worth).all(axis=1), np.isfinite(interquartile_mean(worth))
+    if not is_known.any():
+        return has_value if has_value.any() else np.ones(count, bool)
     finite = np.where(is_known[:, None], worth, 0.0)
     mean = np.where(is_known, finite.mean(axis=1), -np.inf)
     quantile = student_quantile(ERROR_RATE / (2 * count * slices), seeds - 1)
     margin = quantile * finite.std(axis=1, ddof=1) / math.sqrt(seeds)
     best = int(np.argmax(mean))
-    return mean + margin >= mean[best] - margin[best]
+    return np.where(is_known, mean + margin >= mean[best] - margin[best], has_value)
 
 
 def evaluate(spec: SearchSpec, rung: Rung, stats: RunStats, has_diverged: np.ndarray) -> RungResult:
@@ -337,7 +344,8 @@ def evaluate(spec: SearchSpec, rung: Rung, stats: RunStats, has_diverged: np.nda
         is_solved = stats.solved_at_steps >= 0
         values = -np.where(is_solved, stats.solved_at_steps, 2 * spec.env_steps).astype(float)
     else:
-        values = stats.area if spec.objective == "area" else stats.recent_return
+        areas = stats.area if spec.stop_at is None else area_until(stats, rung.env_steps, spec.stop_at)
+        values = areas if spec.objective == "area" else stats.recent_return
     shape = (len(rung.settings), rung.seeds)
     worth, returns = (
         np.where(np.isfinite(one) & ~has_diverged, one, -np.inf).reshape(shape) for one in (values, stats.recent_return)
@@ -372,6 +380,8 @@ def score(spec: SearchSpec, result: RungResult) -> list[Score]:
     # The ends are not known where a resample may hold nothing but diverged runs.
     with np.errstate(invalid="ignore"):
         low, high = interval(result.worth)
+    is_sure = np.isfinite(low) & np.isfinite(high)
+    low, high = np.where(is_sure, low, np.nan), np.where(is_sure, high, np.nan)
     low, high = (-high, -low) if spec.objective == "steps_to_solve" else (low, high)
     figures = np.stack([sign * mean, low, high], axis=1)
     return [Score(*row) for row in np.where(np.isfinite(figures), figures, np.nan).tolist()]

@@ -259,18 +259,12 @@ def find_diverged(learner: Learner, runs: int) -> np.ndarray:
 
 
 def _area_per_run(plan: Plan, stats: RunStats) -> np.ndarray:
-    """Compute the area under each run's learning curve, divided by its length.
-
-    A run that was stopped because it was solved counts as continuing at the threshold to the end of its budget, where
-    that is counted in env steps: learning sooner must not look worse.
-    """
-    if not plan.options.stop_when_solved:
+    """Compute the area under each run's learning curve, divided by its length."""
+    if not plan.options.stop_when_solved or plan.solved_at is None:
         return stats.area
     extent = plan_extent(plan)
-    is_cut = stats.is_over & (stats.solved_at_steps >= 0) & (extent.episodes == 0)
-    left = np.where(is_cut, extent.env_steps - stats.env_steps, 0)
-    later = 0.0 if plan.solved_at is None else plan.solved_at
-    return (stats.area * stats.env_steps + later * left) / np.maximum(stats.env_steps + left, 1)
+    # How long a budget of episodes would have lasted is not known.
+    return metrics.area_until(stats, np.where(extent.episodes == 0, extent.env_steps, 0), plan.solved_at)
 
 
 def summarize(tracker: RunTracker, stopped_by: int | None) -> dict[str, Any]:

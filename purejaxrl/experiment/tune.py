@@ -280,9 +280,10 @@ def run_tune(
             winner, best = find_winner(tune.spec, searched.results)
             found_by = _found_by(tune, winner, best)
             folder.write_json("best.json", best_content(tune, winner, found_by))
-            stopped_by = None
-            if tune.search.confirm_seeds:
-                outcome = confirm(tune, winner, folder, write_results, confirmation_reporter, executor, local)
+            if not tune.search.confirm_seeds:
+                stopped_by = None
+            elif stopped_by is None:
+                outcome = confirm(tune, winner, folder, write_results, confirmation_reporter, executor, local, signals)
                 stopped_by = outcome.stopped_by
                 found_by["confirmed"] = None if stopped_by else judge(tune, outcome)
                 folder.write_json("best.json", best_content(tune, winner, found_by))
@@ -540,10 +541,12 @@ def plan_legs(
     for group in groups:
         steps = group.setting.steps
         own = np.isin(group.batch.runs, left)
+        # States of other programs are of other shapes.
+        kept = [part for part in saved if np.isin(part.runs, group.batch.runs).all()]
         has_begun, is_saved = np.isin(group.batch.runs, begun), np.isin(group.batch.runs, at_hand)
         start, end = (max(1, budget // steps) for budget in (earlier.env_steps, rung.env_steps))
         for which, first, states in (
-            (own & has_begun & is_saved, start, saved),
+            (own & has_begun & is_saved, start, kept),
             (own & has_begun & ~is_saved, start, ()),
             (own & ~has_begun, 0, ()),
         ):
@@ -787,6 +790,7 @@ def confirm(
     make_reporter: Callable[[Plan], Reporter | None],
     executor: Workers | None,
     local: list[jax.Device],
+    signals: StopSignals,
 ) -> Outcome:
     """Train winner and preset with fresh seeds, in a run folder within that of the search.
 
@@ -798,6 +802,7 @@ def confirm(
         make_reporter: Makes what shows the progress.
         executor: An Executor whose workers train, None to train in this process.
         local: The devices of this machine.
+        signals: Records the signals that stop it.
 
     Returns:
         The outcome of the training, whose first setting is the winner.
@@ -813,7 +818,14 @@ def confirm(
     width = cpu_width(local) if plan.options.device == "cpu" else None
     with opened:
         return run_experiment(
-            plan, opened, write_results, progress=make_reporter(plan), found=found, executor=executor, width=width
+            plan,
+            opened,
+            write_results,
+            progress=make_reporter(plan),
+            found=found,
+            executor=executor,
+            width=width,
+            signals=signals,
         )
 
 

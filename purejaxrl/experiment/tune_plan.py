@@ -19,13 +19,14 @@ from purejaxrl.experiment.plan_from_config import replan
 from purejaxrl.experiment.run import check_nothing_is_lost
 from purejaxrl.experiment.run_config import as_tuple
 from purejaxrl.experiment.search import SETTINGS, Search, SearchSpec, check_search
-from purejaxrl.experiment.settings import Range, Setting, count_settings
+from purejaxrl.experiment.settings import MAX_RUNS, Range, Setting, count_settings
 from purejaxrl.experiment.spaces import default_space
 from purejaxrl.storage import run_folder
 from purejaxrl.types import Agent
 
-# Env steps of a run where neither the user nor a preset says how many, by algorithm.
+# Seconds of the units of a time limit.
 UNITS = {"s": 1, "m": 60, "h": 3600}
+# Env steps of a run where neither the user nor a preset says how many, by algorithm.
 ENV_STEPS = {"vpg": 500_000, "a3c": 500_000, "dqn": 200_000}
 
 
@@ -59,6 +60,7 @@ class TunePlan(NamedTuple):
             max(setting.steps for setting in plan.settings),
             search.eta,
             self.kept,
+            plan.solved_at if plan.options.stop_when_solved else None,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -117,7 +119,8 @@ def plan_tune(algorithm: str | Agent, **arguments: Any) -> TunePlan:
     fixed = {name: value for name, value in given.items() if name not in space}
     if not space:
         defaults = default_space(agent)
-        space = {name: source for name, source in defaults.items() if name not in fixed}
+        replaced = {name for pair in presets.EXCLUSIVE if set(pair) & set(fixed) for name in pair} | set(fixed)
+        space = {name: source for name, source in defaults.items() if name not in replaced}
     if not space:
         raise InputError("--settings: settings of what? give a list or a range for a hyperparameter")
     if fixed.get("env_steps") is None:
@@ -136,6 +139,11 @@ def plan_tune(algorithm: str | Agent, **arguments: Any) -> TunePlan:
     last = plan.options.seed + plan.options.seeds + search.confirm_seeds
     if last > 2**32:
         raise InputError(f"--confirm_seeds: {search.confirm_seeds} is not allowed; its last seed would be {last - 1}")
+    if 2 * search.confirm_seeds > MAX_RUNS:
+        raise InputError(f"--confirm_seeds: {search.confirm_seeds} is not allowed; it takes up to {MAX_RUNS // 2}")
+    if search.confirm_seeds:
+        # What does not fit is to be known before the search.
+        plan_confirmation(tune, 0)
     return tune
 
 

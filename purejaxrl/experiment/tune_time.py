@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from purejaxrl.errors import InputError, log
+from purejaxrl.errors import InputError, log, warn
 from purejaxrl.experiment.cluster import Workers
 from purejaxrl.experiment.plan_from_config import objects_of
 from purejaxrl.experiment.run import devices_at_hand
@@ -18,7 +18,7 @@ from purejaxrl.experiment.settings import MAX_RUNS
 from purejaxrl.experiment.shards import Leg, Trained, slice_of, train_shard
 from purejaxrl.experiment.tune import Deadline, end_seconds, group_runs
 from purejaxrl.experiment.tune_plan import TunePlan, parse_duration
-from purejaxrl.training.batches import take
+from purejaxrl.training.batches import group_settings, take
 from purejaxrl.training.jax_settings import standard_jax
 
 # Where the budget is free it is chosen so that there is time for so many settings.
@@ -55,7 +55,7 @@ def choose(spec: SearchSpec, confirm_seeds: int, env_steps: float, *, is_budget_
     """
     budget = spec.env_steps
     if is_budget_given:
-        confirm_seeds = min(confirm_seeds, int(CONFIRMATION_SHARE * env_steps / (2 * budget)))
+        confirm_seeds = min(confirm_seeds, max(int(CONFIRMATION_SHARE * env_steps / (2 * budget)), 2))
     else:
         usual = spec._replace(settings=USUAL_SETTINGS)
         relative = count_env_steps(plan_rungs(usual)) / budget + 2 * confirm_seeds
@@ -136,10 +136,20 @@ def plan_in_time(
         raise InputError(f"--time: it decides how many settings there are; leave --settings {search.settings} out")
     local = devices_at_hand(planned.plan, executor)
     compile_seconds, rate = measure(planned, local)
-    programs = len(group_runs(planned, local, is_here=True))
+    # The preset, which is trained beside the winner, may have one of its own.
+    programs = len(group_settings([*(setting.config for setting in planned.plan.settings), planned.baseline]))
     deadline = Deadline(started + limit - (programs - 1) * compile_seconds, rate)
     seconds = deadline.at - time.perf_counter() - end_seconds(USUAL_SETTINGS)
     is_budget_given = make_plan.keywords.get("env_steps") is not None
     choice = choose(planned.spec, search.confirm_seeds, seconds * rate, is_budget_given=is_budget_given)
+    least = planned.spec._replace(settings=choice.settings, env_steps=choice.env_steps)
+    needed = count_env_steps(plan_rungs(least)) + 2 * choice.confirm_seeds * choice.env_steps
+    if needed > max(seconds, 0) * rate and choice.settings == 2 * search.eta:
+        raise InputError(
+            f"--time: {search.time} is too short; {choice.settings} settings and the confirmation take "
+            f"{limit - seconds + needed / rate:.0f} s here"
+        )
+    if choice.confirm_seeds < search.confirm_seeds:
+        warn(f"--confirm_seeds: there is time for {choice.confirm_seeds} of {search.confirm_seeds}", stacklevel=4)
     log("%.0f env steps per second, compiled in %.1f s: %s", rate, compile_seconds, choice)
     return make_plan(**choice._asdict()), deadline

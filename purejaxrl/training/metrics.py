@@ -573,6 +573,24 @@ def _rank_within(run: np.ndarray) -> np.ndarray:
     return np.arange(len(run)) - np.searchsorted(run, run)
 
 
+def area_until(stats: RunStats, env_steps: np.ndarray | int, threshold: float) -> np.ndarray:
+    """Compute areas under learning curves where runs end once they are solved.
+
+    Such a run counts as continuing at the threshold: learning sooner must not look worse.
+
+    Args:
+        stats: Statistics of the runs.
+        env_steps: Env steps to which they would have trained, [runs] or a number.
+        threshold: The mean return at which they end.
+
+    Returns:
+        The areas, divided by env steps, [runs].
+    """
+    is_cut = stats.is_over & (stats.solved_at_steps >= 0)
+    left = np.where(is_cut, np.maximum(env_steps - stats.env_steps, 0), 0)
+    return (stats.area * stats.env_steps + threshold * left) / np.maximum(stats.env_steps + left, 1)
+
+
 def divide(total: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Compute total / count, NaN where the count is 0.
 

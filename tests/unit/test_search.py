@@ -234,7 +234,7 @@ def test_what_there_is_time_for(env_steps):
     given = choose(spec, 32, env_steps, is_budget_given=True)
     assert given.env_steps == 500_000
     # A third of the time.
-    assert given.confirm_seeds == min(32, int(env_steps / 3 / 1_000_000))
+    assert given.confirm_seeds == max(min(32, int(env_steps / 3 / 1_000_000)), 2)
     assert cost(spec, given) <= env_steps or given.settings == 6
 
 
@@ -254,3 +254,34 @@ def test_settings_that_go_on_in_time():
     first = result_of(Rung(tuple(range(256)), 1, 3000), range(256))
     each = [2 * 9000 - 3000, 4 * 27_000 - 2 * 9000, 8 * 81_000 - 4 * 27_000]
     assert search.keep_in_time(spec, [first], 18 * each[0] + 6 * each[1] + 2 * each[2]) == 18
+
+
+def test_a_race_drops_nobody_for_a_seed_without_a_value():
+    """Nor anybody where no setting has an interval; one that has not even an interquartile mean is out."""
+    inf = np.inf
+    worth = np.array([[100.0, 101, 99, 100], [500, 500, 500, -inf], [-inf, -inf, -inf, -inf], [300, 301, 299, 300]])
+    assert search._is_in_the_race(worth, 10).tolist() == [False, True, False, True]
+    assert search._is_in_the_race(worth[1:3], 10).tolist() == [True, False]
+    assert search._is_in_the_race(worth[2:3], 10).tolist() == [True]
+
+
+def test_learning_sooner_does_not_look_worse():
+    """A run that was solved at 20 k of 100 k env steps counts as going on at 475, where the other never got there."""
+    stats = RunStats.empty(2)._replace(
+        area=np.array([200.0, 400.0]),
+        env_steps=np.array([20_000, 100_000]),
+        solved_at_steps=np.array([20_000, -1]),
+        is_over=np.array([True, True]),
+    )
+    spec = spec_of(settings=2, seeds=1)._replace(objective="area", stop_at=475.0)
+    worth = search.evaluate(spec, search.Rung((0, 1), 1, 100_000), stats, np.zeros(2, bool)).worth
+    np.testing.assert_allclose(worth, [[(200 * 20 + 475 * 80) / 100], [400]])
+    at_once = search.evaluate(spec._replace(stop_at=None), search.Rung((0, 1), 1, 100_000), stats, np.zeros(2, bool))
+    np.testing.assert_allclose(at_once.worth, [[200], [400]])
+
+
+def test_an_interval_has_both_ends_or_none():
+    spec = spec_of(settings=1, seeds=4)._replace(objective="steps_to_solve")
+    result = search.RungResult(search.Rung((0,), 4, 1), np.array([[-10.0, -11, -12, -np.inf]]), np.zeros(1))
+    (found,) = search.score(spec, result)
+    assert np.isnan(found.low) == np.isnan(found.high)
