@@ -52,6 +52,12 @@ def in_small(train):
     return call
 
 
+def tune_in_small(algorithm, **arguments):
+    """The same search among four settings."""
+    small = {"settings": 4, "seeds": 2, "confirm_seeds": 2, "env_steps": SMALL[algorithm]}
+    return api.tune(algorithm, **{name: value for name, value in arguments.items() if name != "time"} | small)
+
+
 def make_train_in_small(agent, config, env):
     """One short epoch of it."""
     return api.make_train(agent, dataclasses.replace(config, epochs=1, steps_per_epoch=200, train_v_iters=1), env)
@@ -73,6 +79,7 @@ def test_python_of_pages(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(purejaxrl, "train", in_small(api.train), raising=False)
     monkeypatch.setattr(purejaxrl, "sweep", in_small(api.sweep), raising=False)
+    monkeypatch.setattr(purejaxrl, "tune", tune_in_small, raising=False)
     monkeypatch.setattr(purejaxrl, "make_train", make_train_in_small, raising=False)
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     matplotlib.use("agg")
