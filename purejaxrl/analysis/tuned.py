@@ -113,7 +113,6 @@ def read_tuning(path: Path) -> Tuning:
     content = read_json(file)
     try:
         found_by, hyperparameters = content["found_by"], content["hyperparameters"]
-        confirmed = found_by["confirmed"]
         return Tuning(
             path,
             int(found_by["setting"]),
@@ -121,12 +120,28 @@ def read_tuning(path: Path) -> Tuning:
             {name: as_tuple(value) for name, value in hyperparameters.items()},
             found_by["objective"],
             _judgement(found_by),
-            None
-            if confirmed is None
-            else Confirmation(confirmed["seeds"], *(_judgement(confirmed[name]) for name in ("winner", "preset"))),
+            confirmation_of(found_by),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"cannot use {file}: it does not say what was found ({error!r})") from error
+
+
+def confirmation_of(found_by: dict[str, Any]) -> Confirmation | None:
+    """Read what fresh seeds say from the part `found_by` of best.json.
+
+    Args:
+        found_by: The part.
+
+    Returns:
+        What they say, None where there are none.
+
+    Raises:
+        KeyError: If something is missing.
+    """
+    confirmed = found_by["confirmed"]
+    if confirmed is None:
+        return None
+    return Confirmation(confirmed["seeds"], *(_judgement(confirmed[name]) for name in ("winner", "preset")))
 
 
 def _judgement(found: dict[str, Any]) -> Judgement:

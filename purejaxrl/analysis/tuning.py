@@ -19,10 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
 from purejaxrl.analysis.plots import COLORS, OTHER_COLOR, default_style
-from purejaxrl.analysis.statistics import Scores
-from purejaxrl.analysis.summary import parse_summary
+from purejaxrl.analysis.tuned import Confirmation, confirmation_of
 from purejaxrl.errors import InputError, reason
-from purejaxrl.experiment.intervals import interquartile_mean, interval
 from purejaxrl.experiment.labels import counted, show, wrap_label
 from purejaxrl.storage.files import home_path, read_json
 
@@ -56,7 +54,7 @@ class Search(NamedTuple):
         objective: What the scores are, one of OBJECTIVES.
         title: Title of the figure.
         winner: The setting that won, None where the search has not ended.
-        fresh: Scores of the winner and of the preset with fresh seeds, None where there are none.
+        fresh: What fresh seeds say of the winner and of the preset, None where there are none.
     """
 
     table: dict[str, np.ndarray]
@@ -64,7 +62,7 @@ class Search(NamedTuple):
     objective: str
     title: str
     winner: int | None
-    fresh: tuple[np.ndarray, np.ndarray] | None
+    fresh: Confirmation | None
 
 
 class Scale(NamedTuple):
@@ -180,8 +178,7 @@ def plot_tuning(path: str | Path) -> Figure:
     had.
 
     Args:
-        path: The run folder of the search. It needs tune.csv; best.json and confirm/summary.json add the winner and the
-            fresh seeds.
+        path: The run folder of the search. It needs tune.csv; best.json adds the winner and the fresh seeds.
 
     Returns:
         The figure.
@@ -216,7 +213,7 @@ def plot_tuning(path: str | Path) -> Figure:
 
 
 def read_search(path: Path) -> Search:
-    """Read tune.csv, best.json and confirm/summary.json of a run folder.
+    """Read tune.csv, best.json and the objective in config.json of a run folder.
 
     Args:
         path: The run folder.
@@ -250,37 +247,18 @@ def read_search(path: Path) -> Search:
     best = read_json(path / "best.json") if (path / "best.json").exists() else {}
     found_by = best.get("found_by")
     found_by = found_by if isinstance(found_by, dict) else {}
-    objective, winner = found_by.get("objective"), found_by.get("setting")
+    config = read_json(path / "config.json") if (path / "config.json").exists() else {}
+    objective, winner = config.get("tune", found_by).get("objective"), found_by.get("setting")
     objective = objective if objective in OBJECTIVES else "final_return"
     winner = winner if type(winner) is int and winner in table["setting"] else None
     settings = counted(len(np.unique(table["setting"])), "setting")
     where = f"{best['algorithm']} on {best['env']}, " if {"algorithm", "env"} <= best.keys() else ""
     method = f", {found_by['method']}" if "method" in found_by else ""
-    limit = 2 * float(np.max(table["budget"]))
-    fresh = _read_fresh(path / "confirm" / "summary.json", objective, limit)
-    return Search(table, _hyperparameters(table), objective, f"{where}{settings}{method}", winner, fresh)
-
-
-def _read_fresh(file: Path, objective: str, unsolved: float) -> tuple[np.ndarray, np.ndarray] | None:
-    """Read the scores of the winner and of the preset with fresh seeds, None where there are none."""
-    if not file.exists():
-        return None
     try:
-        by_setting = parse_summary(read_json(file)).scores_by_setting()
-    except InputError as error:
-        raise InputError(f"cannot use {file}: {error}") from error
-    scores = [_scores_of(scores, objective, unsolved) for scores in by_setting]
-    return (scores[0], scores[1]) if len(scores) == 2 and all(map(len, scores)) else None
-
-
-def _scores_of(scores: Scores, objective: str, unsolved: float) -> np.ndarray:
-    """Pick the scores of runs by the objective: a run that is not solved counts with twice the budget."""
-    values = {
-        "final_return": scores.final_return,
-        "area": scores.area_under_curve,
-        "steps_to_solve": np.where(np.isinf(scores.env_steps_to_solve), unsolved, scores.env_steps_to_solve),
-    }[objective]
-    return values[np.isfinite(values)]
+        fresh = confirmation_of(found_by) if found_by else None
+    except (KeyError, TypeError) as error:
+        raise InputError(f"cannot use {path / 'best.json'}: it does not say what was found ({error!r})") from error
+    return Search(table, _hyperparameters(table), objective, f"{where}{settings}{method}", winner, fresh)
 
 
 def _most_important(search: Search, shares: dict[str, float]) -> list[str]:
@@ -295,16 +273,19 @@ def _plot_course(axes: Axes, search: Search) -> None:
     budgets = np.unique(table["budget"])
     end = _plot_ranks(axes, search) if len(budgets) == 1 else _plot_rungs(axes, search, budgets)
     if search.fresh is not None:
-        for scores, label, marker, color, shift in zip(
-            search.fresh, ("winner", "preset"), "Ds", (WINNER_COLOR, "black"), (0, 1), strict=True
+        for judged, label, marker, color, place in zip(
+            (search.fresh.winner, search.fresh.preset),
+            ("winner", "preset"),
+            "Ds",
+            (WINNER_COLOR, "black"),
+            end,
+            strict=True,
         ):
-            mean, (low, high) = float(interquartile_mean(scores)), interval(scores)
-            text = f"{label}, {counted(len(scores), 'fresh seed')}: {_format_score(search, mean)}"
-            place = end[shift]
-            if np.isfinite(low):
-                text += f" [{_format_score(search, low)}, {_format_score(search, high)}]"
-                axes.vlines(place, low, high, color=color, linewidth=2, zorder=5)
-            axes.scatter([place], [mean], marker=marker, s=45, color=color, zorder=6, label=text)
+            text = f"{label}, {counted(search.fresh.seeds, 'fresh seed')}: {_format_score(search, judged.score)}"
+            if np.isfinite(judged.low):
+                text += f" [{_format_score(search, judged.low)}, {_format_score(search, judged.high)}]"
+                axes.vlines(place, judged.low, judged.high, color=color, linewidth=2, zorder=5)
+            axes.scatter([place], [judged.score], marker=marker, s=45, color=color, zorder=6, label=text)
     axes.set_ylabel(OBJECTIVES[search.objective])
     if search.objective == "steps_to_solve":
         axes.yaxis.set_major_formatter(lambda value, _: _format_steps(value))

@@ -144,25 +144,16 @@ def write_search(path, settings=9, seed=0, budgets=(1000, 3000, 9000), objective
     table = {"setting": table["setting"], **{name: of[table["setting"]] for name, of in columns.items()}, **table}
     path.mkdir(exist_ok=True)
     (path / "tune.csv").write_text(csv_text(table))
-    found_by = {"method": "halving", "objective": objective, "setting": settings - 1}
+    confirmed = CONFIRMED if fresh else None
+    found_by = {"method": "halving", "objective": objective, "setting": settings - 1, "confirmed": confirmed}
     (path / "best.json").write_text(json.dumps({"algorithm": "a3c", "env": "CartPole-v1", "found_by": found_by}))
-    if fresh:
-        (path / "confirm").mkdir(exist_ok=True)
-        (path / "confirm/summary.json").write_text(json.dumps(CONFIRMED))
     return table
 
 
 CONFIRMED = {
-    "env": "CartPole-v1",
     "seeds": 2,
-    "settings": [{"lr": 0.1}, {"lr": 0.2}],
-    "stop_when_solved": False,
-    "solved_at": 475.0,
-    "failed_runs": [],
-    "final_return_per_run": [7.0, 9.0, 1.0, 3.0],
-    "area_under_curve_per_run": [4.0, 6.0, 0.0, 1.0],
-    "env_steps_to_solve_per_run": [5000, 7000, None, 9000],
-    "env_steps_per_run": [9000] * 4,
+    "winner": {"score": 8.0, "low": 7.0, "high": 9.0, "solved": 1},
+    "preset": {"score": 2.0, "low": None, "high": None, "solved": 0},
 }
 
 
@@ -178,12 +169,12 @@ def test_what_a_search_holds(tmp_path):
     assert search.title == "a3c on CartPole-v1, 9 settings, halving"
     for name in table:
         np.testing.assert_allclose(search.table[name], table[name].astype(float))
-    assert [scores.tolist() for scores in search.fresh] == [[7, 9], [1, 3]]
-    for objective, fresh in (("area", [[4, 6], [0, 1]]), ("steps_to_solve", [[5000, 7000], [18_000, 9000]])):
-        write_search(tmp_path, objective=objective)
-        assert [scores.tolist() for scores in read_search(tmp_path).fresh] == fresh
+    assert (search.fresh.seeds, search.fresh.winner[:3], search.fresh.preset.score) == (2, (8, 7, 9), 2)
     (tmp_path / "best.json").unlink()
-    (tmp_path / "confirm/summary.json").unlink()
+    # Before the search has ended.
+    (tmp_path / "config.json").write_text(json.dumps({"tune": {"objective": "area"}}))
+    assert read_search(tmp_path).objective == "area"
+    (tmp_path / "config.json").unlink()
     search = read_search(tmp_path)
     assert (search.title, search.winner, search.fresh) == ("9 settings", None, None)
 
@@ -197,7 +188,7 @@ def test_the_course_of_a_search(tmp_path):
         "8 settings dropped",
         "winner, setting 8: 8",
         "winner, 2 fresh seeds: 8 [7, 9]",
-        "preset, 2 fresh seeds: 2 [1, 3]",
+        "preset, 2 fresh seeds: 2",
     ]
     (winner,) = [line for line in course.lines if len(line.get_xdata()) == 3]
     assert winner.get_xydata().tolist() == [[1000, 8], [3000, 8], [9000, 8]]
@@ -220,7 +211,10 @@ def test_a_search_of_one_rung_is_shown_by_rank(tmp_path):
     course = plot_tuning(tmp_path).axes[0]
     (ranks,) = [it for it in course.collections if len(it.get_offsets()) == 9]
     assert ranks.get_offsets()[:, 1].tolist() == list(range(9))
-    assert texts_of(course)[-1] == "preset, 2 fresh seeds: 5.5 k [2 k, 9 k]"
+    assert texts_of(course)[-2:] == [
+        "winner, 2 fresh seeds: 0.008 k [0.007 k, 0.009 k]",
+        "preset, 2 fresh seeds: 0.002 k",
+    ]
 
 
 def test_budgets_that_grow_by_equal_amounts_have_a_linear_axis(tmp_path):
@@ -282,11 +276,13 @@ def test_damaged_files_are_refused(tmp_path):
         with pytest.raises(InputError, match=rf"cannot read .*tune.csv: .*{said}"):
             plot_tuning(tmp_path)
     (tmp_path / "tune.csv").write_text(whole)
-    (tmp_path / "confirm/summary.json").write_text("{}")
-    with pytest.raises(InputError, match=r"cannot use .*confirm/summary.json: lacks seeds"):
+    (tmp_path / "best.json").write_text(json.dumps({"found_by": {"confirmed": {"seeds": 2}}}))
+    with pytest.raises(
+        InputError, match=r"cannot use .*best.json: it does not say what was found \(KeyError\('winner'\)\)"
+    ):
         plot_tuning(tmp_path)
-    (tmp_path / "confirm/summary.json").write_text(json.dumps(CONFIRMED | {"final_return_per_run": [None] * 4}))
-    assert read_search(tmp_path).fresh is None
-    (tmp_path / "best.json").write_text(json.dumps({"found_by": {"setting": 99, "objective": "fun"}}))
+    (tmp_path / "best.json").write_text(
+        json.dumps({"found_by": {"setting": 99, "objective": "fun", "confirmed": None}})
+    )
     search = read_search(tmp_path)
     assert (search.winner, search.objective) == (None, "final_return")
