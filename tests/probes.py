@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from purejaxrl.agents import dqn
+from purejaxrl.components.hyperparameters import Real, budget, config, leaf, static
 from purejaxrl.envs import Renderer
 
 
@@ -149,3 +151,19 @@ def render_brightness(numbers, height, width, channels):
 # The first number observed, as it is; and how CartPole's pole leans, gray where it stands upright.
 FIRST_NUMBER = Renderer(lambda observation: observation[..., :1], render_brightness)
 LEANING_POLE = Renderer(lambda observation: 0.5 + observation[..., 2:3], render_brightness)
+
+
+@config
+class Wider(dqn.Config):
+    """DQN's, and one more."""
+
+    beta: Real = leaf(0.5, "something", above=0)
+
+
+@config
+class Alone:
+    """A Config that extends none."""
+
+    env_steps: int = budget(100, "env steps")
+    actors: int = static(2, "environments", at_least=1)
+    norm: Real = leaf(0.5, "something", above=0)

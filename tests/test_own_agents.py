@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import PROGRESS, run_page
+from probes import Alone, Wider
 
 import purejaxrl
 from purejaxrl.agents import AGENTS, a3c, dqn, vpg
@@ -104,21 +105,6 @@ def test_vpg_takes_another_advantage(cartpole):
     after, _ = vpg.update(settings, cartpole, learner, batch, PROGRESS, jax.random.key(2), advantage=none)
     chex.assert_trees_all_equal(after.params.pi, learner.params.pi)
     assert np.abs(after.params.v["kernel_0"] - learner.params.v["kernel_0"]).max() > 1e-4
-
-
-@config
-class Wider(dqn.Config):
-    """DQN's, and one more."""
-
-    beta: Real = leaf(0.5, "something", above=0)
-
-
-@config
-class Alone:
-    """A Config that extends none."""
-
-    env_steps: int = budget(100, "env steps")
-    actors: int = static(2, "environments", at_least=1)
 
 
 @pytest.mark.slow

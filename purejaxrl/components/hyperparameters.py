@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 import jax
@@ -210,6 +210,27 @@ def check_fields(config: Any) -> None:
     """
     for name, spec in field_specs(config).items():
         check_value(name, getattr(config, name), spec)
+
+
+def make_checked(kind: Callable[..., T], values: dict[str, Any]) -> T:
+    """Make a record of options and check its values, but for objects.
+
+    Args:
+        kind: Its class, decorated with `config`.
+        values: Values by name; what is not given has its default, and whole numbers may be written as 1e5.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: If a value is not allowed.
+    """
+    specs = field_specs(kind)
+    made = kind(**with_whole_numbers(values, specs))
+    for name, spec in specs.items():
+        if not spec.is_object:
+            check_value(name, getattr(made, name), spec)
+    return made
 
 
 def check_value(name: str, value: Any, spec: Spec) -> None:

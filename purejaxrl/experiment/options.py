@@ -9,9 +9,8 @@ from purejaxrl.components.hyperparameters import (
     Spec,
     check_value,
     config,
-    field_specs,
+    make_checked,
     static,
-    with_whole_numbers,
 )
 from purejaxrl.envs import Renderer
 from purejaxrl.errors import InputError
@@ -86,10 +85,7 @@ def make_options(values: dict[str, Any]) -> Options:
     Raises:
         InputError: If a value is not allowed.
     """
-    options = Options(**with_whole_numbers(values, field_specs(Options)))
-    for name, spec in field_specs(Options).items():
-        if not spec.is_object:
-            check_value(name, getattr(options, name), spec)
+    options = make_checked(Options, values)
     check_whole("seed", options.seed, at_least=0, at_most=2**32 - options.seeds)
     if options.eval_every is not None and options.log_every is not None and options.log_every > options.eval_every:
         raise InputError(

@@ -290,17 +290,25 @@ def refuse_unknown_objects(function: Callable, given: Collection[str], agent: An
         refuse_unknown(function, given, [name for name, spec in specs.items() if spec.is_object])
 
 
-def _split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
-    """Split keyword arguments into checked Options and hyperparameters.
+def as_options(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Convert keyword arguments from the forms that Python allows to those of options and hyperparameters.
 
-    One-dimensional NumPy arrays count as lists, such as those of np.logspace(-4, -2, 5).
+    Args:
+        arguments: The arguments.
+
+    Returns:
+        One-dimensional NumPy arrays as lists, such as those of np.logspace(-4, -2, 5), and a preset's path as text.
     """
-    arguments = {
+    found = {
         name: value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
         for name, value in arguments.items()
     }
-    if isinstance(arguments.get("preset"), Path):
-        arguments["preset"] = str(arguments["preset"])
+    return found | ({"preset": str(found["preset"])} if isinstance(found.get("preset"), Path) else {})
+
+
+def _split_options(arguments: dict[str, Any]) -> tuple[Options, dict[str, Any]]:
+    """Split keyword arguments into checked Options and hyperparameters."""
+    arguments = as_options(arguments)
     names = {field.name for field in dataclasses.fields(Options)}
     for name, value in arguments.items():
         if name in names and isinstance(value, list | Range):

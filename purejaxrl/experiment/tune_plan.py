@@ -7,14 +7,12 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from purejaxrl.components.hyperparameters import BUDGETS, budget_names, check_value, field_specs, with_whole_numbers
+from purejaxrl.components.hyperparameters import BUDGETS, budget_names, field_specs, make_checked
 from purejaxrl.envs import env_name
 from purejaxrl.errors import InputError, warn
 from purejaxrl.experiment import presets
 from purejaxrl.experiment.options import Options
-from purejaxrl.experiment.plan import Plan, agent_of, plan_settings, plan_sweep, recorded
+from purejaxrl.experiment.plan import Plan, agent_of, as_options, plan_settings, plan_sweep, recorded
 from purejaxrl.experiment.plan_from_config import replan
 from purejaxrl.experiment.run import check_nothing_is_lost
 from purejaxrl.experiment.run_config import as_tuple
@@ -96,11 +94,8 @@ def plan_tune(algorithm: str | Agent, **arguments: Any) -> TunePlan:
         InputError: If an argument is not allowed.
     """
     agent = agent_of(algorithm)
-    arguments = {
-        name: value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
-        for name, value in arguments.items()
-    }
-    search = make_search({name: value for name, value in arguments.items() if name in field_specs(Search)})
+    arguments = as_options(arguments)
+    search = make_checked(Search, {name: value for name, value in arguments.items() if name in field_specs(Search)})
     if search.time is not None:
         parse_duration(search.time)
     if search.time is not None and search.method != "halving":
@@ -112,7 +107,7 @@ def plan_tune(algorithm: str | Agent, **arguments: Any) -> TunePlan:
     if search.objective == "steps_to_solve":
         options["stop_when_solved"] = True
     _check_budget(agent, given)
-    name, preset = env_name(options.get("env", Options.env)), str(options.get("preset", Options.preset))
+    name, preset = env_name(options.get("env", Options.env)), options.get("preset", Options.preset)
     best = presets.read_best(preset, agent, given)
     observation_type = presets.observation_type_of(agent, preset, options.get("observation_type"), best)
     space = {name: value for name, value in given.items() if isinstance(value, list | Range)}
@@ -166,25 +161,6 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def make_search(values: dict[str, Any]) -> Search:
-    """Make the options of a search and check their values.
-
-    Args:
-        values: Values by name; what is not given has its default, and whole numbers may be written as 1e5.
-
-    Returns:
-        The options.
-
-    Raises:
-        InputError: If a value is not allowed.
-    """
-    specs = field_specs(Search)
-    search = Search(**with_whole_numbers(values, specs))
-    for name, spec in specs.items():
-        check_value(name, getattr(search, name), spec)
-    return search
-
-
 def _check_budget(agent: Agent, given: dict[str, Any]) -> None:
     """Check that the budget is one number of env steps, of which rungs take a part."""
     for name in BUDGETS:
@@ -232,7 +208,7 @@ def replan_tune(content: dict[str, Any], **arguments: Any) -> TunePlan:
     if not is_sound or not isinstance(found["space"], dict) or not isinstance(found["preset"], dict):
         raise InputError("config.json: tune does not say how to search")
     plan = replan({name: value for name, value in content.items() if name != "tune"}, **arguments)
-    search = make_search({name: found[name] for name in names})
+    search = make_checked(Search, {name: found[name] for name in names})
     space: dict[str, list[Any] | Range] = {
         name: Range(**source) if isinstance(source, dict) else [as_tuple(value) for value in source]
         for name, source in found["space"].items()

@@ -2,31 +2,15 @@
 
 import jax
 import pytest
+from probes import Alone, Wider
 
 from purejaxrl.agents import AGENTS, a3c, dqn
-from purejaxrl.components.hyperparameters import Real, budget, config, leaf, static
 from purejaxrl.errors import InputError
 from purejaxrl.experiment.plan import plan_sweep
 from purejaxrl.experiment.presets import TUNED
 from purejaxrl.experiment.settings import Range
 from purejaxrl.experiment.spaces import default_space
 from purejaxrl.types import Agent
-
-
-@config
-class Wider(dqn.Config):
-    """DQN's, and one more."""
-
-    beta: Real = leaf(0.5, "something", above=0)
-
-
-@config
-class Alone:
-    """A Config that extends none."""
-
-    env_steps: int = budget(100, "env steps")
-    actors: int = static(2, "environments", at_least=1)
-    norm: Real = leaf(0.5, "something", above=0)
 
 
 @pytest.mark.parametrize("name", AGENTS)
