@@ -52,7 +52,7 @@ class Search:
         "are dropped once they are worse; random: all train to the end",
         choices=("halving", "hyperband", "racing", "random"),
     )
-    eta: int = static(3, "of so many settings one goes on, with so many times the budget", at_least=2)
+    eta: int = static(3, "one setting in so many goes on to the next rung, with so many times the budget", at_least=2)
     confirm_seeds: int = static(32, "fresh seeds that judge the winner and the preset; 0: none", at_least=0)
     time: str | None = static(
         None, "time for everything, as 90s, 2m or 1h, in place of --settings and a budget", kind=str, optional=True
@@ -91,7 +91,7 @@ class Rung(NamedTuple):
 
     Attributes:
         settings: The settings, in order.
-        seeds: How many seeds each of them has: the first so many.
+        seeds: Number of seeds of each, counted from the first.
         env_steps: Env steps up to which each run trains.
     """
 

@@ -64,7 +64,7 @@ class SearchReporter(Protocol):
         """
 
     def advance(self, stats: RunStats, seconds: float) -> None:
-        """Handle runs that have come to the end of a rung.
+        """Handle what runs have done since the last call.
 
         Args:
             stats: Statistics of all runs so far.
@@ -170,6 +170,7 @@ class SearchTerminal:
         self.stream = sys.stderr if stream is None else stream
         self.is_live = self.stream.isatty() if is_live is None else is_live
         self.standing: Standing | None = None
+        self.done = 0
         self.last_line = -math.inf
         self.bar: tqdm | None = None
 
@@ -220,9 +221,10 @@ class SearchTerminal:
         """Redraw the line with as many facts as the terminal has room for."""
         if self.bar is None or self.standing is None:
             return
+        self.done = max(done, self.done)
         self.bar.n, self.bar.ncols = max(self.bar.n, min(done, self.planned)), terminal_columns(self.stream)
         place, best = f"rung {self.standing.rung}/{self.standing.rungs}", format_best(self.standing)
-        left, spent = counted(self.standing.settings, "setting"), self._spent(int(self.bar.n))
+        left, spent = counted(self.standing.settings, "setting"), self._spent(self.done)
         score = self.standing.score
         short = "" if score is None else f"best {format_score(score)}"
         candidates = [

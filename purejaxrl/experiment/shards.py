@@ -174,7 +174,7 @@ class Trained(NamedTuple):
         worker: The host and the process that trained them.
         seconds: How long training took.
         compile_seconds: How long compilation took before it.
-        closing: Rows of metrics.csv for the intervals that are open after a leg, in case that the runs do not go on;
+        closing: Rows of metrics.csv for the intervals that are open after a leg, in case the runs do not go on;
             None where nothing can follow, and `metrics` has them.
         states: States from which the runs go on by name, as `states` names them; None where that was not asked for.
     """

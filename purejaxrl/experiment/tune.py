@@ -251,8 +251,9 @@ def run_tune(
     config = plain({**tune.as_dict(), "devices": used})
     if run_folder.has_ended(folder.path):
         summary = read_json(folder.path / "summary.json")
-        # The process may have ended before these were written.
+        # The process may have ended before these were written, or shards removed.
         write_results(folder, config, summary)
+        _remove_shards(folder)
         return Outcome(folder.path, config, summary, plan)
     groups = group_runs(tune, local, is_here=executor is None)
     returns_states = are_states_kept(plan, tune.spec, groups, local)
@@ -292,8 +293,7 @@ def run_tune(
         output.logging.on_end(summary)
         write_results(folder, config, summary)
         if stopped_by is None:
-            for kind in ("shards", "states"):
-                folder.remove_shards(run_folder.find_shards(folder.path, kind), kind)
+            _remove_shards(folder)
     return Outcome(folder.path, config, summary, plan, None, stopped_by, tracker.stats)
 
 
@@ -505,7 +505,7 @@ def train_rung(
                 )
             states = None if trained.states is None else Saved(trained.runs, trained.states)
             arrival = Arrival(trained._replace(states=None), states, is_new=True)
-            # What the Result takes with it is of no use after an interruption.
+            # A temporary folder, which keeps no checkpoints, cannot be resumed.
             if plan.options.checkpoint_every:
                 _write_arrival(folder, len(results), rung, arrival)
             yield arrival
@@ -606,6 +606,12 @@ def _read_arrivals(folder: RunFolder, index: int, rung: Rung, runs: np.ndarray) 
         folder.remove_shards([name])
 
 
+def _remove_shards(folder: RunFolder) -> None:
+    """Remove what an interrupted search would have gone on from."""
+    for kind in ("shards", "states"):
+        folder.remove_shards(run_folder.find_shards(folder.path, kind), kind)
+
+
 def _remove_states(folder: RunFolder, *, before: int) -> None:
     """Remove the states of rungs before one that is complete."""
     names = run_folder.find_shards(folder.path, "states")
@@ -613,7 +619,7 @@ def _remove_states(folder: RunFolder, *, before: int) -> None:
 
 
 def _add(tracker: RunTracker, arrival: Arrival) -> None:
-    """Record runs that have come in. Those of before took as long as they say."""
+    """Record runs that have come in; those read from the run folder took as long as their files say."""
     trained = arrival.trained
     if not arrival.is_new:
         tracker.started -= trained.seconds
@@ -631,7 +637,7 @@ def _count(tracker: RunTracker, whole: Trained) -> None:
 
 
 def _closing(arrivals: Sequence[Arrival]) -> Table | None:
-    """The last rows of runs in case that they do not go on."""
+    """The last rows of runs, in case they do not go on."""
     tables = [arrival.trained.closing for arrival in arrivals if arrival.trained.closing is not None]
     return concatenate(tables) if tables else None
 
@@ -734,12 +740,17 @@ def _standing(tune: TunePlan, rungs: int, rung: Rung, results: Sequence[RungResu
     """Describe a search before a rung."""
     label, found = "", None
     if results:
-        last = results[-1]
-        place = int(ranking(last)[0])
-        values = tune.plan.settings[last.rung.settings[place]].values
+        # Of Hyperband's brackets, one that has ended knows more than the next one's first rungs.
+        is_whole = any(result.rung.env_steps == tune.spec.env_steps for result in results)
+        if is_whole:
+            setting, found = find_winner(tune.spec, results)
+        else:
+            place = int(ranking(results[-1])[0])
+            setting, found = results[-1].rung.settings[place], score(tune.spec, results[-1])[place]
+        values = tune.plan.settings[setting].values
         # A list of one value makes no difference.
         searched = [name for name, source in tune.space.items() if isinstance(source, Range) or len(source) > 1]
-        label, found = label_of({name: values[name] for name in searched}), score(tune.spec, last)[place]
+        label = label_of({name: values[name] for name in searched})
     return Standing(len(results) + 1, rungs, len(rung.settings), rung.seeds, rung.env_steps, label, found)
 
 
